@@ -1,0 +1,643 @@
+package event
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"unicode/utf8"
+	"unsafe"
+)
+
+// MaxLine is the longest JSON form of one event that DecodeJSON takes, in bytes.
+const MaxLine = 1 << 20
+
+// maxExactInt is the largest integer that every JSON reader keeps exactly (RFC 7493, I-JSON); larger ones travel as strings.
+const maxExactInt = 1<<53 - 1
+
+// What DecodeJSON refuses, besides malformed text.
+var (
+	ErrDuplicate = errors.New("the same field twice")
+	ErrNested    = errors.New("nested object: fields must be flat, with dotted names")
+	ErrTooMany   = errors.New("too many fields or values")
+	ErrTooLong   = errors.New("event longer than 1 MiB")
+)
+
+// AppendJSON appends the event as one flat JSON object with dotted names and no line end. Times are RFC 3339 strings in UTC, a list is an
+// array, integers beyond 2^53 are strings. Bytes that are not UTF-8 become U+FFFD. The raw line is written only after IncludeRaw(true).
+// Where the event stands (ID, Tenant) is not written: the stream says it.
+func (e *Event) AppendJSON(dst []byte) []byte {
+	start := len(dst)
+	dst = append(dst, '{')
+	if e.Time != 0 {
+		dst = append(dst, `,"@timestamp":"`...)
+		dst = append(appendTime(dst, e.Time), '"')
+	}
+	if e.Created != 0 {
+		dst = append(dst, `,"event.created":"`...)
+		dst = append(appendTime(dst, e.Created), '"')
+	}
+	if e.Ingested != 0 {
+		dst = append(dst, `,"event.ingested":"`...)
+		dst = append(appendTime(dst, e.Ingested), '"')
+	}
+	quoted := registry.Load().quoted
+	for i := 0; i < len(e.fields); {
+		k := e.fields[i].key
+		dst = append(dst, quoted[k]...)
+		j := i + 1
+		for j < len(e.fields) && e.fields[j].key == k {
+			j++
+		}
+		if j == i+1 {
+			dst = appendValue(dst, e.fields[i].val)
+			i = j
+			continue
+		}
+		dst = append(dst, '[')
+		for ; i < j; i++ {
+			dst = append(appendValue(dst, e.fields[i].val), ',')
+		}
+		dst[len(dst)-1] = ']'
+	}
+	for i := range e.extras {
+		dst = append(dst, ',')
+		dst = append(appendString(dst, e.extras[i].Name), ':')
+		dst = appendString(dst, e.extras[i].Value)
+	}
+	if e.HasRawDigest {
+		dst = append(dst, `,"event.hash":"`...)
+		dst = append(hex.AppendEncode(dst, e.RawDigest[:]), '"')
+	}
+	if e.sendRaw {
+		dst = append(dst, `,"event.original":`...)
+		dst = appendString(dst, e.raw)
+	}
+	if len(dst) > start+1 { // every member was written with a comma before it
+		copy(dst[start+1:], dst[start+2:])
+		dst = dst[:len(dst)-1]
+	}
+	return append(dst, '}')
+}
+
+func appendValue(dst []byte, v Value) []byte {
+	switch v.kind {
+	case String:
+		return appendString(dst, v.str)
+	case Int:
+		if n := int64(v.n); n > maxExactInt || n < -maxExactInt {
+			dst = append(dst, '"')
+			return append(v.AppendText(dst), '"')
+		}
+		return v.AppendText(dst)
+	case Float:
+		if f := v.Float(); math.IsInf(f, 0) || math.IsNaN(f) {
+			return append(dst, "null"...)
+		}
+		return v.AppendText(dst)
+	case Bool:
+		return v.AppendText(dst)
+	case IP, Time:
+		dst = append(dst, '"')
+		return append(v.AppendText(dst), '"')
+	}
+	return append(dst, "null"...)
+}
+
+// plain marks the bytes that stand for themselves in a JSON string.
+var plain = func() (t [256]bool) {
+	for c := 0x20; c < 0x80; c++ {
+		t[c] = c != '"' && c != '\\' && c != 0x7f
+	}
+	return t
+}()
+
+const hexDigits = "0123456789abcdef"
+
+func appendString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if plain[c] {
+			i++
+			continue
+		}
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r != utf8.RuneError || n > 1 {
+				i += n
+				continue
+			}
+			dst = append(dst, s[from:i]...)
+			dst = append(dst, `�`...)
+		} else {
+			dst = append(dst, s[from:i]...)
+			switch c {
+			case '"', '\\':
+				dst = append(dst, '\\', c)
+			case '\n':
+				dst = append(dst, '\\', 'n')
+			case '\r':
+				dst = append(dst, '\\', 'r')
+			case '\t':
+				dst = append(dst, '\\', 't')
+			default:
+				dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+			}
+		}
+		i++
+		from = i
+	}
+	dst = append(dst, s[from:]...)
+	return append(dst, '"')
+}
+
+// DecodeJSON reads one flat JSON object, as AppendJSON writes it, into e, which it resets first. It is strict (I-JSON, RFC 7493): duplicate
+// names, nested objects, invalid UTF-8, lone surrogates, trailing text and more than MaxExtras unknown fields or MaxValues values are
+// errors. A string under a typed field is converted; one that does not fit is kept as a string. null is an absent field. On an error the
+// event's content is undefined.
+func DecodeJSON(e *Event, line []byte) error {
+	e.Reset()
+	if len(line) > MaxLine {
+		return ErrTooLong
+	}
+	d := decoder{e: e, s: e.Copy(line)}
+	if err := d.object(); err != nil {
+		return fmt.Errorf("event at byte %d: %w", d.i, err)
+	}
+	return nil
+}
+
+type decoder struct {
+	e       *Event
+	s       string // the line, in the event's own memory: values are cut from it
+	i       int
+	headers uint8 // header fields seen
+	values  int
+}
+
+var (
+	errEnd    = errors.New("unexpected end")
+	errSyntax = errors.New("not JSON")
+	errString = errors.New("malformed string")
+	errNumber = errors.New("malformed number")
+	errKind   = errors.New("wrong type of value")
+)
+
+func (d *decoder) space() {
+	for d.i < len(d.s) {
+		switch d.s[d.i] {
+		case ' ', '\t', '\r', '\n':
+			d.i++
+		default:
+			return
+		}
+	}
+}
+
+func (d *decoder) take(c byte) error {
+	d.space()
+	if d.i >= len(d.s) {
+		return errEnd
+	}
+	if d.s[d.i] != c {
+		return errSyntax
+	}
+	d.i++
+	return nil
+}
+
+func (d *decoder) object() error {
+	if err := d.take('{'); err != nil {
+		return err
+	}
+	d.space()
+	if d.i < len(d.s) && d.s[d.i] == '}' {
+		d.i++
+	} else {
+		for {
+			if err := d.member(); err != nil {
+				return err
+			}
+			d.space()
+			if d.i >= len(d.s) {
+				return errEnd
+			}
+			c := d.s[d.i]
+			d.i++
+			if c == '}' {
+				break
+			}
+			if c != ',' {
+				return errSyntax
+			}
+		}
+	}
+	d.space()
+	if d.i != len(d.s) {
+		return errSyntax
+	}
+	return nil
+}
+
+func (d *decoder) member() error {
+	d.space()
+	name, err := d.str()
+	if err != nil {
+		return err
+	}
+	if err := d.take(':'); err != nil {
+		return err
+	}
+	d.space()
+	if k, ok := Lookup(name); ok {
+		if d.e.Has(k) {
+			return ErrDuplicate
+		}
+		return d.known(k)
+	}
+	if isHeader(name) {
+		return d.header(name)
+	}
+	return d.extra(name)
+}
+
+func (d *decoder) header(name string) error {
+	bit := uint8(1)
+	for _, n := range [...]string{nameTime, nameCreated, nameIngested, nameHash} {
+		if n == name {
+			break
+		}
+		bit <<= 1
+	}
+	if d.headers&bit != 0 {
+		return ErrDuplicate
+	}
+	d.headers |= bit
+	s, err := d.str()
+	if err != nil {
+		return err
+	}
+	if name == nameOriginal {
+		d.e.raw = s
+		d.e.sendRaw = true
+		return nil
+	}
+	if name == nameHash {
+		if len(s) != 64 {
+			return errKind
+		}
+		if _, err := hex.Decode(d.e.RawDigest[:], unsafe.Slice(unsafe.StringData(s), len(s))); err != nil {
+			return errKind
+		}
+		d.e.HasRawDigest = true
+		return nil
+	}
+	ns, ok := parseTime(s)
+	if !ok {
+		return errKind
+	}
+	switch name {
+	case nameTime:
+		d.e.Time = ns
+	case nameCreated:
+		d.e.Created = ns
+	default:
+		d.e.Ingested = ns
+	}
+	return nil
+}
+
+func (d *decoder) known(k Key) error {
+	if d.i >= len(d.s) {
+		return errEnd
+	}
+	if d.s[d.i] != '[' {
+		v, err := d.value(k.Kind())
+		if err != nil {
+			return err
+		}
+		if v.kind != None {
+			if d.values++; d.values > MaxValues {
+				return ErrTooMany
+			}
+			d.e.fields = append(d.e.fields, field{k, v})
+			d.e.mark(k)
+		}
+		return nil
+	}
+	d.i++
+	d.space()
+	if d.i < len(d.s) && d.s[d.i] == ']' {
+		d.i++
+		return nil
+	}
+	for {
+		d.space()
+		v, err := d.value(k.Kind())
+		if err != nil {
+			return err
+		}
+		if v.kind != None {
+			if d.values++; d.values > MaxValues {
+				return ErrTooMany
+			}
+			d.e.fields = append(d.e.fields, field{k, v})
+			d.e.mark(k)
+		}
+		d.space()
+		if d.i >= len(d.s) {
+			return errEnd
+		}
+		c := d.s[d.i]
+		d.i++
+		if c == ']' {
+			return nil
+		}
+		if c != ',' {
+			return errSyntax
+		}
+	}
+}
+
+// extra takes an unknown field: a scalar as text, a list of scalars as its JSON text.
+func (d *decoder) extra(name string) error {
+	if d.i >= len(d.s) {
+		return errEnd
+	}
+	for i := range d.e.extras {
+		if d.e.extras[i].Name == name {
+			return ErrDuplicate
+		}
+	}
+	if len(d.e.extras) >= MaxExtras || name == "" || len(name) > maxName {
+		return ErrTooMany
+	}
+	from := d.i
+	if d.s[d.i] == '[' {
+		d.i++
+		for n := 0; ; n++ {
+			d.space()
+			if n == 0 && d.i < len(d.s) && d.s[d.i] == ']' {
+				d.i++
+				break
+			}
+			if _, err := d.value(String); err != nil {
+				return err
+			}
+			if d.values++; d.values > MaxValues {
+				return ErrTooMany
+			}
+			d.space()
+			if d.i >= len(d.s) {
+				return errEnd
+			}
+			c := d.s[d.i]
+			d.i++
+			if c == ']' {
+				break
+			}
+			if c != ',' {
+				return errSyntax
+			}
+		}
+		d.e.extras = append(d.e.extras, Extra{name, d.s[from:d.i]})
+		return nil
+	}
+	isString := d.s[d.i] == '"'
+	v, err := d.value(String)
+	if err != nil || v.kind == None {
+		return err
+	}
+	text := d.s[from:d.i]
+	if isString {
+		text = v.str
+	}
+	d.e.extras = append(d.e.extras, Extra{name, text})
+	return nil
+}
+
+func (d *decoder) value(want Kind) (Value, error) {
+	if d.i >= len(d.s) {
+		return Value{}, errEnd
+	}
+	switch c := d.s[d.i]; {
+	case c == '"':
+		s, err := d.str()
+		if err != nil {
+			return Value{}, err
+		}
+		if want != String {
+			if v, ok := ParseValue(want, s); ok {
+				return v, nil
+			}
+		}
+		return StringValue(s), nil
+	case c == '-' || c >= '0' && c <= '9':
+		return d.number(want)
+	case c == 't':
+		return BoolValue(true), d.word("true")
+	case c == 'f':
+		return BoolValue(false), d.word("false")
+	case c == 'n':
+		return Value{}, d.word("null")
+	case c == '{' || c == '[':
+		return Value{}, ErrNested
+	}
+	return Value{}, errSyntax
+}
+
+func (d *decoder) word(w string) error {
+	if len(d.s)-d.i < len(w) || d.s[d.i:d.i+len(w)] != w {
+		return errSyntax
+	}
+	d.i += len(w)
+	return nil
+}
+
+// number reads a JSON number: an integer that fits as Int, any other as Float.
+func (d *decoder) number(want Kind) (Value, error) {
+	from := d.i
+	if d.s[d.i] == '-' {
+		d.i++
+	}
+	intFrom := d.i
+	for d.i < len(d.s) && d.s[d.i] >= '0' && d.s[d.i] <= '9' {
+		d.i++
+	}
+	if d.i == intFrom || d.s[intFrom] == '0' && d.i > intFrom+1 {
+		return Value{}, errNumber
+	}
+	isInt := true
+	if d.i < len(d.s) && d.s[d.i] == '.' {
+		isInt = false
+		d.i++
+		at := d.i
+		for d.i < len(d.s) && d.s[d.i] >= '0' && d.s[d.i] <= '9' {
+			d.i++
+		}
+		if d.i == at {
+			return Value{}, errNumber
+		}
+	}
+	if d.i < len(d.s) && (d.s[d.i] == 'e' || d.s[d.i] == 'E') {
+		isInt = false
+		d.i++
+		if d.i < len(d.s) && (d.s[d.i] == '+' || d.s[d.i] == '-') {
+			d.i++
+		}
+		at := d.i
+		for d.i < len(d.s) && d.s[d.i] >= '0' && d.s[d.i] <= '9' {
+			d.i++
+		}
+		if d.i == at {
+			return Value{}, errNumber
+		}
+	}
+	text := d.s[from:d.i]
+	if isInt && want != Float {
+		if len(text) <= 18 {
+			var n int64
+			for i := intFrom; i < d.i; i++ {
+				n = n*10 + int64(d.s[i]-'0')
+			}
+			if from != intFrom {
+				n = -n
+			}
+			return IntValue(n), nil
+		}
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			return IntValue(n), nil
+		}
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return Value{}, errNumber // out of range
+	}
+	return FloatValue(f), nil
+}
+
+// str reads a JSON string. Without escapes it is cut from the line; with escapes it is copied.
+func (d *decoder) str() (string, error) {
+	if d.i >= len(d.s) {
+		return "", errEnd
+	}
+	if d.s[d.i] != '"' {
+		return "", errKind
+	}
+	d.i++
+	from := d.i
+	for d.i < len(d.s) {
+		c := d.s[d.i]
+		switch {
+		case c == '"':
+			s := d.s[from:d.i]
+			d.i++
+			return s, nil
+		case c == '\\':
+			return d.escaped(from)
+		case c < 0x20:
+			return "", errString
+		case c < utf8.RuneSelf:
+			d.i++
+		default:
+			r, n := utf8.DecodeRuneInString(d.s[d.i:])
+			if r == utf8.RuneError && n == 1 {
+				return "", errString
+			}
+			d.i += n
+		}
+	}
+	return "", errEnd
+}
+
+func (d *decoder) escaped(from int) (string, error) {
+	// The unescaped form is never longer than the escaped one, so the rest of the string bounds the copy.
+	buf := make([]byte, 0, 2*(d.i-from)+32)
+	buf = append(buf, d.s[from:d.i]...)
+	for d.i < len(d.s) {
+		c := d.s[d.i]
+		switch {
+		case c == '"':
+			d.i++
+			return d.e.Copy(buf), nil
+		case c < 0x20:
+			return "", errString
+		case c != '\\':
+			if c < utf8.RuneSelf {
+				buf = append(buf, c)
+				d.i++
+				continue
+			}
+			r, n := utf8.DecodeRuneInString(d.s[d.i:])
+			if r == utf8.RuneError && n == 1 {
+				return "", errString
+			}
+			buf = append(buf, d.s[d.i:d.i+n]...)
+			d.i += n
+		default:
+			if d.i+1 >= len(d.s) {
+				return "", errEnd
+			}
+			c = d.s[d.i+1]
+			d.i += 2
+			switch c {
+			case '"', '\\', '/':
+				buf = append(buf, c)
+			case 'b':
+				buf = append(buf, '\b')
+			case 'f':
+				buf = append(buf, '\f')
+			case 'n':
+				buf = append(buf, '\n')
+			case 'r':
+				buf = append(buf, '\r')
+			case 't':
+				buf = append(buf, '\t')
+			case 'u':
+				r, err := d.hex4()
+				if err != nil {
+					return "", err
+				}
+				if r >= 0xd800 && r < 0xe000 { // a surrogate: only a pair is a character
+					if r >= 0xdc00 || len(d.s)-d.i < 2 || d.s[d.i] != '\\' || d.s[d.i+1] != 'u' {
+						return "", errString
+					}
+					d.i += 2
+					low, err := d.hex4()
+					if err != nil || low < 0xdc00 || low >= 0xe000 {
+						return "", errString
+					}
+					r = (r-0xd800)<<10 + (low - 0xdc00) + 0x10000
+				}
+				buf = utf8.AppendRune(buf, r)
+			default:
+				return "", errString
+			}
+		}
+	}
+	return "", errEnd
+}
+
+func (d *decoder) hex4() (rune, error) {
+	if len(d.s)-d.i < 4 {
+		return 0, errEnd
+	}
+	var r rune
+	for _, c := range []byte(d.s[d.i : d.i+4]) {
+		switch {
+		case c >= '0' && c <= '9':
+			r = r<<4 | rune(c-'0')
+		case c >= 'a' && c <= 'f':
+			r = r<<4 | rune(c-'a'+10)
+		case c >= 'A' && c <= 'F':
+			r = r<<4 | rune(c-'A'+10)
+		default:
+			return 0, errString
+		}
+	}
+	d.i += 4
+	return r, nil
+}

@@ -1,0 +1,391 @@
+package event
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unsafe"
+)
+
+// TenantID is the number of a member in the scheme's database. Zero is the centre itself, never a member.
+type TenantID uint32
+
+// StreamID names a stream: the first 16 bytes of the SHA-256 of its canonical text (see package batch).
+type StreamID [16]byte
+
+// ID is where an event stands: stream, sequence number of its batch (from 1), index in the batch (from 0).
+type ID struct {
+	Stream StreamID
+	Seq    uint64
+	Index  uint32
+}
+
+// String is the ID as pages and exports write it: hex stream, sequence, index, joined by hyphens.
+func (id ID) String() string {
+	b := make([]byte, 0, 64)
+	b = hex.AppendEncode(b, id.Stream[:])
+	b = append(b, '-')
+	b = strconv.AppendUint(b, id.Seq, 10)
+	b = append(b, '-')
+	b = strconv.AppendUint(b, uint64(id.Index), 10)
+	return string(b)
+}
+
+// ParseID reads what String wrote.
+func ParseID(s string) (ID, error) {
+	var id ID
+	parts := strings.Split(s, "-")
+	if len(parts) == 3 && len(parts[0]) == 32 {
+		_, err := hex.Decode(id.Stream[:], []byte(parts[0]))
+		seq, err2 := strconv.ParseUint(parts[1], 10, 64)
+		index, err3 := strconv.ParseUint(parts[2], 10, 32)
+		if errors.Join(err, err2, err3) == nil {
+			id.Seq, id.Index = seq, uint32(index)
+			return id, nil
+		}
+	}
+	return ID{}, fmt.Errorf("event id %q: want 32 hex digits, a sequence and an index joined by hyphens", s)
+}
+
+// MaxExtras bounds the fields without a key that one event may carry.
+const MaxExtras = 64
+
+// MaxValues bounds the values of one event, list elements counted one by one.
+const MaxValues = 1024
+
+// Extra is a field that neither the schema nor a rule names.
+type Extra struct{ Name, Value string }
+
+type field struct {
+	key Key
+	val Value
+}
+
+// bitsetWords covers the schema's keys and the first that rules register; later keys are found by scanning.
+const bitsetWords = 6
+
+// Event is one normalised record. The zero value is ready to use.
+type Event struct {
+	ID     ID
+	Tenant TenantID
+
+	Time     int64 // @timestamp: when the device says it happened, UTC nanoseconds; 0 when unknown
+	Created  int64 // event.created: when the collector received it
+	Ingested int64 // event.ingested: when the hub planned its storage
+
+	RawDigest    [32]byte // event.hash: keyed digest of the raw line
+	HasRawDigest bool
+
+	sendRaw bool
+	raw     string // points into arena
+	fields  []field
+	present [bitsetWords]uint64
+	extras  []Extra
+	arena   []byte // strings point into it, so it is only appended to, and replaced when full
+}
+
+// Reset empties the event and keeps its memory for the next. All strings got from it become invalid.
+func (e *Event) Reset() {
+	const keepArena = 1 << 16 // one huge line must not pin a megabyte for ever
+	arena := e.arena[:0]
+	if cap(arena) > keepArena {
+		arena = nil
+	}
+	clear(e.extras)
+	*e = Event{fields: e.fields[:0], extras: e.extras[:0], arena: arena}
+}
+
+// SetRaw copies the line into the event and gives it back as a string that parsers may cut values from.
+func (e *Event) SetRaw(line []byte) string {
+	e.raw = e.Copy(line)
+	return e.raw
+}
+
+// Raw is the line as received, "" when it was not kept.
+func (e *Event) Raw() string { return e.raw }
+
+// IncludeRaw says whether AppendJSON writes the raw line as event.original.
+func (e *Event) IncludeRaw(yes bool) { e.sendRaw = yes }
+
+// Copy copies b into the event's own memory.
+func (e *Event) Copy(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	at := e.grow(len(b))
+	e.arena = append(e.arena, b...)
+	return unsafe.String(&e.arena[at], len(b))
+}
+
+// CopyString copies s into the event's own memory.
+func (e *Event) CopyString(s string) string {
+	if s == "" {
+		return ""
+	}
+	at := e.grow(len(s))
+	e.arena = append(e.arena, s...)
+	return unsafe.String(&e.arena[at], len(s))
+}
+
+// grow makes room for n bytes without moving what strings point to: a full arena is left behind and a new one begun.
+func (e *Event) grow(n int) int {
+	if cap(e.arena)-len(e.arena) < n {
+		e.arena = make([]byte, 0, max(1024, 2*cap(e.arena), n))
+	}
+	return len(e.arena)
+}
+
+// Has says whether the event has a value under k.
+func (e *Event) Has(k Key) bool {
+	if w := int(k >> 6); w < bitsetWords {
+		return e.present[w]&(1<<(k&63)) != 0
+	}
+	return e.find(k) >= 0
+}
+
+func (e *Event) mark(k Key) {
+	if w := int(k >> 6); w < bitsetWords {
+		e.present[w] |= 1 << (k & 63)
+	}
+}
+
+// find gives the index of the first value under k, or -1.
+func (e *Event) find(k Key) int {
+	if w := int(k >> 6); w < bitsetWords && e.present[w]&(1<<(k&63)) == 0 {
+		return -1
+	}
+	for i := range e.fields {
+		if e.fields[i].key == k {
+			return i
+		}
+	}
+	return -1
+}
+
+// Set replaces whatever stands under k. An absent value (None) deletes.
+func (e *Event) Set(k Key, v Value) {
+	if k == 0 {
+		return
+	}
+	if v.kind == None {
+		e.Del(k)
+		return
+	}
+	i := e.find(k)
+	if i < 0 {
+		e.fields = append(e.fields, field{k, v})
+		e.mark(k)
+		return
+	}
+	e.fields[i].val = v
+	if i+1 < len(e.fields) && e.fields[i+1].key == k { // a list shrinks to one value
+		j := i + 1
+		for j < len(e.fields) && e.fields[j].key == k {
+			j++
+		}
+		e.fields = append(e.fields[:i+1], e.fields[j:]...)
+	}
+}
+
+// SetString sets a string, which must live as long as the event: a part of Raw, a constant, or a Copy.
+func (e *Event) SetString(k Key, s string) { e.Set(k, StringValue(s)) }
+
+// SetInt sets an integer.
+func (e *Event) SetInt(k Key, n int64) { e.Set(k, IntValue(n)) }
+
+// SetFloat sets a floating-point number.
+func (e *Event) SetFloat(k Key, f float64) { e.Set(k, FloatValue(f)) }
+
+// SetBool sets a truth value.
+func (e *Event) SetBool(k Key, b bool) { e.Set(k, BoolValue(b)) }
+
+// SetIP sets an address; the zero Addr deletes.
+func (e *Event) SetIP(k Key, a netip.Addr) { e.Set(k, IPValue(a)) }
+
+// SetTime sets an instant in UTC nanoseconds.
+func (e *Event) SetTime(k Key, ns int64) { e.Set(k, TimeValue(ns)) }
+
+// SetText sets s converted to the field's kind. When it does not fit it is kept as a string and the answer is false.
+func (e *Event) SetText(k Key, s string) bool {
+	v, ok := ParseValue(k.Kind(), s)
+	if !ok {
+		v = StringValue(s)
+	}
+	e.Set(k, v)
+	return ok
+}
+
+// SetNamed sets a field by name: a known one as SetText does, any other as an Extra. The first of two equal names wins. The answer is
+// false when the event is full and the field was not taken.
+func (e *Event) SetNamed(name, s string) bool {
+	if k, ok := Lookup(name); ok {
+		if !e.Has(k) {
+			e.SetText(k, s)
+		}
+		return true
+	}
+	for i := range e.extras {
+		if e.extras[i].Name == name {
+			return true
+		}
+	}
+	if len(e.extras) >= MaxExtras || name == "" || len(name) > maxName || isHeader(name) {
+		return false
+	}
+	e.extras = append(e.extras, Extra{name, s})
+	return true
+}
+
+// Add appends one more value under k; values under one key stay side by side. Beyond MaxValues it does nothing.
+func (e *Event) Add(k Key, v Value) {
+	if k == 0 || v.kind == None || len(e.fields) >= MaxValues {
+		return
+	}
+	i := e.find(k)
+	e.mark(k)
+	e.fields = append(e.fields, field{k, v})
+	if i < 0 {
+		return
+	}
+	for i < len(e.fields)-1 && e.fields[i].key == k {
+		i++
+	}
+	if i < len(e.fields)-1 {
+		copy(e.fields[i+1:], e.fields[i:])
+		e.fields[i] = field{k, v}
+	}
+}
+
+// AddString appends one more string under k.
+func (e *Event) AddString(k Key, s string) { e.Add(k, StringValue(s)) }
+
+// Get gives the first value under k.
+func (e *Event) Get(k Key) (Value, bool) {
+	if i := e.find(k); i >= 0 {
+		return e.fields[i].val, true
+	}
+	return Value{}, false
+}
+
+// Str gives the first value under k if it is a string, else "".
+func (e *Event) Str(k Key) string {
+	if i := e.find(k); i >= 0 {
+		return e.fields[i].val.str
+	}
+	return ""
+}
+
+// Text gives the first value under k as text, whatever its kind.
+func (e *Event) Text(k Key) string {
+	if i := e.find(k); i >= 0 {
+		return e.fields[i].val.Text()
+	}
+	return ""
+}
+
+// Int gives the first value under k if it is an integer.
+func (e *Event) Int(k Key) (int64, bool) {
+	if i := e.find(k); i >= 0 && e.fields[i].val.kind == Int {
+		return int64(e.fields[i].val.n), true
+	}
+	return 0, false
+}
+
+// IP gives the first value under k if it is an address.
+func (e *Event) IP(k Key) (netip.Addr, bool) {
+	if i := e.find(k); i >= 0 && e.fields[i].val.kind == IP {
+		return e.fields[i].val.IP(), true
+	}
+	return netip.Addr{}, false
+}
+
+// HasString says whether s is one of the strings under k.
+func (e *Event) HasString(k Key, s string) bool {
+	for i := e.find(k); i >= 0 && i < len(e.fields) && e.fields[i].key == k; i++ {
+		if e.fields[i].val.kind == String && e.fields[i].val.str == s {
+			return true
+		}
+	}
+	return false
+}
+
+// Del removes all values under k.
+func (e *Event) Del(k Key) {
+	i := e.find(k)
+	if i < 0 {
+		return
+	}
+	j := i
+	for j < len(e.fields) && e.fields[j].key == k {
+		j++
+	}
+	e.fields = append(e.fields[:i], e.fields[j:]...)
+	if w := int(k >> 6); w < bitsetWords {
+		e.present[w] &^= 1 << (k & 63)
+	}
+}
+
+// Len is the number of values, list elements counted one by one.
+func (e *Event) Len() int { return len(e.fields) }
+
+// At gives the i-th value and its key; the elements of a list follow one another.
+func (e *Event) At(i int) (Key, Value) { return e.fields[i].key, e.fields[i].val }
+
+// Extras are the fields without a key. The slice belongs to the event.
+func (e *Event) Extras() []Extra { return e.extras }
+
+// DelExtra removes the extra of that name.
+func (e *Event) DelExtra(name string) {
+	for i := range e.extras {
+		if e.extras[i].Name == name {
+			e.extras = append(e.extras[:i], e.extras[i+1:]...)
+			return
+		}
+	}
+}
+
+// ClearExtras removes all fields without a key.
+func (e *Event) ClearExtras() {
+	clear(e.extras)
+	e.extras = e.extras[:0]
+}
+
+// Clone is a deep copy that shares no memory with e.
+func (e *Event) Clone() *Event {
+	c := &Event{}
+	e.CopyTo(c)
+	return c
+}
+
+// CopyTo makes dst a deep copy of e, using the memory that dst has.
+func (e *Event) CopyTo(dst *Event) {
+	dst.Reset()
+	fields, extras, arena := dst.fields, dst.extras, dst.arena
+	*dst = *e
+	need := len(e.raw)
+	for i := range e.fields {
+		need += len(e.fields[i].val.str)
+	}
+	for i := range e.extras {
+		need += len(e.extras[i].Name) + len(e.extras[i].Value)
+	}
+	if cap(arena) < need {
+		arena = make([]byte, 0, need)
+	}
+	dst.arena = arena
+	dst.fields = append(fields, e.fields...)
+	dst.extras = append(extras, e.extras...)
+	dst.raw = dst.CopyString(e.raw)
+	for i := range dst.fields {
+		if dst.fields[i].val.kind == String {
+			dst.fields[i].val.str = dst.CopyString(dst.fields[i].val.str)
+		}
+	}
+	for i := range dst.extras {
+		x := &dst.extras[i]
+		x.Name, x.Value = dst.CopyString(x.Name), dst.CopyString(x.Value)
+	}
+}
