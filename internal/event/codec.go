@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 	"unsafe"
@@ -176,6 +177,7 @@ type decoder struct {
 	i       int
 	headers uint8 // header fields seen
 	values  int
+	nulls   []Key // known fields given as null: absent, but named once all the same
 }
 
 var (
@@ -253,10 +255,16 @@ func (d *decoder) member() error {
 	}
 	d.space()
 	if k, ok := Lookup(name); ok {
-		if d.e.Has(k) {
+		if d.e.Has(k) || slices.Contains(d.nulls, k) {
 			return ErrDuplicate
 		}
-		return d.known(k)
+		if err := d.known(k); err != nil {
+			return err
+		}
+		if !d.e.Has(k) {
+			d.nulls = append(d.nulls, k)
+		}
+		return nil
 	}
 	if isHeader(name) {
 		return d.header(name)

@@ -174,11 +174,11 @@ func ParseIP(s string) (netip.Addr, bool) {
 			switch {
 			case c >= '0' && c <= '9':
 				if digits > 0 && n == 0 {
-					return netip.Addr{}, false
+					return parseIPSlow(s)
 				}
 				n = n*10 + int(c-'0')
 				if digits++; n > 255 {
-					return netip.Addr{}, false
+					return parseIPSlow(s)
 				}
 			case c == '.' && digits > 0 && field < 3:
 				b[field] = byte(n)
