@@ -1,0 +1,229 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Hub is the settings of `tocsin hub`. The struct is the reference: each field says its meaning, unit and default.
+type Hub struct {
+	// DataDir holds everything the hub writes: keys, database, bus, batches, ledger, event store. Default: ./data.
+	DataDir string `yaml:"data_dir"`
+	// Scheme is the name people see, such as "Northshire Cyber Alarm". Default: "Tocsin".
+	Scheme string `yaml:"scheme"`
+	Gate   Gate   `yaml:"gate"`
+	Web    Web    `yaml:"web"`
+	Engine Engine `yaml:"engine"`
+	Places Places `yaml:"places"`
+	Bus    Bus    `yaml:"bus"`
+	Alerts Alerts `yaml:"alerts"`
+	Mail   Mail   `yaml:"mail"`
+	Log    Log    `yaml:"log"`
+}
+
+// Gate receives batches from collectors.
+type Gate struct {
+	// Listen is the address of the mutual-TLS listener. Default: ":8443".
+	Listen string `yaml:"listen"`
+	// Address is what collectors dial, host:port, written into enrolment tokens. Default: the listen address, with localhost for an empty host.
+	Address string `yaml:"address"`
+	// Names are the DNS names and addresses in the hub's certificate. Default: the host of Address.
+	Names []string `yaml:"names"`
+	// CertificateLife is how long a collector's certificate is valid. Default: 72h.
+	CertificateLife time.Duration `yaml:"certificate_life"`
+}
+
+// Web serves the pages.
+type Web struct {
+	// Listen is the address of the pages. Default: "127.0.0.1:8080". Anything but loopback needs TLS here or a proxy that has it.
+	Listen string `yaml:"listen"`
+	// PublicURL is where people reach the pages; it stands in mails. Default: http://localhost:PORT.
+	PublicURL string `yaml:"public_url"`
+	// TLSCertificate and TLSKey are PEM files. Default: none, plain HTTP.
+	TLSCertificate string `yaml:"tls_certificate"`
+	TLSKey         string `yaml:"tls_key"`
+}
+
+// Engine is the event store's child process.
+type Engine struct {
+	// Library is the path of libchdb.so. Default: sought in ../lib/tocsin beside the program, then /usr/lib/tocsin.
+	Library string `yaml:"library"`
+	// Program is the path of tocsin-engine. Default: beside this program.
+	Program string `yaml:"program"`
+	// Memory is the most the engine may use, in MiB. Default: 1024.
+	Memory int `yaml:"memory"`
+}
+
+// Places is the data that gives addresses countries and networks.
+type Places struct {
+	// Dir holds the place data. Default: ../share/tocsin beside the program, then /usr/share/tocsin.
+	Dir string `yaml:"dir"`
+	// Overlay is the operator's own table, CSV: prefix, country, AS number, AS name, note. It wins over the data. Default: none.
+	Overlay string `yaml:"overlay"`
+}
+
+// Bus carries batches from the gates to the ledger and the workers.
+type Bus struct {
+	// URL of an external NATS cluster. Default: none, embedded.
+	URL string `yaml:"url"`
+	// MaxBytes bounds the bus on disk, in MiB; beyond it gates answer 503 and collectors keep spooling. Default: 4096.
+	MaxBytes int64 `yaml:"max_bytes"`
+}
+
+// Alerts says where alerts go besides the pages.
+type Alerts struct {
+	// MailTo are addresses that get every alert of MinLevel and above. Default: none.
+	MailTo []string `yaml:"mail_to"`
+	// Webhook is a URL that gets a signed POST for each alert. Default: none.
+	Webhook string `yaml:"webhook"`
+	// WebhookSecret signs the POSTs (HMAC-SHA256). WebhookSecretFile is a file that holds it, and is better.
+	WebhookSecret     string `yaml:"webhook_secret" secret:"true"`
+	WebhookSecretFile string `yaml:"webhook_secret_file"`
+	// MinLevel is the lowest level that is sent: informational, low, medium, high, critical. Default: medium.
+	MinLevel string `yaml:"min_level"`
+}
+
+// Mail is the relay that takes the hub's mail.
+type Mail struct {
+	// Host and Port of the relay. Default: none (no mail is sent), 587.
+	Host string `yaml:"host"`
+	Port int    `yaml:"port"`
+	// From is the sender's address. Default: none; needed when Host is set.
+	From string `yaml:"from"`
+	// TLS is starttls (default), implicit, or none (only to a relay on loopback).
+	TLS string `yaml:"tls"`
+	// User and password for the relay. PasswordFile is a file that holds the password, and is better.
+	User         string `yaml:"user"`
+	Password     string `yaml:"password" secret:"true"`
+	PasswordFile string `yaml:"password_file"`
+}
+
+// Log is how the hub reports to its operator, on stderr.
+type Log struct {
+	// Level is debug, info (default), warn or error.
+	Level string `yaml:"level"`
+	// Format is text (default) or json.
+	Format string `yaml:"format"`
+}
+
+// DefaultHub gives the defaults that the fields of Hub name.
+func DefaultHub() Hub {
+	return Hub{
+		DataDir: "data", Scheme: "Tocsin",
+		Gate:   Gate{Listen: ":8443", CertificateLife: 72 * time.Hour},
+		Web:    Web{Listen: "127.0.0.1:8080"},
+		Engine: Engine{Memory: 1024},
+		Bus:    Bus{MaxBytes: 4096},
+		Alerts: Alerts{MinLevel: "medium"},
+		Mail:   Mail{Port: 587, TLS: "starttls"},
+		Log:    Log{Level: "info", Format: "text"},
+	}
+}
+
+// Complete checks the settings together, fills those that follow from others and makes paths absolute.
+func (h *Hub) Complete() error {
+	abs, err := filepath.Abs(h.DataDir)
+	if err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	h.DataDir = abs
+	if h.Gate.Address == "" {
+		if h.Gate.Address, err = reachable(h.Gate.Listen); err != nil {
+			return fmt.Errorf("gate.listen: %w", err)
+		}
+	}
+	host, _, err := net.SplitHostPort(h.Gate.Address)
+	if err != nil {
+		return fmt.Errorf("gate.address %q: want host:port", h.Gate.Address)
+	}
+	if len(h.Gate.Names) == 0 {
+		h.Gate.Names = []string{host}
+	}
+	if h.Gate.CertificateLife < time.Minute || h.Gate.CertificateLife > 90*24*time.Hour {
+		return errors.New("gate.certificate_life: must be between 1m and 2160h; short lives are what makes a lost key harmless")
+	}
+	if (h.Web.TLSCertificate == "") != (h.Web.TLSKey == "") {
+		return errors.New("web.tls_certificate and web.tls_key: set both or neither")
+	}
+	webHost, _, err := net.SplitHostPort(h.Web.Listen)
+	if err != nil {
+		return fmt.Errorf("web.listen %q: want host:port", h.Web.Listen)
+	}
+	if h.Web.PublicURL == "" {
+		addr, err := reachable(h.Web.Listen)
+		if err != nil {
+			return fmt.Errorf("web.listen: %w", err)
+		}
+		h.Web.PublicURL = "http://" + addr
+		if h.Web.TLSCertificate != "" {
+			h.Web.PublicURL = "https://" + addr
+		}
+	}
+	public, err := url.Parse(h.Web.PublicURL)
+	if err != nil || public.Host == "" || public.Scheme != "http" && public.Scheme != "https" {
+		return fmt.Errorf("web.public_url %q: want http://… or https://…", h.Web.PublicURL)
+	}
+	h.Web.PublicURL = strings.TrimSuffix(h.Web.PublicURL, "/")
+	if public.Scheme == "http" && !loopback(webHost) {
+		return fmt.Errorf("web.listen %q is reachable from other machines without TLS: set web.tls_certificate and web.tls_key, or listen on 127.0.0.1 behind a proxy and set web.public_url to its https address", h.Web.Listen)
+	}
+	if h.Engine.Memory < 256 {
+		return errors.New("engine.memory: must be at least 256 (MiB)")
+	}
+	if h.Bus.MaxBytes < 64 {
+		return errors.New("bus.max_bytes: must be at least 64 (MiB)")
+	}
+	switch h.Alerts.MinLevel {
+	case "informational", "low", "medium", "high", "critical":
+	default:
+		return fmt.Errorf("alerts.min_level %q: want informational, low, medium, high or critical", h.Alerts.MinLevel)
+	}
+	switch h.Mail.TLS {
+	case "starttls", "implicit":
+	case "none":
+		if !loopback(h.Mail.Host) && h.Mail.Host != "" {
+			return errors.New("mail.tls none: only for a relay on this machine")
+		}
+	default:
+		return fmt.Errorf("mail.tls %q: want starttls, implicit or none", h.Mail.TLS)
+	}
+	if h.Mail.Host != "" && h.Mail.From == "" {
+		return errors.New("mail.from: needed when mail.host is set")
+	}
+	if len(h.Alerts.MailTo) > 0 && h.Mail.Host == "" {
+		return errors.New("alerts.mail_to: needs mail.host, the relay that takes the mail")
+	}
+	if h.Alerts.Webhook != "" && h.Alerts.WebhookSecret == "" && h.Alerts.WebhookSecretFile == "" {
+		return errors.New("alerts.webhook: needs alerts.webhook_secret_file, so that the receiver can tell our POSTs from others'")
+	}
+	for _, p := range []*string{&h.Engine.Library, &h.Engine.Program, &h.Places.Dir, &h.Places.Overlay} {
+		if *p != "" {
+			if *p, err = filepath.Abs(*p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reachable turns a listen address into one that can be dialled on this machine.
+func reachable(listen string) (string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", fmt.Errorf("%q: want host:port", listen)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
