@@ -1,0 +1,77 @@
+package spool
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+const (
+	headerSize  = 16
+	frameHeader = 8
+
+	// MaxRecord is the longest payload of one frame, in bytes. Larger lengths are damage.
+	MaxRecord = 32 << 20
+)
+
+var (
+	magic      = [8]byte{'T', 'O', 'C', 'S', 'E', 'G', 0, 1}
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+)
+
+// AppendFrame appends payload as one frame to dst.
+func AppendFrame(dst, payload []byte) []byte {
+	at := len(dst)
+	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0)
+	dst = append(dst, payload...)
+	SealFrame(dst, at)
+	return dst
+}
+
+// BeginFrame reserves a frame's header in dst; append the payload and call SealFrame with the offset it gives.
+func BeginFrame(dst []byte) (b []byte, at int) {
+	at = len(dst)
+	return append(dst, 0, 0, 0, 0, 0, 0, 0, 0), at
+}
+
+// SealFrame fills in the header of the frame that begins at offset at and ends with b.
+func SealFrame(b []byte, at int) {
+	n := len(b) - at - frameHeader
+	binary.LittleEndian.PutUint32(b[at:], uint32(n))
+	crc := crc32.Update(0, castagnoli, b[at:at+4])
+	crc = crc32.Update(crc, castagnoli, b[at+frameHeader:])
+	binary.LittleEndian.PutUint32(b[at+4:], crc)
+}
+
+// frameAt reads the frame at the start of b. n is the frame's whole size; n > len(b) with ok false means that more bytes are needed, n == 0
+// that b holds no frame.
+func frameAt(b []byte) (payload []byte, n int, ok bool) {
+	if len(b) < frameHeader {
+		return nil, frameHeader, false
+	}
+	size := binary.LittleEndian.Uint32(b)
+	if size > MaxRecord {
+		return nil, 0, false
+	}
+	n = frameHeader + int(size)
+	if len(b) < n {
+		return nil, n, false
+	}
+	crc := crc32.Update(0, castagnoli, b[:4])
+	crc = crc32.Update(crc, castagnoli, b[frameHeader:n])
+	if crc != binary.LittleEndian.Uint32(b[4:]) {
+		return nil, 0, false
+	}
+	return b[frameHeader:n], n, true
+}
+
+func appendHeader(dst []byte, base uint64) []byte {
+	dst = append(dst, magic[:]...)
+	return binary.LittleEndian.AppendUint64(dst, base)
+}
+
+func headerAt(b []byte) (base uint64, ok bool) {
+	if len(b) < headerSize || [8]byte(b[:8]) != magic {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint64(b[8:]), true
+}
