@@ -1,0 +1,42 @@
+# The two commands a stranger needs are `make run` and `make test`. The others are their long forms and parts.
+
+GO       ?= go
+# Modules come through whatever proxy Go is set to; nothing here names one.
+export CGO_ENABLED ?= 0
+
+.PHONY: run build data test lint unit race fuzz-short fuzz peers torture bench clean
+
+run: data build
+	./bin/tocsin demo
+
+data:
+	@scripts/fetch-data.sh
+
+build:
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/tocsin ./cmd/tocsin-collector
+	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/tocsin-engine
+
+# test is what .ci/run calls.
+test: data build
+	scripts/test.sh
+
+lint:
+	scripts/lint.sh
+
+fuzz:
+	scripts/fuzz.sh $${FUZZTIME:-60s}
+
+# peers runs strangers' programs against ours: rsyslog, openssl, zstd, a browser, an SMTP relay.
+peers: data build
+	TOCSIN_TEST_PEERS=1 $(GO) test -count=1 -run 'Peer' ./...
+
+# torture is the long fault suite: kill -9, full disks, cut links.
+torture: data build
+	TOCSIN_TEST_TORTURE=long $(GO) test -count=1 -timeout 60m -run 'Torture|Kill' ./...
+
+bench: data build
+	scripts/bench.sh
+
+clean:
+	rm -rf bin lib share node_modules
