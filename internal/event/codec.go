@@ -1,6 +1,7 @@
 package event
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -537,9 +538,12 @@ func (d *decoder) str() (string, error) {
 	}
 	d.i++
 	from := d.i
-	for d.i < len(d.s) {
-		c := d.s[d.i]
-		switch {
+	for {
+		d.i = skipPlain(d.s, d.i)
+		if d.i >= len(d.s) {
+			return "", errEnd
+		}
+		switch c := d.s[d.i]; {
 		case c == '"':
 			s := d.s[from:d.i]
 			d.i++
@@ -549,7 +553,7 @@ func (d *decoder) str() (string, error) {
 		case c < 0x20:
 			return "", errString
 		case c < utf8.RuneSelf:
-			d.i++
+			d.i++ // DEL, which stands for itself
 		default:
 			r, n := utf8.DecodeRuneInString(d.s[d.i:])
 			if r == utf8.RuneError && n == 1 {
@@ -558,7 +562,23 @@ func (d *decoder) str() (string, error) {
 			d.i += n
 		}
 	}
-	return "", errEnd
+}
+
+// skipPlain gives the first index from i on at which s has a quote, a backslash, a control or a byte beyond ASCII. It looks at eight bytes
+// at a time (the usual carry-free tests for "has a byte less than" and "has a byte equal to").
+func skipPlain(s string, i int) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(s); i += 8 {
+		w := binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(s[i:]), 8))
+		quote, slash := w^ones*'"', w^ones*'\\'
+		if found := ((w - ones*0x20) | (quote - ones) | (slash - ones) | w) & highs; found != 0 {
+			break // at the first hit, or just before it: the exact place is found byte by byte
+		}
+	}
+	for i < len(s) && plain[s[i]] {
+		i++
+	}
+	return i
 }
 
 func (d *decoder) escaped(from int) (string, error) {
