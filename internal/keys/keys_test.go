@@ -1,0 +1,796 @@
+package keys
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	"golang.org/x/mod/sumdb/note"
+)
+
+var t0 = time.Date(2026, 11, 22, 13, 0, 0, 0, time.UTC)
+
+type scheme struct {
+	dir, offline string
+	trust        *Trust
+}
+
+func newScheme(t testing.TB) scheme {
+	t.Helper()
+	s := scheme{dir: filepath.Join(t.TempDir(), "keys"), offline: filepath.Join(t.TempDir(), "offline")}
+	var err error
+	if s.trust, err = CreateScheme(SchemeOptions{Dir: s.dir, Offline: s.offline, Name: "Test scheme", Now: t0}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func testSigner(seed byte) *Signer {
+	return NewSigner(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, 32)))
+}
+
+// dsseVerifier lets the DSSE library, a stranger to our code, check our envelopes.
+type dsseVerifier struct{ pub ed25519.PublicKey }
+
+func (v dsseVerifier) Verify(_ context.Context, data, sig []byte) error {
+	if !ed25519.Verify(v.pub, data, sig) {
+		return errors.New("bad signature")
+	}
+	return nil
+}
+func (v dsseVerifier) KeyID() (string, error)   { return KeyID(v.pub), nil }
+func (v dsseVerifier) Public() crypto.PublicKey { return v.pub }
+
+func TestEnvelope(t *testing.T) {
+	s, other := testSigner(1), testSigner(2)
+	env, err := s.SignEnvelope("application/x", []byte(`{"a":"<&>"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _ := s.SignEnvelope("application/x", []byte(`{"a":"<&>"}`))
+	if !bytes.Equal(env, again) {
+		t.Error("signing the same payload twice gives different envelopes")
+	}
+	p, err := OpenEnvelope(env, "application/x", s.Public())
+	if err != nil || string(p) != `{"a":"<&>"}` {
+		t.Fatalf("OpenEnvelope = %q, %v", p, err)
+	}
+	var parsed dsse.Envelope
+	if err := json.Unmarshal(env, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	ev, err := dsse.NewEnvelopeVerifier(dsseVerifier{s.Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ev.Verify(t.Context(), &parsed); err != nil {
+		t.Errorf("the DSSE library refuses our envelope: %v", err)
+	}
+	lib, err := parsed.DecodeB64Payload()
+	if err != nil || !bytes.Equal(lib, p) {
+		t.Errorf("the DSSE library reads payload %q, %v", lib, err)
+	}
+	bad := []struct {
+		name string
+		env  []byte
+		want error
+	}{
+		{"white space", append([]byte(" "), env...), ErrEnvelope},
+		{"newline after", append(bytes.Clone(env), '\n'), ErrEnvelope},
+		{"second document", append(bytes.Clone(env), env...), ErrEnvelope},
+		{"unknown member", bytes.Replace(env, []byte(`{"payloadType"`), []byte(`{"x":1,"payloadType"`), 1), ErrEnvelope},
+		{"repeated member", bytes.Replace(env, []byte(`{"payloadType"`), []byte(`{"payload":"","payloadType"`), 1), ErrEnvelope},
+		{"member in capitals", bytes.Replace(env, []byte(`"keyid"`), []byte(`"keyID"`), 1), ErrEnvelope},
+		{"other type", bytes.Replace(env, []byte(`application/x`), []byte(`application/y`), 1), ErrEnvelope},
+		{"changed payload", bytes.Replace(env, []byte(parsed.Payload[:4]), []byte("AAAA"), 1), ErrSignature},
+		{"other key id", bytes.Replace(env, []byte(s.ID()), []byte(other.ID()), 1), ErrSignature},
+		{"empty", nil, ErrEnvelope},
+	}
+	for _, c := range bad {
+		if _, err := OpenEnvelope(c.env, "application/x", s.Public()); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+	if _, err := OpenEnvelope(env, "application/x", other.Public()); !errors.Is(err, ErrSignature) {
+		t.Errorf("other key: %v", err)
+	}
+	two, _ := SignEnvelope("application/x", p, s, other)
+	if _, err := OpenEnvelope(two, "application/x", s.Public()); !errors.Is(err, ErrSignature) {
+		t.Errorf("one key where two signed: %v", err)
+	}
+	if _, err := OpenEnvelope(two, "application/x", s.Public(), other.Public()); err != nil {
+		t.Errorf("two signatures: %v", err)
+	}
+}
+
+func TestKeyIDIsWhatOpenSSLPrints(t *testing.T) {
+	bin, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("skipped: no openssl here")
+	}
+	s := newScheme(t)
+	der, err := exec.Command(bin, "pkey", "-in", filepath.Join(s.offline, "root.key"), "-pubout", "-outform", "DER").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := sha256.Sum256(der); sum != s.trust.RootFingerprint() {
+		t.Errorf("openssl gives fingerprint %x, we %x", sum, s.trust.RootFingerprint())
+	}
+}
+
+func TestRolesOpenOnlyTheirKeys(t *testing.T) {
+	s := newScheme(t)
+	// A role whose machine holds only its own key must work: take the others away.
+	for _, p := range HubPurposes {
+		if p != Receipts {
+			if err := os.Remove(filepath.Join(s.dir, string(p)+".key")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r, err := Open(s.dir, Receipts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Signer(Receipts); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Signer(IndicatorSets); err == nil {
+		t.Error("a role got a key it did not open")
+	}
+	if _, err := r.CA(); err == nil {
+		t.Error("a role got the authority without opening it")
+	}
+	if _, err := Open(s.dir, CollectorCA); err == nil {
+		t.Error("opened a key that is not there")
+	}
+	for _, p := range OfflinePurposes {
+		if _, err := Open(s.dir, p); err == nil {
+			t.Errorf("the hub's folder holds the %s key", p)
+		}
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	s := newScheme(t)
+	path := filepath.Join(s.dir, "receipts.key")
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(s.dir, Receipts); !errors.Is(err, ErrPermissions) || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("readable key: %v", err)
+	}
+	os.Chmod(path, 0o600)
+	os.Chmod(s.dir, 0o755)
+	if _, err := Open(s.dir, Receipts); !errors.Is(err, ErrPermissions) || !strings.Contains(err.Error(), "chmod 700") {
+		t.Errorf("readable folder: %v", err)
+	}
+	if _, err := Open(filepath.Join(s.dir, "nowhere")); !errors.Is(err, ErrNoScheme) {
+		t.Errorf("no folder: %v", err)
+	}
+	if _, err := CreateScheme(SchemeOptions{Dir: s.dir, Offline: s.offline, Name: "x", Now: t0}); err == nil {
+		t.Error("a second scheme was created over the first")
+	}
+}
+
+func TestTrustAdvances(t *testing.T) {
+	s := newScheme(t)
+	v1 := s.trust
+	v2, err := RotateKey(s.dir, s.offline, Receipts, t0.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v3, err := RotateRoot(s.dir, s.offline, t0.Add(2*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v4, err := RotateRoot(s.dir, s.offline, t0.Add(3*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v5, err := RotateKey(s.dir, s.offline, CollectorCA, t0.Add(4*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range []*Trust{v1, v2, v3, v4, v5} {
+		if v.List.Version != uint64(i+1) {
+			t.Errorf("version %d where %d was meant", v.List.Version, i+1)
+		}
+		// Whoever slept through any number of changes catches up, and a fresh token of any age of root does.
+		if _, err := v.Advance(v5.Bundle); err != nil {
+			t.Errorf("from version %d: %v", v.List.Version, err)
+		}
+		if _, err := FirstTrust(v5.Bundle, v.RootFingerprint()); err != nil {
+			t.Errorf("first contact with root of version %d: %v", v.List.Version, err)
+		}
+		if i > 0 {
+			if _, err := v.Advance(v1.Bundle); !errors.Is(err, ErrTrustOlder) && !errors.Is(err, ErrTrustRoot) {
+				t.Errorf("version %d took version 1: %v", v.List.Version, err)
+			}
+		}
+	}
+	if _, err := v2.Advance(v1.Bundle); !errors.Is(err, ErrTrustOlder) {
+		t.Errorf("older list: %v", err)
+	}
+	if got := v2.Ed25519(Receipts); len(got) != 2 || got[0].Equal(v1.Ed25519(Receipts)[0]) || !got[1].Equal(v1.Ed25519(Receipts)[0]) {
+		t.Error("after rotation the new receipts key must come first and the old one stay for old receipts")
+	}
+	if _, err := Open(s.dir, HubPurposes...); err != nil {
+		t.Errorf("open after rotations: %v", err)
+	}
+	other := newScheme(t)
+	if _, err := v1.Advance(other.trust.Bundle); !errors.Is(err, ErrTrustRoot) {
+		t.Errorf("another scheme's list: %v", err)
+	}
+	if _, err := FirstTrust(v1.Bundle, [32]byte{1}); !errors.Is(err, ErrTrustRoot) {
+		t.Errorf("wrong fingerprint: %v", err)
+	}
+
+	// A rotation signed by the new root alone is a take-over.
+	k, _ := newEd25519()
+	l := nextList(v1, t0)
+	l.PreviousRoot, l.Root = v1.List.Root, SPKI(k.Public().(ed25519.PublicKey))
+	p, _ := json.Marshal(l)
+	env, _ := SignEnvelope(TrustType, p, NewSigner(k))
+	b, _ := json.Marshal(TrustBundle{Current: env})
+	if _, err := v1.Advance(b); !errors.Is(err, ErrSignature) {
+		t.Errorf("rotation without the old root: %v", err)
+	}
+	// The same version with another content, by the right root.
+	root, err := readEd25519(filepath.Join(other.offline, "root.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = other.trust.List
+	l.Scheme = "Changed"
+	p, _ = json.Marshal(l)
+	env, _ = SignEnvelope(TrustType, p, NewSigner(root))
+	b, _ = json.Marshal(TrustBundle{Current: env})
+	if _, err := other.trust.Advance(b); !errors.Is(err, ErrTrustForked) {
+		t.Errorf("forked list: %v", err)
+	}
+	l.Version, l.Crit = 2, []string{"future"}
+	p, _ = json.Marshal(l)
+	env, _ = SignEnvelope(TrustType, p, NewSigner(root))
+	b, _ = json.Marshal(TrustBundle{Current: env})
+	if _, err := other.trust.Advance(b); !errors.Is(err, ErrTrustInvalid) {
+		t.Errorf("list with a member that must be understood: %v", err)
+	}
+}
+
+func TestRotationSurvivesACrash(t *testing.T) {
+	s := newScheme(t)
+	// As after a crash between publishing and renaming: the new key is still called next.
+	if _, err := RotateKey(s.dir, s.offline, HubTLS, t0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(s.dir, "hub-tls.key"), filepath.Join(s.dir, "hub-tls.next.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(s.dir, HubTLS); err != nil {
+		t.Error(err)
+	}
+	if _, err := RotateRoot(s.dir, s.offline, t0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(s.offline, "root.key"), filepath.Join(s.offline, "root.next.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := RotateKey(s.dir, s.offline, Packs, t0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestToken(t *testing.T) {
+	tok, err := NewToken("hub.example.org:8443", [32]byte{1, 2, 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := tok.String()
+	if got, err := ParseToken(" \n" + text[:40] + "\r\n " + text[40:] + "\n"); err != nil || got != tok {
+		t.Errorf("wrapped token: %v, %v", got, err)
+	}
+	for name, bad := range map[string]string{
+		"empty": "", "cut": text[:len(text)-3], "cut much": text[:20], "prefix": text[1:], "changed": text[:30] + "A" + text[31:], "long": text + strings.Repeat("A", 2000),
+		"swapped": text[:20] + text[21:22] + text[20:21] + text[22:],
+	} {
+		if name == "changed" && bad == text || name == "swapped" && bad == text {
+			continue
+		}
+		if _, err := ParseToken(bad); !errors.Is(err, ErrToken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, a := range []string{"", "hub", "hub:0", "hub:99999", "hu b:1", "hub\n:1", ":443", "höb:443", "[::1]:8443"} {
+		_, err := NewToken(a, [32]byte{})
+		if ok := a == "[::1]:8443"; (err == nil) != ok {
+			t.Errorf("address %q: %v", a, err)
+		}
+	}
+}
+
+func TestCheckWords(t *testing.T) {
+	if len(words) < 256 {
+		t.Fatalf("%d words", len(words))
+	}
+	seen := map[string]bool{}
+	for _, w := range words {
+		if seen[w] || len(w) < 4 || len(w) > 8 || strings.ToLower(w) != w {
+			t.Errorf("word %q is repeated or unfit", w)
+		}
+		seen[w] = true
+	}
+	c, err := CreateCollector(filepath.Join(t.TempDir(), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := [32]byte{7}
+	req, err := c.EnrolRequest([16]byte{9}, "gateway", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, spki, err := OpenEnrol(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The hub derives them from what it received, the collector from what it holds.
+	if a, b := CheckWords(e.BatchKey, spki, root), c.CheckWords(root); a != b {
+		t.Errorf("hub shows %v, collector %v", a, b)
+	}
+	if CheckWords(e.BatchKey, spki, [32]byte{8}) == c.CheckWords(root) {
+		t.Error("another root gives the same words")
+	}
+	// Fixed so that hub and collector of different versions agree.
+	if got, want := strings.Join(sl(CheckWords([]byte("batch"), []byte("tls"), [32]byte{})), " "), "winter gallery drawer ticket"; got != want {
+		t.Errorf("check words drifted: %q, want %q", got, want)
+	}
+}
+
+func sl(a [4]string) []string { return a[:] }
+
+func TestEnrolAndRenewRequests(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "c")
+	c, err := CreateCollector(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c2, err := CreateCollector(dir)
+	if err != nil || c2.Batch().ID() != c.Batch().ID() || !bytes.Equal(c2.TLSSPKI(), c.TLSSPKI()) {
+		t.Fatalf("creating again must keep the keys: %v", err)
+	}
+	req, _ := c.RenewRequest("0190-x", "v", 5)
+	if who, err := PeekRenew(req); err != nil || who != "0190-x" {
+		t.Errorf("PeekRenew = %q, %v", who, err)
+	}
+	if r, _, err := OpenRenew(req, c.Batch().Public()); err != nil || r.Counter != 5 {
+		t.Errorf("OpenRenew = %+v, %v", r, err)
+	}
+	if _, _, err := OpenRenew(req, testSigner(3).Public()); !errors.Is(err, ErrSignature) {
+		t.Errorf("renewal by another key: %v", err)
+	}
+	// Somebody else's CSR inside an enrolment signed with one's own key still proves its own TLS key; a broken CSR does not pass.
+	p, _ := json.Marshal(Enrol{Secret: make([]byte, 16), CSR: "nonsense", BatchKey: SPKI(c.Batch().Public())})
+	env, _ := c.Batch().SignEnvelope(EnrolType, p)
+	if _, _, err := OpenEnrol(env); err == nil {
+		t.Error("took a broken CSR")
+	}
+	p, _ = json.Marshal(Enrol{Secret: make([]byte, 16), CSR: "x", BatchKey: SPKI(testSigner(4).Public())})
+	env, _ = c.Batch().SignEnvelope(EnrolType, p)
+	if _, _, err := OpenEnrol(env); !errors.Is(err, ErrSignature) {
+		t.Errorf("batch key that did not sign: %v", err)
+	}
+	if _, err := OpenCollector(filepath.Join(dir, "none")); !errors.Is(err, ErrNotEnrolled) {
+		t.Errorf("open nothing: %v", err)
+	}
+	if _, err := c.Certificate(); !errors.Is(err, ErrNotEnrolled) {
+		t.Errorf("no certificate yet: %v", err)
+	}
+}
+
+// hub is a real TLS server with the gate's settings.
+func hub(t *testing.T, s scheme, now func() time.Time, check func(Peer) error, ring *Ring) *httptest.Server {
+	t.Helper()
+	cert, err := ring.HubCertificate([]string{"localhost", "127.0.0.1"}, t0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := ring.CA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/trust" {
+			w.Write(s.trust.Bundle)
+			return
+		}
+		if len(r.TLS.PeerCertificates) == 0 {
+			io.WriteString(w, "nobody")
+			return
+		}
+		p, err := Identify(r.TLS.PeerCertificates[0], ca.Certificate(), now())
+		if err != nil {
+			io.WriteString(w, err.Error())
+			return
+		}
+		io.WriteString(w, p.Collector)
+	}))
+	srv.TLS = ServerConfig(ServerOptions{Certificate: cert, CA: ca.Certificate(), Now: now, Check: check})
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+func get(t *testing.T, cfg *tls.Config, url string) (string, error) {
+	t.Helper()
+	tr := &http.Transport{TLSClientConfig: cfg}
+	defer tr.CloseIdleConnections()
+	res, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return string(b), err
+}
+
+func TestTLS(t *testing.T) {
+	s := newScheme(t)
+	ring, err := Open(s.dir, HubTLS, CollectorCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	now, revoked, checks := t0, false, 0
+	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
+	srv := hub(t, s, clock, func(p Peer) error {
+		mu.Lock()
+		defer mu.Unlock()
+		checks++
+		if revoked {
+			return errors.New("revoked")
+		}
+		return nil
+	}, ring)
+	addr := srv.Listener.Addr().String()
+
+	trust, err := FetchTrust(t.Context(), addr, s.trust.RootFingerprint(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := FetchTrust(t.Context(), addr, [32]byte{1}, nil); !errors.Is(err, ErrTrustRoot) {
+		t.Errorf("wrong root at first contact: %v", err)
+	}
+
+	c, err := CreateCollector(filepath.Join(t.TempDir(), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, _ := c.csr()
+	ca, _ := ring.CA()
+	const id = "019aaaaa-0000-7000-8000-000000000001"
+	pemCert, notAfter, err := ca.Issue([]byte(csr), id, t0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !notAfter.Equal(t0.Add(72 * time.Hour)) {
+		t.Errorf("certificate ends %v", notAfter)
+	}
+	if err := c.SaveCertificate(pemCert); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SaveTrust(trust); err != nil {
+		t.Fatal(err)
+	}
+	cert, err := c.Certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := c.Trust()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := ClientConfig(func() *Trust { return held }, func() *tls.Certificate { return cert })
+	if got, err := get(t, cfg, srv.URL); err != nil || got != id {
+		t.Errorf("enrolled: %q, %v", got, err)
+	}
+	if got, err := get(t, ClientConfig(func() *Trust { return held }, func() *tls.Certificate { return nil }), srv.URL); err != nil || got != "nobody" {
+		t.Errorf("without certificate: %q, %v", got, err)
+	}
+	// Expired: let in as far as HTTP and told so.
+	mu.Lock()
+	now = t0.Add(100 * time.Hour)
+	mu.Unlock()
+	if got, err := get(t, cfg, srv.URL); err != nil || !strings.Contains(got, "expired") {
+		t.Errorf("expired: %q, %v", got, err)
+	}
+	mu.Lock()
+	now, revoked, checks = t0, true, 0
+	mu.Unlock()
+	if got, err := get(t, cfg, srv.URL); err == nil {
+		t.Errorf("revoked collector got %q", got)
+	}
+	if checks == 0 {
+		t.Error("revocation was not looked up")
+	}
+	// A certificate of another scheme.
+	other := newScheme(t)
+	oring, _ := Open(other.dir, CollectorCA, HubTLS)
+	oca, _ := oring.CA()
+	foreign, _, _ := oca.Issue([]byte(csr), id, t0, 0)
+	if err := c.SaveCertificate(foreign); err != nil {
+		t.Fatal(err)
+	}
+	fcert, _ := c.Certificate()
+	if got, err := get(t, ClientConfig(func() *Trust { return held }, func() *tls.Certificate { return fcert }), srv.URL); err != nil || !strings.Contains(got, "not issued by this scheme") {
+		t.Errorf("foreign certificate: %q, %v", got, err)
+	}
+	// A hub certificate cannot be shown as a collector's.
+	hubCert, _ := ring.HubCertificate(nil, t0)
+	if got, err := get(t, ClientConfig(func() *Trust { return held }, func() *tls.Certificate { return &hubCert }), srv.URL); err == nil && !strings.Contains(got, "not issued") {
+		t.Errorf("hub certificate as client: %q, %v", got, err)
+	}
+	// A man in the middle relays the true trust list but holds another key.
+	fake := hub(t, s, clock, nil, oring)
+	if _, err := FetchTrust(t.Context(), fake.Listener.Addr().String(), s.trust.RootFingerprint(), nil); !errors.Is(err, ErrNotTheHub) {
+		t.Errorf("interception at first contact: %v", err)
+	}
+	if _, err := get(t, cfg, fake.URL); !errors.Is(err, ErrNotTheHub) {
+		t.Errorf("interception later: %v", err)
+	}
+	// TLS 1.2 is refused.
+	old := cfg.Clone()
+	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+	if _, err := get(t, old, srv.URL); err == nil {
+		t.Error("TLS 1.2 was taken")
+	}
+}
+
+func TestResumptionAsksAboutRevocation(t *testing.T) {
+	s := newScheme(t)
+	ring, err := Open(s.dir, HubTLS, CollectorCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	revoked := false
+	srv := hub(t, s, func() time.Time { return t0 }, func(Peer) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if revoked {
+			return errors.New("revoked")
+		}
+		return nil
+	}, ring)
+	c, _ := CreateCollector(filepath.Join(t.TempDir(), "c"))
+	csr, _ := c.csr()
+	ca, _ := ring.CA()
+	p, _, err := ca.Issue([]byte(csr), "id", t0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SaveCertificate(p); err != nil {
+		t.Fatal(err)
+	}
+	cert, _ := c.Certificate()
+	cfg := ClientConfig(func() *Trust { return s.trust }, func() *tls.Certificate { return cert })
+	cfg.Time = func() time.Time { return t0 }
+	dial := func() (bool, error) {
+		nc, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			return false, err
+		}
+		conn := tls.Client(nc, cfg)
+		defer conn.Close()
+		if err := conn.Handshake(); err != nil {
+			return false, err
+		}
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		b, err := io.ReadAll(conn)
+		if err == nil && !bytes.Contains(b, []byte("200 OK")) {
+			err = errors.New(string(b))
+		}
+		return conn.ConnectionState().DidResume, err
+	}
+	if _, err := dial(); err != nil {
+		t.Fatal(err)
+	}
+	if resumed, err := dial(); err != nil || !resumed {
+		t.Fatalf("second connection: resumed %v, %v", resumed, err)
+	}
+	mu.Lock()
+	revoked = true
+	mu.Unlock()
+	if _, err := dial(); err == nil {
+		t.Error("a resumed session of a revoked collector was let in")
+	}
+}
+
+func TestCARefuses(t *testing.T) {
+	s := newScheme(t)
+	ring, _ := Open(s.dir, CollectorCA)
+	ca, err := ring.CA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := ca.Certificate(); !c.IsCA || len(c.ExtKeyUsage) != 1 || c.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth || !c.MaxPathLenZero {
+		t.Error("the authority's certificate is not limited to client authentication")
+	}
+	if _, _, err := ca.Issue([]byte("x"), "id", t0, 0); err == nil {
+		t.Error("issued for garbage")
+	}
+}
+
+func TestNoteSigner(t *testing.T) {
+	s := newScheme(t)
+	ring, err := Open(s.dir, Checkpoints)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sg, err := ring.NoteSigner("tocsin.test/ledger/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := note.Sign(&note.Note{Text: "tocsin.test/ledger/1\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n"}, sg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vs, err := s.trust.NoteVerifiers("tocsin.test/ledger/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := note.Open(msg, note.VerifierList(vs...)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTenantKeys(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tenants")
+	now := t0
+	ks, err := OpenTenantKeys(dir, func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := MonthOf(t0)
+	if m.String() != "2026-11" {
+		t.Errorf("month %v", m)
+	}
+	if _, err := ks.Get(7, m); !errors.Is(err, ErrKeyDestroyed) {
+		t.Errorf("no key yet: %v", err)
+	}
+	k, err := ks.Create(7, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	box := k.Seal(nil, []byte("secret"), []byte("name"))
+	other, _ := OpenTenantKeys(dir, func() time.Time { return now })
+	k2, err := other.Get(7, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := k2.Open(nil, box, []byte("name")); err != nil || string(p) != "secret" {
+		t.Errorf("open in another process: %q, %v", p, err)
+	}
+	if _, err := k2.Open(nil, box, []byte("other")); err == nil {
+		t.Error("opened under another name")
+	}
+	k8, _ := ks.Create(8, m)
+	if _, err := k8.Open(nil, box, []byte("name")); err == nil {
+		t.Error("opened with another member's key")
+	}
+	if err := ks.DestroyTenant(7); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ks.Get(7, m); !errors.Is(err, ErrKeyDestroyed) {
+		t.Errorf("after destroying: %v", err)
+	}
+	now = now.Add(recheck)
+	if _, err := other.Get(7, m); !errors.Is(err, ErrKeyDestroyed) {
+		t.Errorf("another process, later: %v", err)
+	}
+	k3, err := ks.Create(7, m)
+	if err != nil || k3.ID == k.ID {
+		t.Errorf("a new key must be another one: %v", err)
+	}
+	if _, err := k3.Open(nil, box, []byte("name")); err == nil {
+		t.Error("what was deleted can be read again")
+	}
+	if err := ks.Destroy(99, m); err != nil {
+		t.Errorf("destroying nothing: %v", err)
+	}
+}
+
+func TestTenantKeysMadeAtOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tenants")
+	ids := make([][8]byte, 8)
+	var wg sync.WaitGroup
+	for i := range ids {
+		ks, err := OpenTenantKeys(dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			k, err := ks.Create(1, MonthOf(t0))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ids[i] = k.ID
+		})
+	}
+	wg.Wait()
+	for _, id := range ids {
+		if id != ids[0] {
+			t.Fatalf("two keys for one month: %x", ids)
+		}
+	}
+}
+
+func FuzzParseToken(f *testing.F) {
+	tok, _ := NewToken("hub.example.org:8443", [32]byte{1})
+	f.Add(tok.String())
+	f.Add("tocsin1.")
+	f.Fuzz(func(t *testing.T, s string) {
+		tok, err := ParseToken(s)
+		if err != nil {
+			if !errors.Is(err, ErrToken) {
+				t.Errorf("error without its class: %v", err)
+			}
+			return
+		}
+		if again, err := ParseToken(tok.String()); err != nil || again != tok {
+			t.Errorf("round trip: %v, %v", again, err)
+		}
+	})
+}
+
+func FuzzTrust(f *testing.F) {
+	s := newScheme(f)
+	f.Add(s.trust.Bundle)
+	rot, err := RotateRoot(s.dir, s.offline, t0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(rot.Bundle)
+	f.Add([]byte(`{"rotations":[],"current":{}}`))
+	known := map[[32]byte]bool{s.trust.Digest: true, rot.Digest: true}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := s.trust.Advance(b)
+		if err != nil {
+			return
+		}
+		// Nobody without the root's key can make a list that is believed.
+		if !known[got.Digest] {
+			t.Errorf("believed a list that was never signed: %s", hex.EncodeToString(b))
+		}
+	})
+}
+
+func FuzzOpenEnvelope(f *testing.F) {
+	s := testSigner(1)
+	env, _ := s.SignEnvelope("t", []byte("{}"))
+	f.Add(env)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := OpenEnvelope(b, "t", s.Public()); err == nil && !bytes.Equal(b, env) {
+			t.Errorf("took an envelope that was never signed: %q", b)
+		}
+	})
+}
