@@ -96,3 +96,21 @@ func TestComplete(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumented fails when a setting is missing from the operator's table.
+func TestDocumented(t *testing.T) {
+	b, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := DefaultHub()
+	origins, err := Load(&h, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key := range origins {
+		if !strings.Contains(string(b), "`"+key+"`") {
+			t.Errorf("docs/configuration.md does not name %s", key)
+		}
+	}
+}
