@@ -1,0 +1,462 @@
+package sigma
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Options for Compile.
+type Options struct {
+	Schema Schema // required
+	// Placeholders gives the values of %name% for the expand modifier. A rule with a placeholder that is not supplied never matches.
+	Placeholders map[string][]string
+}
+
+// Source is one reading of an event's log source. An event can have several: a Sysmon process event is a windows/sysmon event and a
+// windows/process_creation one. Rename maps field names of rules to those that events of this source carry.
+type Source struct {
+	LogSource
+	Rename map[string]string
+}
+
+// Engine holds compiled rules. It is safe for concurrent use.
+type Engine struct {
+	Rules        []*Rule        // those that compiled, numbered by position
+	Correlations []*Correlation // likewise
+	Errors       []*Error       // what did not compile, and why
+	// Unexpanded lists rules with a placeholder that was not supplied: they compile and never match.
+	Unexpanded []*Rule
+
+	opts  Options
+	rules []*compiledRule
+	cors  []*compiledCorrelation
+	quiet []bool // rules that only feed correlations
+
+	mu    sync.Mutex
+	preds map[string]*predicate // interned
+	sets  map[string]*Set
+}
+
+// compiledRule is a rule with its values prepared, independent of any log source.
+type compiledRule struct {
+	rule *Rule
+	cond *node
+}
+
+// node is a condition tree over drafts, and after binding over predicates.
+type node struct {
+	op   nodeOp
+	kids []*node
+	d    *draft
+	p    *predicate
+}
+
+type nodeOp uint8
+
+const (
+	nodeLeaf nodeOp = iota
+	nodeAnd
+	nodeOr
+	nodeNot
+)
+
+// Compile makes an engine of c. It fails only for a missing schema; rules that cannot be compiled are in Errors, the rest work.
+func Compile(c *Collection, opts Options) (*Engine, error) {
+	if opts.Schema == nil {
+		return nil, errors.New("sigma: compile: no schema")
+	}
+	e := &Engine{opts: opts, preds: map[string]*predicate{}, sets: map[string]*Set{}}
+	refused := func(m *Meta, err error) {
+		x := &Error{File: m.File, Line: m.Line, Rule: m.Label(), Reason: err.Error()}
+		var at *lineError
+		if errors.As(err, &at) && at.line > 0 {
+			x.Line = at.line
+		}
+		e.Errors = append(e.Errors, x)
+	}
+	byID := map[string]*Meta{}
+	for _, r := range c.Rules {
+		if r.ID != "" && byID[r.ID] != nil {
+			refused(&r.Meta, fmt.Errorf("the id %s is already used by %s", r.ID, byID[r.ID].File))
+			continue
+		}
+		byID[r.ID] = &r.Meta
+		b := &binder{e: e}
+		cond, err := b.rule(r)
+		if err == nil {
+			err = b.filters(r, c.Filters, &cond)
+		}
+		if err == nil {
+			// Fields are numbered now, so that a name the schema refuses is an error of the rule and not of the first event.
+			_, err = e.bind(cond, nil)
+		}
+		if err != nil {
+			refused(&r.Meta, err)
+			continue
+		}
+		if b.unexpanded {
+			e.Unexpanded = append(e.Unexpanded, r)
+		}
+		e.Rules = append(e.Rules, r)
+		e.rules = append(e.rules, &compiledRule{r, cond})
+	}
+	for _, f := range c.Filters {
+		for _, want := range f.Rules {
+			if !slices.ContainsFunc(c.Rules, func(r *Rule) bool { return r.ID == want || r.Name == want }) {
+				refused(&f.Meta, fmt.Errorf("the filter names the rule %q, which does not exist", want))
+			}
+		}
+	}
+	e.quiet = make([]bool, len(e.Rules))
+	e.correlations(c.Correlations, refused)
+	return e, nil
+}
+
+// Alerts says whether matches of rule i are results of their own. Rules that a correlation refers to are not, unless it says generate.
+func (e *Engine) Alerts(i int32) bool { return !e.quiet[i] }
+
+type binder struct {
+	e          *Engine
+	nodes      int
+	unexpanded bool
+}
+
+func (b *binder) rule(r *Rule) (*node, error) { return b.any(r.conditions, r.searches) }
+
+func (b *binder) any(conds []*expr, searches map[string]*search) (*node, error) {
+	var kids []*node
+	for _, c := range conds {
+		n, err := b.expr(c, searches)
+		if err != nil {
+			return nil, err
+		}
+		kids = append(kids, n)
+	}
+	return join(nodeOr, kids), nil
+}
+
+func (b *binder) filters(r *Rule, filters []*Filter, cond **node) error {
+	for _, f := range filters {
+		if !f.LogSource.covers(r.LogSource) || len(f.Rules) > 0 && !slices.Contains(f.Rules, r.ID) && (r.Name == "" || !slices.Contains(f.Rules, r.Name)) {
+			continue
+		}
+		n, err := b.any(f.conditions, f.searches)
+		if err != nil {
+			return fmt.Errorf("filter %s (%s): %w", f.Label(), f.File, err)
+		}
+		*cond = join(nodeAnd, []*node{*cond, n})
+	}
+	return nil
+}
+
+// join makes a node of kids, flattened.
+func join(op nodeOp, kids []*node) *node {
+	if len(kids) == 1 {
+		return kids[0]
+	}
+	n := &node{op: op}
+	for _, k := range kids {
+		if k.op == op {
+			n.kids = append(n.kids, k.kids...)
+		} else {
+			n.kids = append(n.kids, k)
+		}
+	}
+	return n
+}
+
+func (b *binder) count() error {
+	if b.nodes++; b.nodes > 2*maxValues {
+		return fmt.Errorf("the rule expands to more than %d tests", 2*maxValues)
+	}
+	return nil
+}
+
+func (b *binder) expr(x *expr, searches map[string]*search) (*node, error) {
+	switch x.op {
+	case exprName:
+		return b.search(searches[x.name])
+	case exprNot:
+		n, err := b.expr(x.kids[0], searches)
+		if err != nil {
+			return nil, err
+		}
+		return &node{op: nodeNot, kids: []*node{n}}, nil
+	}
+	var kids []*node
+	for _, k := range x.kids {
+		n, err := b.expr(k, searches)
+		if err != nil {
+			return nil, err
+		}
+		kids = append(kids, n)
+	}
+	return join(map[exprOp]nodeOp{exprAnd: nodeAnd, exprOr: nodeOr}[x.op], kids), nil
+}
+
+func (b *binder) search(s *search) (*node, error) {
+	if s.item != nil {
+		return b.item(s.item)
+	}
+	var kids []*node
+	for _, k := range s.kids {
+		n, err := b.search(k)
+		if err != nil {
+			return nil, err
+		}
+		kids = append(kids, n)
+	}
+	if s.any {
+		return join(nodeOr, kids), nil
+	}
+	return join(nodeAnd, kids), nil
+}
+
+func (b *binder) item(it *item) (*node, error) {
+	expand := func(name string) ([]string, bool) {
+		v, ok := b.e.opts.Placeholders[name]
+		if !ok {
+			b.unexpanded = true
+		}
+		return v, ok
+	}
+	groups, all, negate, err := draftItem(it, expand)
+	if err != nil {
+		return nil, err
+	}
+	var kids []*node
+	for _, g := range groups {
+		var alts []*node
+		for i := range g {
+			if err := b.count(); err != nil {
+				return nil, &lineError{it.line, err.Error()}
+			}
+			g[i].name = it.field
+			alts = append(alts, &node{d: &g[i]})
+		}
+		kids = append(kids, join(nodeOr, alts))
+	}
+	n := join(nodeOr, kids)
+	if all {
+		n = join(nodeAnd, kids)
+	}
+	if negate {
+		n = &node{op: nodeNot, kids: []*node{n}}
+	}
+	return n, nil
+}
+
+// bind turns drafts into predicates with keys, for one naming of fields.
+func (e *Engine) bind(n *node, rename map[string]string) (*node, error) {
+	if n.op == nodeLeaf {
+		p, err := e.intern(n.d, rename)
+		return &node{p: p}, err
+	}
+	out := &node{op: n.op}
+	for _, k := range n.kids {
+		b, err := e.bind(k, rename)
+		if err != nil {
+			return nil, err
+		}
+		out.kids = append(out.kids, b)
+	}
+	if n.op == nodeOr {
+		e.gather(out)
+	}
+	return out, nil
+}
+
+// gatherFrom is how many literals of one field make a set: fewer are faster one by one.
+const gatherFrom = 4
+
+// gather replaces literals of one field in an or by one predicate that seeks all of them in one pass.
+func (e *Engine) gather(n *node) {
+	byKey := map[Key][]*node{}
+	for _, k := range n.kids {
+		if p := k.p; p != nil && p.op <= opContains && p.op != opNull && p.op != opExists && p.op != opNumber && p.op != opSet && !p.keyword && !p.cased && (p.text != "" || p.op == opEq) {
+			byKey[p.key] = append(byKey[p.key], k)
+		}
+	}
+	for key, list := range byKey {
+		if len(list) < gatherFrom {
+			continue
+		}
+		set := predicate{op: opSet, key: key}
+		var id strings.Builder
+		fmt.Fprintf(&id, "set %d", key)
+		slices.SortFunc(list, func(a, b *node) int { return cmp.Compare(a.p.id, b.p.id) })
+		for _, k := range list {
+			set.lits = append(set.lits, &literal{k.p.op, k.p.text})
+			fmt.Fprintf(&id, " %d", k.p.id)
+		}
+		p := e.preds[id.String()]
+		if p == nil {
+			p = &set
+			p.id = int32(len(e.preds))
+			p.set = newLitSet()
+			for _, l := range p.lits {
+				p.set.add(l, 0)
+			}
+			p.set.build()
+			e.preds[id.String()] = p
+		}
+		gone := map[*node]bool{}
+		for _, k := range list {
+			gone[k] = true
+		}
+		n.kids = append(slices.DeleteFunc(n.kids, func(k *node) bool { return gone[k] }), &node{p: p})
+	}
+}
+
+func (e *Engine) intern(d *draft, rename map[string]string) (*predicate, error) {
+	p := d.predicate
+	name := func(s string) string {
+		if to, ok := rename[s]; ok {
+			return to
+		}
+		return s
+	}
+	p.key = NoKey
+	var err error
+	if !p.keyword {
+		if p.key, err = e.opts.Schema.Key(name(d.name)); err != nil {
+			return nil, fmt.Errorf("field %q: %w", d.name, err)
+		}
+	}
+	if p.op == opRef {
+		if p.ref, err = e.opts.Schema.Key(name(d.refName)); err != nil {
+			return nil, fmt.Errorf("field %q: %w", d.refName, err)
+		}
+	}
+	id := fmt.Sprintf("%d %d %t %t %t %d %d %g %s %s %s", p.op, p.key, p.keyword, p.cased, p.want, p.sub, p.ref, p.num, p.cmp, p.nets, p.text)
+	if old, ok := e.preds[id]; ok {
+		return old, nil
+	}
+	p.id = int32(len(e.preds))
+	e.preds[id] = &p
+	return &p, nil
+}
+
+// Set is the rules that apply to one log source, with their index. It does not change; a Matcher holds the state of an evaluation.
+type Set struct {
+	e     *Engine
+	rules []int32 // numbers in Engine.Rules
+	roots []int32 // nodes by position in rules
+	nodes []flat
+	kids  []int32
+	preds []*predicate
+
+	byKey   []*litSet // trigger index by key
+	keyword *litSet   // triggers in any value
+	known   []bool    // by predicate: all its literals are in the index, so the scan decides it
+	trigs   []trigger
+	always  []int32 // positions of rules without a trigger
+}
+
+// flat is a node of the evaluation tree.
+type flat struct {
+	op     nodeOp
+	pred   int32
+	lo, hi int32 // kids
+}
+
+// trigger is what finding a literal means.
+type trigger struct {
+	preds []int32 // decided true by it
+	rules []int32 // positions of rules to evaluate
+}
+
+// Len is the number of rules in s.
+func (s *Set) Len() int { return len(s.rules) }
+
+// Rules gives the numbers of the rules in s.
+func (s *Set) Rules() []int32 { return slices.Clone(s.rules) }
+
+// Unindexed is the number of rules in s that are evaluated for every event.
+func (s *Set) Unindexed() int { return len(s.always) }
+
+// Set gives the rules that apply to events which can be read as any of the sources. It is made at the first call and kept.
+// Names that only a Rename holds are asked of the schema then: with a growing schema, before the records are decoded.
+func (e *Engine) Set(sources ...Source) *Set {
+	var id strings.Builder
+	for _, s := range sources {
+		fmt.Fprintf(&id, "%q%q%q", s.Category, s.Product, s.Service)
+		for _, k := range slices.Sorted(maps.Keys(s.Rename)) {
+			fmt.Fprintf(&id, "%q=%q", k, s.Rename[k])
+		}
+		id.WriteByte(';')
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s, ok := e.sets[id.String()]; ok {
+		return s
+	}
+	s := e.newSet(sources)
+	e.sets[id.String()] = s
+	return s
+}
+
+func (e *Engine) newSet(sources []Source) *Set {
+	s := &Set{e: e}
+	local := map[*predicate]int32{}
+	var bound []*node
+	for i, r := range e.rules {
+		at := slices.IndexFunc(sources, func(src Source) bool { return r.rule.LogSource.covers(src.LogSource) })
+		if at < 0 {
+			continue
+		}
+		n, err := e.bind(r.cond, sources[at].Rename)
+		if err != nil {
+			continue // only a schema that runs out of numbers because of Rename can cause it
+		}
+		s.rules = append(s.rules, int32(i))
+		bound = append(bound, n)
+		s.roots = append(s.roots, s.flatten(n, local))
+	}
+	s.index(bound, local)
+	return s
+}
+
+// cost orders the kids of a node: what is cheap and likely to decide comes first.
+func cost(n *node) int {
+	if n.op == nodeLeaf {
+		c := int(n.p.op) * 4
+		if n.p.keyword {
+			c += 200
+		}
+		return c
+	}
+	c := 8
+	for _, k := range n.kids {
+		c += cost(k)
+	}
+	return c
+}
+
+func (s *Set) flatten(n *node, local map[*predicate]int32) int32 {
+	if n.op == nodeLeaf {
+		p, ok := local[n.p]
+		if !ok {
+			p = int32(len(s.preds))
+			local[n.p] = p
+			s.preds = append(s.preds, n.p)
+		}
+		s.nodes = append(s.nodes, flat{op: nodeLeaf, pred: p})
+		return int32(len(s.nodes) - 1)
+	}
+	kids := slices.Clone(n.kids)
+	slices.SortStableFunc(kids, func(a, b *node) int { return cost(a) - cost(b) })
+	var list []int32
+	for _, k := range kids {
+		list = append(list, s.flatten(k, local))
+	}
+	lo := int32(len(s.kids))
+	s.kids = append(s.kids, list...)
+	s.nodes = append(s.nodes, flat{op: n.op, lo: lo, hi: int32(len(s.kids))})
+	return int32(len(s.nodes) - 1)
+}

@@ -1,0 +1,5 @@
+package sigma
+
+type compiledCorrelation struct{}
+
+func (e *Engine) correlations(list []*Correlation, refused func(*Meta, error)) {}

@@ -1,0 +1,155 @@
+package sigma
+
+// Matcher evaluates events. It belongs to one goroutine; one Matcher serves any number of sets and engines.
+type Matcher struct {
+	gen   uint32
+	memo  []uint32 // by predicate: generation<<1 | result
+	cand  []uint32 // by position of a rule: generation in which it became a candidate
+	queue []int32
+	stats MatchStats
+}
+
+// MatchStats says what the index saved.
+type MatchStats struct {
+	Events     uint64
+	Rules      uint64 // rules that applied to the events, summed up
+	Candidates uint64 // rules that were evaluated
+	Matches    uint64
+}
+
+// Stats gives the totals since m was made.
+func (m *Matcher) Stats() MatchStats { return m.stats }
+
+const maxGen = 1<<31 - 1
+
+func (m *Matcher) begin(s *Set) {
+	if m.gen++; m.gen >= maxGen {
+		clear(m.memo)
+		clear(m.cand)
+		m.gen = 1
+	}
+	if len(m.memo) < len(s.preds) {
+		m.memo = append(m.memo, make([]uint32, len(s.preds)-len(m.memo))...)
+	}
+	if len(m.cand) < len(s.rules) {
+		m.cand = append(m.cand, make([]uint32, len(s.rules)-len(m.cand))...)
+	}
+	m.queue = m.queue[:0]
+}
+
+// Match appends the numbers of the rules of s that match r, in no particular order.
+func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
+	m.begin(s)
+	m.stats.Events++
+	m.stats.Rules += uint64(len(s.rules))
+	for i := range r.fields {
+		f := &r.fields[i]
+		if f.kind == fieldNull {
+			continue
+		}
+		if int(f.key) < len(s.byKey) {
+			if l := s.byKey[f.key]; l != nil {
+				l.scan(r.lowOf(f), m, s)
+			}
+		}
+		if s.keyword != nil {
+			s.keyword.scan(r.lowOf(f), m, s)
+		}
+	}
+	if s.keyword != nil && r.raw != "" {
+		s.keyword.scan(r.lowRaw(), m, s)
+	}
+	n := len(dst)
+	for _, at := range m.queue {
+		if m.eval(s, r, s.roots[at]) {
+			dst = append(dst, s.rules[at])
+		}
+	}
+	for _, at := range s.always {
+		if m.eval(s, r, s.roots[at]) {
+			dst = append(dst, s.rules[at])
+		}
+	}
+	m.stats.Candidates += uint64(len(m.queue) + len(s.always))
+	m.stats.Matches += uint64(len(dst) - n)
+	return dst
+}
+
+// fire notes that the literal of a trigger was found.
+func (m *Matcher) fire(s *Set, trig int32) {
+	t := &s.trigs[trig]
+	for _, p := range t.preds {
+		m.memo[p] = m.gen<<1 | 1
+	}
+	for _, at := range t.rules {
+		if m.cand[at] != m.gen {
+			m.cand[at] = m.gen
+			m.queue = append(m.queue, at)
+		}
+	}
+}
+
+func (m *Matcher) eval(s *Set, r *Record, at int32) bool {
+	n := &s.nodes[at]
+	switch n.op {
+	case nodeLeaf:
+		v := m.memo[n.pred]
+		if v>>1 == m.gen {
+			return v&1 == 1
+		}
+		if s.known[n.pred] {
+			return false // the scan would have found it
+		}
+		v = m.gen << 1
+		if s.preds[n.pred].test(r) {
+			v |= 1
+		}
+		m.memo[n.pred] = v
+		return v&1 == 1
+	case nodeAnd:
+		for _, k := range s.kids[n.lo:n.hi] {
+			if !m.eval(s, r, k) {
+				return false
+			}
+		}
+		return true
+	case nodeOr:
+		for _, k := range s.kids[n.lo:n.hi] {
+			if m.eval(s, r, k) {
+				return true
+			}
+		}
+		return false
+	}
+	return !m.eval(s, r, s.kids[n.lo])
+}
+
+// MatchAll does what Match does without the index and without remembering results: every rule is evaluated. It is the reference that
+// tests and doubtful operators compare Match with.
+func (s *Set) MatchAll(r *Record, dst []int32) []int32 {
+	for i, root := range s.roots {
+		if s.evalAll(r, root) {
+			dst = append(dst, s.rules[i])
+		}
+	}
+	return dst
+}
+
+func (s *Set) evalAll(r *Record, at int32) bool {
+	n := &s.nodes[at]
+	if n.op == nodeLeaf {
+		return s.preds[n.pred].test(r)
+	}
+	for _, k := range s.kids[n.lo:n.hi] {
+		v := s.evalAll(r, k)
+		switch {
+		case n.op == nodeNot:
+			return !v
+		case n.op == nodeOr && v:
+			return true
+		case n.op == nodeAnd && !v:
+			return false
+		}
+	}
+	return n.op == nodeAnd
+}

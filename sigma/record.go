@@ -1,0 +1,323 @@
+package sigma
+
+import (
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+	"unsafe"
+)
+
+// Key is the number of a field name in a schema. The numbers should be small and dense: tables are indexed by them.
+type Key uint16
+
+// NoKey stands for a field that no rule asks for. Its value is still seen by keywords.
+const NoKey Key = math.MaxUint16
+
+// Schema gives field names their numbers.
+type Schema interface {
+	// Key gives the number of a field that a rule names, making one if need be. An error refuses the rule.
+	Key(name string) (Key, error)
+}
+
+type fieldKind uint8
+
+const (
+	fieldNull fieldKind = iota
+	fieldString
+	fieldInt
+	fieldFloat
+	fieldBool
+	fieldIP
+	fieldTime
+)
+
+// field is one value of a record. Text and its folded form are made when first asked for.
+type field struct {
+	key     Key
+	kind    fieldKind
+	hasText bool
+	hasLow  bool
+	next    int32 // the next value of the same key, -1 at the end
+	num     int64
+	text    string
+	low     string
+	ip      netip.Addr
+}
+
+type slot struct {
+	gen        uint32
+	head, tail int32
+}
+
+// Record is one event as the engine sees it: values by key. It is filled by the caller, can be reset and used again, and belongs to
+// one goroutine. Strings are kept, not copied: they must stay as they are until the next Reset. A list is the same key several times.
+type Record struct {
+	fields []field
+	slots  []slot // by key
+	gen    uint32
+	arena  []byte
+	raw    string
+}
+
+// Reset empties r.
+func (r *Record) Reset() {
+	r.fields = r.fields[:0]
+	r.arena = r.arena[:0]
+	r.raw = ""
+	if r.gen++; r.gen == 0 { // after 4 billion records the stamps begin again
+		clear(r.slots)
+		r.gen = 1
+	}
+}
+
+func (r *Record) add(k Key, kind fieldKind) *field {
+	i := int32(len(r.fields))
+	if cap(r.fields) > len(r.fields) {
+		r.fields = r.fields[:i+1]
+	} else {
+		r.fields = append(r.fields, field{})
+	}
+	f := &r.fields[i]
+	f.key, f.kind, f.hasText, f.hasLow, f.next = k, kind, false, false, -1
+	if k == NoKey {
+		return f
+	}
+	if int(k) >= len(r.slots) {
+		r.slots = append(r.slots, make([]slot, int(k)+1-len(r.slots)+64)...)
+	}
+	if r.gen == 0 { // the zero Record is ready to use
+		r.gen = 1
+	}
+	s := &r.slots[k]
+	if s.gen != r.gen {
+		*s = slot{r.gen, i, i}
+	} else {
+		r.fields[s.tail].next = i
+		s.tail = i
+	}
+	return f
+}
+
+// AddString adds a text.
+func (r *Record) AddString(k Key, s string) {
+	f := r.add(k, fieldString)
+	f.text, f.hasText = s, true
+}
+
+// AddInt adds a whole number.
+func (r *Record) AddInt(k Key, n int64) { r.add(k, fieldInt).num = n }
+
+// AddFloat adds a number.
+func (r *Record) AddFloat(k Key, x float64) { r.add(k, fieldFloat).num = int64(math.Float64bits(x)) }
+
+// AddBool adds true or false.
+func (r *Record) AddBool(k Key, b bool) {
+	f := r.add(k, fieldBool)
+	f.text, f.hasText = "false", true
+	if b {
+		f.text = "true"
+	}
+}
+
+// AddIP adds an address.
+func (r *Record) AddIP(k Key, a netip.Addr) { r.add(k, fieldIP).ip = a }
+
+// AddTime adds an instant in UTC nanoseconds. As text it is RFC 3339.
+func (r *Record) AddTime(k Key, ns int64) { r.add(k, fieldTime).num = ns }
+
+// AddNull adds a field without a value.
+func (r *Record) AddNull(k Key) {
+	f := r.add(k, fieldNull)
+	f.text, f.hasText = "", true
+}
+
+// SetRaw gives the event's raw text, in which keywords are sought beside the values.
+func (r *Record) SetRaw(s string) { r.raw = s }
+
+// Len is the number of values.
+func (r *Record) Len() int { return len(r.fields) }
+
+// Has says whether k has a value, null included.
+func (r *Record) Has(k Key) bool { return r.first(k) >= 0 }
+
+// Text gives the first value of k as text, valid until the next Reset. Null counts as absent.
+func (r *Record) Text(k Key) (string, bool) {
+	for i := r.first(k); i >= 0; i = r.fields[i].next {
+		if r.fields[i].kind != fieldNull {
+			return r.textOf(&r.fields[i]), true
+		}
+	}
+	return "", false
+}
+
+func (r *Record) first(k Key) int32 {
+	if int(k) < len(r.slots) {
+		if s := &r.slots[k]; s.gen == r.gen {
+			return s.head
+		}
+	}
+	return -1
+}
+
+// room makes space for n bytes in the arena. What was there before stays valid: a full block is left to the strings that use it.
+func (r *Record) room(n int) {
+	if cap(r.arena)-len(r.arena) < n {
+		r.arena = make([]byte, 0, max(2*cap(r.arena), n, 4096))
+	}
+}
+
+func (r *Record) textOf(f *field) string {
+	if f.hasText {
+		return f.text
+	}
+	r.room(64)
+	from := len(r.arena)
+	switch f.kind {
+	case fieldInt:
+		r.arena = strconv.AppendInt(r.arena, f.num, 10)
+	case fieldFloat:
+		r.arena = strconv.AppendFloat(r.arena, math.Float64frombits(uint64(f.num)), 'f', -1, 64)
+	case fieldIP:
+		r.arena = f.ip.AppendTo(r.arena)
+	case fieldTime:
+		r.arena = time.Unix(0, f.num).UTC().AppendFormat(r.arena, time.RFC3339Nano)
+	}
+	b := r.arena[from:]
+	f.text, f.hasText = unsafe.String(unsafe.SliceData(b), len(b)), true
+	return f.text
+}
+
+func (r *Record) lowOf(f *field) string {
+	if f.hasLow {
+		return f.low
+	}
+	text := r.textOf(f)
+	f.hasLow = true
+	if f.kind == fieldInt || f.kind == fieldBool || f.kind == fieldIP || text == "" {
+		f.low = text // already without capitals
+		return text
+	}
+	f.low = r.fold(text)
+	return f.low
+}
+
+func (r *Record) fold(text string) string {
+	r.room(3 * len(text)) // folding can lengthen a character, at most from two bytes to three
+	from := len(r.arena)
+	r.arena = appendFold(r.arena, text)
+	b := r.arena[from:]
+	return unsafe.String(unsafe.SliceData(b), len(b))
+}
+
+func (r *Record) numberOf(f *field) (float64, bool) {
+	switch f.kind {
+	case fieldInt:
+		return float64(f.num), true
+	case fieldFloat:
+		return math.Float64frombits(uint64(f.num)), true
+	case fieldString:
+		return parseNumber(f.text)
+	}
+	return 0, false
+}
+
+func (r *Record) addrOf(f *field) (netip.Addr, bool) {
+	if f.kind == fieldIP {
+		return f.ip.Unmap(), f.ip.IsValid()
+	}
+	if f.kind != fieldString || len(f.text) < 2 || len(f.text) > 64 {
+		return netip.Addr{}, false
+	}
+	// ParseAddr makes its error on the heap: keep it from seeing most of what cannot be an address.
+	for i := 0; i < len(f.text); i++ {
+		c := f.text[i]
+		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F' || c == '.' || c == ':' || c == '%') {
+			return netip.Addr{}, false
+		}
+		if c == '%' {
+			break
+		}
+	}
+	a, err := netip.ParseAddr(f.text)
+	return a.Unmap().WithZone(""), err == nil
+}
+
+// test evaluates p on r.
+func (p *predicate) test(r *Record) bool {
+	if p.keyword {
+		if p.op == opNever {
+			return false
+		}
+		for i := range r.fields {
+			f := &r.fields[i]
+			if f.kind != fieldNull && p.testField(r, f) {
+				return true
+			}
+		}
+		return r.raw != "" && p.testText(r.raw, r.lowRaw())
+	}
+	switch p.op {
+	case opNever:
+		return false
+	case opExists:
+		return r.Has(p.key) == p.want
+	case opNull:
+		for i := r.first(p.key); i >= 0; i = r.fields[i].next {
+			if r.fields[i].kind != fieldNull {
+				return false
+			}
+		}
+		return true
+	}
+	for i := r.first(p.key); i >= 0; i = r.fields[i].next {
+		f := &r.fields[i]
+		if f.kind != fieldNull && p.testField(r, f) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *predicate) testField(r *Record, f *field) bool {
+	switch p.op {
+	case opNumber:
+		n, ok := r.numberOf(f)
+		return ok && p.testNumber(n)
+	case opCIDR:
+		a, ok := r.addrOf(f)
+		return ok && p.nets.Contains(a)
+	case opTime:
+		if f.kind == fieldTime {
+			return p.testTime(time.Unix(0, f.num).UTC())
+		}
+		t, ok := parseInstant(r.textOf(f))
+		return ok && p.testTime(t)
+	case opRef:
+		for j := r.first(p.ref); j >= 0; j = r.fields[j].next {
+			g := &r.fields[j]
+			if g.kind == fieldNull {
+				continue
+			}
+			q := predicate{op: p.sub, cased: p.cased}
+			if p.cased {
+				q.text = r.textOf(g)
+			} else {
+				q.text = r.lowOf(g)
+			}
+			if q.testText(r.textOf(f), r.lowOf(f)) {
+				return true
+			}
+		}
+		return false
+	case opRegex:
+		return p.testText(r.textOf(f), r.lowOf(f))
+	}
+	if p.cased {
+		return p.testText(r.textOf(f), "")
+	}
+	return p.testText("", r.lowOf(f))
+}
+
+// lowRaw folds the raw text. It is not kept: keyword predicates are few, and memoised.
+func (r *Record) lowRaw() string { return r.fold(r.raw) }

@@ -1,0 +1,172 @@
+package sigma
+
+import "strings"
+
+// windowsServices maps channels, in lower case, to the services of SigmaHQ's rules (its THOR configuration, and the channels that the
+// definitions of rules name where that has none).
+var windowsServices = map[string]string{
+	"application":                "application",
+	"security":                   "security",
+	"system":                     "system",
+	"windows powershell":         "powershell-classic",
+	"dns server":                 "dns-server",
+	"msexchange management":      "msexchange-management",
+	"openssh/operational":        "openssh",
+	"powershellcore/operational": "powershell",
+	"microsoft-iis-configuration/operational":                                  "iis-configuration",
+	"microsoft-servicebus-client/admin":                                        "microsoft-servicebus-client",
+	"microsoft-servicebus-client/operational":                                  "microsoft-servicebus-client",
+	"microsoft-windows-ntlm/operational":                                       "ntlm",
+	"microsoft-windows-sysmon/operational":                                     "sysmon",
+	"microsoft-windows-powershell/operational":                                 "powershell",
+	"microsoft-windows-taskscheduler/operational":                              "taskscheduler",
+	"microsoft-windows-wmi-activity/operational":                               "wmi",
+	"microsoft-windows-dhcp-server/operational":                                "dhcp",
+	"microsoft-windows-printservice/admin":                                     "printservice-admin",
+	"microsoft-windows-printservice/operational":                               "printservice-operational",
+	"microsoft-windows-smbclient/security":                                     "smbclient-security",
+	"microsoft-windows-smbclient/connectivity":                                 "smbclient-connectivity",
+	"microsoft-windows-smbserver/connectivity":                                 "smbserver-connectivity",
+	"microsoft-windows-terminalservices-localsessionmanager/operational":       "terminalservices-localsessionmanager",
+	"microsoft-windows-codeintegrity/operational":                              "codeintegrity-operational",
+	"microsoft-windows-applocker/msi and script":                               "applocker",
+	"microsoft-windows-applocker/exe and dll":                                  "applocker",
+	"microsoft-windows-applocker/packaged app-deployment":                      "applocker",
+	"microsoft-windows-applocker/packaged app-execution":                       "applocker",
+	"microsoft-windows-windows defender/operational":                           "windefend",
+	"microsoft-windows-windows firewall with advanced security/firewall":       "firewall-as",
+	"microsoft-windows-bits-client/operational":                                "bits-client",
+	"microsoft-windows-security-mitigations/kernel mode":                       "security-mitigations",
+	"microsoft-windows-security-mitigations/user mode":                         "security-mitigations",
+	"microsoft-windows-diagnosis-scripted/operational":                         "diagnosis-scripted",
+	"microsoft-windows-shell-core/operational":                                 "shell-core",
+	"microsoft-windows-ldap-client/debug":                                      "ldap",
+	"microsoft-windows-bitlocker/bitlocker management":                         "bitlocker",
+	"microsoft-windows-vhdmp/operational":                                      "vhdmp",
+	"microsoft-windows-vhdmp-operational":                                      "vhdmp",
+	"microsoft-windows-appxdeploymentserver/operational":                       "appxdeployment-server",
+	"microsoft-windows-appxdeployment-server/operational":                      "appxdeployment-server",
+	"microsoft-windows-lsa/operational":                                        "lsa-server",
+	"microsoft-windows-appxpackaging/operational":                              "appxpackaging-om",
+	"microsoft-windows-dns client events/operational":                          "dns-client",
+	"microsoft-windows-dns-client/operational":                                 "dns-client",
+	"microsoft-windows-dns-server/audit":                                       "dns-server-audit",
+	"microsoft-windows-dns-server/analytical":                                  "dns-server-analytic",
+	"microsoft-windows-driverframeworks-usermode/operational":                  "driver-framework",
+	"microsoft-windows-appmodel-runtime/admin":                                 "appmodel-runtime",
+	"microsoft-windows-capi2/operational":                                      "capi2",
+	"microsoft-windows-certificateservicesclient-lifecycle-system/operational": "certificateservicesclient-lifecycle-system",
+	"microsoft-windows-kernel-shimengine/operational":                          "kernel-shimengine",
+	"microsoft-windows-kernel-shimengine/diagnostic":                           "kernel-shimengine",
+	"microsoft-windows-application-experience/program-telemetry":               "application-experience",
+	"microsoft-windows-application-experience/program-compatibility-assistant": "application-experience",
+	"microsoft-windows-ntfs/operational":                                       "ntfs",
+	"microsoft-windows-hyper-v-worker":                                         "hyper-v-worker",
+	"microsoft-windows-kernel-eventtracing":                                    "kernel-event-tracing",
+	"microsoft-windows-sense":                                                  "sense",
+	"microsoft-windows-sense/operational":                                      "sense",
+}
+
+// windowsCategories maps service and event id to the generic category.
+var windowsCategories = map[string]map[string][]string{
+	"sysmon": {
+		"1": {"process_creation"}, "2": {"file_change"}, "3": {"network_connection"}, "4": {"sysmon_status"}, "5": {"process_termination"},
+		"6": {"driver_load"}, "7": {"image_load"}, "8": {"create_remote_thread"}, "9": {"raw_access_thread"}, "10": {"process_access"},
+		"11": {"file_event"}, "12": {"registry_event"}, "13": {"registry_event", "registry_set"}, "14": {"registry_event", "registry_rename"},
+		"15": {"create_stream_hash"}, "16": {"sysmon_status"}, "17": {"pipe_created"}, "18": {"pipe_created"}, "19": {"wmi_event"},
+		"20": {"wmi_event"}, "21": {"wmi_event"}, "22": {"dns_query"}, "23": {"file_delete"}, "24": {"clipboard_change"},
+		"25": {"process_tampering"}, "26": {"file_delete_detected"}, "27": {"file_block_executable"}, "28": {"file_block_shredding"},
+		"29": {"file_executable_detected"}, "255": {"sysmon_error"},
+	},
+	"security":   {"4688": {"process_creation"}},
+	"powershell": {"4103": {"ps_module"}, "4104": {"ps_script"}},
+	"powershell-classic": {
+		"400": {"ps_classic_start"}, "600": {"ps_classic_provider_start"}, "800": {"ps_classic_script"},
+	},
+	"windefend": {
+		"1006": {"antivirus"}, "1007": {"antivirus"}, "1008": {"antivirus"}, "1009": {"antivirus"}, "1010": {"antivirus"}, "1011": {"antivirus"},
+		"1012": {"antivirus"}, "1017": {"antivirus"}, "1018": {"antivirus"}, "1019": {"antivirus"}, "1115": {"antivirus"}, "1116": {"antivirus"},
+	},
+}
+
+var windowsRenames = map[string]map[string]string{
+	"process_creation": {"Image": "NewProcessName", "ParentImage": "ParentProcessName"}, // of Security 4688
+	"antivirus":        {"Signature": "ThreatName", "Filename": "Path"},
+}
+
+// WindowsSources gives the readings of a Windows event: its channel's service, and the generic categories of its event id. eventType is
+// the field EventType of Sysmon's registry events.
+func WindowsSources(channel, eventID, eventType string) []Source {
+	service := windowsServices[strings.ToLower(channel)]
+	out := []Source{{LogSource: LogSource{Product: "windows", Service: service}}}
+	categories := windowsCategories[service][eventID]
+	if service == "sysmon" && eventID == "12" {
+		switch strings.ToLower(eventType) {
+		case "createkey":
+			categories = []string{"registry_event", "registry_add"}
+		case "deletekey", "deletevalue":
+			categories = []string{"registry_event", "registry_delete"}
+		}
+	}
+	for _, c := range categories {
+		s := Source{LogSource: LogSource{Product: "windows", Service: service, Category: c}}
+		if service == "security" || service == "windefend" {
+			s.Rename = windowsRenames[c]
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// Router finds the set of a Windows event from its fields Channel, EventID and EventType. It belongs to one goroutine.
+type Router struct {
+	engine                      *Engine
+	channel, eventID, eventType Key
+	cache                       map[routeKey]*Set
+}
+
+type routeKey struct{ channel, id, kind string }
+
+// NewRouter must be called before records are decoded with a growing schema: it asks it for the three names.
+func NewRouter(e *Engine) (*Router, error) {
+	r := &Router{engine: e, cache: map[routeKey]*Set{}}
+	var err error
+	for name, at := range map[string]*Key{"Channel": &r.channel, "EventID": &r.eventID, "EventType": &r.eventType} {
+		if *at, err = e.opts.Schema.Key(name); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range windowsRenames { // sets are made while records are decoded: their names must be known by then
+		for _, name := range m {
+			if _, err := e.opts.Schema.Key(name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r, nil
+}
+
+// maxRoutes bounds the cache: channels and ids are data.
+const maxRoutes = 4096
+
+// Route gives the set for rec, or nil when it is not a Windows event.
+func (r *Router) Route(rec *Record) *Set {
+	channel, ok := rec.Text(r.channel)
+	if !ok {
+		return nil
+	}
+	id, _ := rec.Text(r.eventID)
+	k := routeKey{channel, id, ""}
+	if id == "12" {
+		k.kind, _ = rec.Text(r.eventType)
+	}
+	s, ok := r.cache[k]
+	if !ok {
+		s = r.engine.Set(WindowsSources(channel, id, k.kind)...)
+		k = routeKey{strings.Clone(k.channel), strings.Clone(k.id), strings.Clone(k.kind)}
+		if len(r.cache) < maxRoutes {
+			r.cache[k] = s
+		}
+	}
+	return s
+}
