@@ -1,0 +1,99 @@
+package listen
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// Line is one message as it came.
+type Line struct {
+	Created int64 // when it was read, UTC nanoseconds
+	Sender  netip.Addr
+	TCP     bool
+	Cut     bool   // it was longer than MaxLine, or its sender stopped in the middle
+	Text    []byte // valid until Receive returns
+}
+
+// Sink keeps lines. Receive returns when they are kept; it may wait, and gives an error only when it will never keep them. Listeners call
+// it from several goroutines.
+type Sink interface {
+	Receive(ctx context.Context, lines []Line) error
+}
+
+// Options bound a listener. The zero value is usable.
+type Options struct {
+	MaxLine     int           // bytes; default 64 KiB
+	MaxConns    int           // TCP connections; default 256
+	MaxPerAddr  int           // of which from one address; default half of MaxConns
+	LineTimeout time.Duration // how long a TCP sender may take for one line; default 30 s
+	IdleEvict   time.Duration // a connection silent for so long may be closed when another needs its place; default 5 min
+	Drain       time.Duration // how long a listener goes on reading after its context has ended; default 2 s
+	ReadBuffer  int           // bytes of kernel buffer asked for a UDP socket; default 16 MiB
+	Now         func() time.Time
+	Logger      *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	def := func(n *int, d int) {
+		if *n <= 0 {
+			*n = d
+		}
+	}
+	dur := func(n *time.Duration, d time.Duration) {
+		if *n <= 0 {
+			*n = d
+		}
+	}
+	def(&o.MaxLine, 64<<10)
+	def(&o.MaxConns, 256)
+	def(&o.MaxPerAddr, max(1, o.MaxConns/2))
+	def(&o.ReadBuffer, 16<<20)
+	dur(&o.LineTimeout, 30*time.Second)
+	dur(&o.IdleEvict, 5*time.Minute)
+	dur(&o.Drain, 2*time.Second)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Stats are what one listener has counted since it began.
+type Stats struct {
+	Lines       uint64 `json:"lines"`
+	Bytes       uint64 `json:"bytes"`
+	Cut         uint64 `json:"cut"`          // lines longer than MaxLine, or broken off
+	Empty       uint64 `json:"empty"`        // datagrams without content
+	KernelDrops uint64 `json:"kernel_drops"` // datagrams the kernel had no room for
+	Framing     uint64 `json:"framing"`      // streams that lost their framing and were closed
+	Refused     uint64 `json:"refused"`      // connections beyond the limits
+	Evicted     uint64 `json:"evicted"`      // silent connections closed to make room
+	Slow        uint64 `json:"slow"`         // lines that did not end in time
+	Conns       int64  `json:"conns"`        // connections open now
+	ReadBuffer  int    `json:"read_buffer"`  // bytes of kernel buffer the socket really has
+}
+
+type counters struct {
+	lines, bytes, cut, empty, framing, refused, evicted, slow atomic.Uint64
+	conns                                                     atomic.Int64
+}
+
+func (c *counters) stats() Stats {
+	return Stats{
+		Lines: c.lines.Load(), Bytes: c.bytes.Load(), Cut: c.cut.Load(), Empty: c.empty.Load(), Framing: c.framing.Load(),
+		Refused: c.refused.Load(), Evicted: c.evicted.Load(), Slow: c.slow.Load(), Conns: c.conns.Load(),
+	}
+}
+
+// trimEnd takes line ends and NULs off the end of a message.
+func trimEnd(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r' || b[len(b)-1] == 0) {
+		b = b[:len(b)-1]
+	}
+	return b
+}
