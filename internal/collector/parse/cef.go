@@ -1,0 +1,653 @@
+package parse
+
+import (
+	"strings"
+
+	"tocsin/internal/event"
+)
+
+// cefEvent reads ArcSight's Common Event Format: "CEF:0|vendor|product|version|id|name|severity|key=value ...". Values hold
+// blanks and end before the next key; "\|", "\=" and "\\" are escapes. A relay may have taken "CEF:" for the program's name, so
+// the line may start with "0|" (UniFi). Defects that devices ship are forgiven: blanks after "=", repeated keys (the first
+// counts), labels before or behind their values, missing header fields.
+func (s *Set) cefEvent(msg string) bool {
+	t := strings.TrimPrefix(msg, "CEF:")
+	t = trimLeft(t)
+	if len(t) < 8 || !isDigit(t[0]) {
+		return false
+	}
+	if i := strings.IndexByte(t, '|'); i < 1 || i > 3 {
+		return false
+	}
+	var head [7]string
+	rest, n := cefHeader(t, head[:])
+	if n < 6 {
+		return false
+	}
+	vendor, product, version, id, name, severity := head[1], head[2], head[3], head[4], head[5], head[6]
+	e := s.e
+	if vendor != "" {
+		e.SetString(event.ObserverVendor, vendor)
+	}
+	if product != "" {
+		e.SetString(event.ObserverProduct, product)
+	}
+	if version != "" {
+		e.SetString(event.ObserverVersion, version)
+	}
+	if id != "" {
+		e.SetString(event.EventCode, id)
+	}
+	s.cefSeverity(severity)
+	if s.h.app == "CEF" { // a relay took the mark for a program
+		s.h.app = ""
+	}
+	switch {
+	case equalFold(vendor, "fortinet") && hasFold(product, "fortigate"):
+		return s.fortiCEF(rest, name)
+	}
+	s.dataset("cef.generic")
+	s.cefExtension(rest, name)
+	return true
+}
+
+// cefHeader cuts the fields between pipes; an escaped pipe is part of a field. It returns what follows the last.
+func cefHeader(t string, head []string) (rest string, n int) {
+	for n < len(head) {
+		i := 0
+		for {
+			k := strings.IndexByte(t[i:], '|')
+			if k < 0 {
+				head[n] = t
+				return "", n + 1
+			}
+			i += k
+			b := 0
+			for i-b-1 >= 0 && t[i-b-1] == '\\' {
+				b++
+			}
+			if b%2 == 0 {
+				break
+			}
+			i++
+		}
+		head[n] = t[:i]
+		t = t[i+1:]
+		n++
+	}
+	return t, n
+}
+
+// cefSeverity reads 0 to 10 or Low, Medium, High, Very-High.
+func (s *Set) cefSeverity(v string) {
+	if n, ok := atoi(v); ok {
+		s.e.SetInt(event.EventSeverity, n)
+		switch {
+		case n > 10:
+		case n >= 9:
+			s.str(event.TocsinSeverity, "critical")
+		case n >= 7:
+			s.str(event.TocsinSeverity, "high")
+		case n >= 4:
+			s.str(event.TocsinSeverity, "medium")
+		default:
+			s.str(event.TocsinSeverity, "low")
+		}
+		return
+	}
+	switch {
+	case equalFold(v, "low"), equalFold(v, "medium"), equalFold(v, "high"):
+		s.str(event.TocsinSeverity, s.lower(v))
+	case equalFold(v, "very-high"), equalFold(v, "critical"):
+		s.str(event.TocsinSeverity, "critical")
+	}
+}
+
+// cefCustom remembers cs1..cs15, cn1..cn9, flexString1.., c6a1.. and their labels until both are known.
+type cefCustom struct{ label, value string }
+
+// customSlot gives the place of "cs3" and "cs3Label" and whether it is a label.
+func customSlot(key string) (slot int, label, ok bool) {
+	base := -1
+	n := 0
+	switch {
+	case strings.HasPrefix(key, "cs"):
+		base, n = 0, 2
+	case strings.HasPrefix(key, "cn"):
+		base, n = 16, 2
+	case strings.HasPrefix(key, "flexString"):
+		base, n = 26, 10
+	case strings.HasPrefix(key, "flexNumber"):
+		base, n = 30, 10
+	case strings.HasPrefix(key, "c6a"):
+		base, n = 34, 3
+	case strings.HasPrefix(key, "deviceCustomDate"):
+		base, n = 39, 16
+	default:
+		return 0, false, false
+	}
+	d, l := digits(key[n:])
+	if l == 0 || d > 15 {
+		return 0, false, false
+	}
+	slot = base + int(d)
+	if slot >= 48 {
+		return 0, false, false
+	}
+	switch key[n+l:] {
+	case "":
+		return slot, false, true
+	case "Label":
+		return slot, true, true
+	}
+	return 0, false, false
+}
+
+func (s *Set) cefExtension(ext, name string) {
+	e := s.e
+	var custom [48]cefCustom
+	used := false
+	act, outcome, msg, reason, cat := "", "", "", "", ""
+	host, request := "", ""
+	w := kv{s: ext, bare: true}
+	for pairs := 0; pairs < 1000; pairs++ {
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' {
+			v = v[1 : len(v)-1]
+		}
+		if v == "" {
+			continue
+		}
+		if slot, label, ok := customSlot(key); ok {
+			used = true
+			if label && custom[slot].label == "" {
+				custom[slot].label = v
+			} else if !label && custom[slot].value == "" {
+				custom[slot].value = v
+			}
+			continue
+		}
+		if strings.IndexByte(v, '\\') >= 0 {
+			v = s.cefUnescape(v)
+		}
+		switch key {
+		case "src", "sourceAddress", "caIP", "c-ip", "sourceIp":
+			s.endpoint(event.SourceIP, event.SourcePort, v)
+		case "dst", "destinationAddress", "destIp", "sip":
+			s.endpoint(event.DestinationIP, event.DestinationPort, v)
+		case "spt", "sourcePort", "cpt":
+			s.port(event.SourcePort, v)
+		case "dpt", "destinationPort":
+			s.port(event.DestinationPort, v)
+		case "proto", "transportProtocol":
+			if t := transportName(v); t != "" {
+				s.str(event.NetworkTransport, t)
+			} else {
+				s.low(event.NetworkProtocol, v)
+			}
+		case "app", "applicationProtocol":
+			s.low(event.NetworkProtocol, v)
+		case "act", "deviceAction", "fwAction":
+			if act == "" {
+				act = v
+			}
+		case "outcome", "eventOutcome", "categoryOutcome":
+			if outcome == "" {
+				outcome = strings.TrimPrefix(v, "/")
+			}
+		case "suser", "sourceUserName":
+			s.str(event.SourceUserName, person(v))
+		case "duser", "destinationUserName":
+			s.str(event.DestinationUserName, person(v))
+		case "suid", "duid":
+		case "in", "bytesIn":
+			s.int(event.SourceBytes, v)
+		case "out", "bytesOut":
+			s.int(event.DestinationBytes, v)
+		case "shost", "sourceHostName":
+			s.domain(event.SourceDomain, v)
+		case "dhost", "destinationHostName":
+			s.domain(event.DestinationDomain, v)
+			if host == "" {
+				host = v
+			}
+		case "destinationDnsDomain":
+			s.domain(event.DestinationDomain, v)
+		case "smac", "sourceMacAddress":
+			s.mac(event.SourceMAC, v)
+		case "dmac", "destinationMacAddress":
+			s.mac(event.DestinationMAC, v)
+		case "request", "requestURL", "requestUrl":
+			if request == "" {
+				request = v
+			}
+		case "requestMethod", "method":
+			s.str(event.HTTPRequestMethod, v)
+		case "requestClientApplication":
+			s.str(event.UserAgentOriginal, v)
+		case "requestContext", "refererURL":
+			if strings.HasPrefix(v, "http") {
+				s.str(event.HTTPRequestReferrer, v)
+			}
+		case "msg", "message":
+			if msg == "" {
+				msg = v
+				s.str(event.Message, v)
+			}
+		case "reason":
+			reason = v
+			s.str(event.EventReason, v)
+		case "rt", "deviceReceiptTime":
+			if e.Time == 0 {
+				s.setTime(v)
+			}
+		case "start", "startTime":
+			if t, ok := s.anyTime(v); ok {
+				if e.Time == 0 {
+					e.Time = t
+				}
+				if !e.Has(event.EventStart) {
+					e.SetTime(event.EventStart, t)
+				}
+			}
+		case "end", "endTime":
+			if t, ok := s.anyTime(v); ok {
+				if e.Time == 0 {
+					e.Time = t
+				}
+				if !e.Has(event.EventEnd) {
+					e.SetTime(event.EventEnd, t)
+				}
+			}
+		case "deviceInboundInterface":
+			s.str(event.ObserverIngressInterfaceName, v)
+		case "deviceOutboundInterface":
+			s.str(event.ObserverEgressInterfaceName, v)
+		case "sourceTranslatedAddress":
+			s.ip(event.SourceNATIP, v)
+		case "sourceTranslatedPort":
+			s.port(event.SourceNATPort, v)
+		case "destinationTranslatedAddress":
+			s.ip(event.DestinationNATIP, v)
+		case "destinationTranslatedPort":
+			s.port(event.DestinationNATPort, v)
+		case "dvchost", "dvcHost", "deviceHostName":
+			s.str(event.ObserverHostname, v)
+		case "dvc", "deviceAddress":
+			if !s.ip(event.ObserverIP, v) && domainLike(v) {
+				s.str(event.ObserverHostname, v)
+			}
+		case "deviceExternalId", "sn":
+			s.str(event.ObserverSerialNumber, v)
+		case "fname", "fileName":
+			s.str(event.FileName, baseName(v))
+		case "filePath":
+			s.str(event.FilePath, v)
+			s.str(event.FileName, baseName(v))
+		case "fsize", "fileSize":
+			s.int(event.FileSize, v)
+		case "fileHash":
+			s.hash(v)
+		case "fileType":
+			s.str(event.FileMimeType, v)
+		case "cat", "deviceEventCategory":
+			cat = v
+			s.str(event.RuleCategory, v)
+		case "externalId", "eventId":
+			s.str(event.EventID, v)
+		case "spriv", "sntdom", "dntdom":
+			if key != "spriv" {
+				s.str(event.UserDomain, v)
+			}
+		case "sproc", "sourceProcessName", "deviceProcessName", "dproc":
+			s.str(event.ProcessExecutable, v)
+		case "UNIFIutcTime":
+			if t, ok := s.anyTime(v); ok {
+				e.Time = t
+			}
+		case "UNIFIipsSignature":
+			s.str(event.RuleName, v)
+		case "UNIFIipsSignatureId":
+			s.str(event.RuleID, v)
+		case "UNIFIpolicyName":
+			s.str(event.RuleName, v)
+		case "UNIFIadmin":
+			s.user(v)
+		case "UNIFIclientIp":
+			s.ip(event.SourceIP, v)
+		case "UNIFIhost":
+			s.str(event.ObserverName, v)
+		case "UNIFIrisk":
+			s.e.Del(event.TocsinSeverity)
+			s.low(event.TocsinSeverity, v)
+		case "UNIFIdirection":
+			switch v {
+			case "incoming":
+				s.str(event.NetworkDirection, "inbound")
+			case "outgoing":
+				s.str(event.NetworkDirection, "outbound")
+			}
+		case "UNIFIsrcZone":
+			s.str(event.ObserverIngressZone, v)
+		case "UNIFIdstZone":
+			s.str(event.ObserverEgressZone, v)
+		case "deviceDirection", "cnt", "baseEventCount", "type", "deviceZoneURI", "agt", "ahost", "av", "at", "art", "catdt", "dtz":
+		default:
+			s.generic(key, v)
+		}
+	}
+	if used {
+		for i := range custom {
+			c := &custom[i]
+			if c.value == "" || c.label == "" {
+				continue
+			}
+			v := c.value
+			if strings.IndexByte(v, '\\') >= 0 {
+				v = s.cefUnescape(v)
+			}
+			s.customField(c.label, v)
+		}
+	}
+	if request != "" {
+		s.urlText(request)
+	}
+	if u := e.Str(event.SourceUserName); u != "" {
+		s.user(u)
+	} else if u := e.Str(event.DestinationUserName); u != "" {
+		s.user(u)
+	}
+	if act != "" {
+		s.act(act)
+	}
+	if !e.Has(event.TocsinVerdict) {
+		// "Threat Detected and Blocked", "Blocked Host": the name says what was done.
+		if w, v := actionWord(name); v != noVerdict {
+			if !e.Has(event.EventAction) {
+				s.str(event.EventAction, w)
+			}
+			s.decide(v)
+		}
+	}
+	if outcome != "" {
+		if o := outcomeOf(outcome); o != "" {
+			e.SetString(event.EventOutcome, o)
+		}
+	}
+	if name != "" {
+		s.str(event.RuleDescription, name)
+		if !e.Has(event.RuleName) && (e.Has(event.SourceIP) || e.Has(event.DestinationIP)) {
+			s.str(event.RuleName, name)
+		}
+		if !e.Has(event.EventAction) {
+			s.low(event.EventAction, name)
+		}
+		s.signInWords(name)
+	}
+	s.genericDone("cef.generic")
+	_, _, _, _ = msg, reason, cat, host
+}
+
+// hash sets the file hash whose kind its length tells.
+func (s *Set) hash(v string) {
+	switch len(v) {
+	case 32:
+		s.str(event.FileHashMD5, v)
+	case 40:
+		s.str(event.FileHashSHA1, v)
+	case 64:
+		s.str(event.FileHashSHA256, v)
+	}
+}
+
+// customField maps a labelled custom value by its label.
+func (s *Set) customField(label, v string) {
+	switch {
+	case containsFold(label, "rule name"), containsFold(label, "rulename"), containsFold(label, "policy name"), equalFold(label, "policy"), equalFold(label, "rule"),
+		equalFold(label, "policyname"), equalFold(label, "signature"), equalFold(label, "sname"), equalFold(label, "signature name"), equalFold(label, "threat name"):
+		s.str(event.RuleName, v)
+	case equalFold(label, "rule id"), equalFold(label, "ruleid"), equalFold(label, "policy id"), equalFold(label, "signature id"), equalFold(label, "sid"),
+		equalFold(label, "rule uid"):
+		s.str(event.RuleID, v)
+	default:
+		s.generic(label, v)
+	}
+}
+
+// cefUnescape undoes \=, \|, \\, \n and \r.
+func (s *Set) cefUnescape(v string) string {
+	b := s.buf[:0]
+	changed := false
+	for i := 0; i < len(v); i++ {
+		if v[i] == '\\' && i+1 < len(v) {
+			switch v[i+1] {
+			case '=', '|', '\\':
+				b = append(b, v[i+1])
+				i++
+				changed = true
+				continue
+			case 'n', 'r':
+				// A path such as C:\new must stay; only a real escape at the end of a sentence is undone, which CEF does not mark.
+			}
+		}
+		b = append(b, v[i])
+	}
+	s.buf = b
+	if !changed {
+		return v
+	}
+	return s.e.Copy(b)
+}
+
+// fortiCEF reads FortiGate's CEF variant: the keys of the key=value form with the prefix FTNTFGT, the rest as CEF has them.
+func (s *Set) fortiCEF(ext, name string) bool {
+	var f fgt
+	w := kv{s: ext, bare: true}
+	for pairs := 0; pairs < 1000; pairs++ {
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		if v == "" {
+			continue
+		}
+		if strings.IndexByte(v, '\\') >= 0 {
+			v = s.cefUnescape(v)
+		}
+		if strings.HasPrefix(key, "FTNTFGT") {
+			s.fortiField(&f, key[7:], v)
+			continue
+		}
+		switch key {
+		case "src":
+			s.ip(event.SourceIP, v)
+		case "spt":
+			s.port(event.SourcePort, v)
+		case "dst":
+			s.ip(event.DestinationIP, v)
+		case "dpt":
+			s.port(event.DestinationPort, v)
+		case "act":
+			f.action = v
+		case "app":
+			s.low(event.NetworkProtocol, v)
+		case "in":
+			s.int(event.DestinationBytes, v)
+		case "out":
+			s.int(event.SourceBytes, v)
+		case "cat": // "traffic:forward"
+			f.typ = v
+			if i := strings.IndexByte(v, ':'); i > 0 {
+				f.typ, f.subtype = v[:i], v[i+1:]
+				if j := strings.IndexByte(f.subtype, ' '); j > 0 {
+					f.subtype = f.subtype[:j]
+				}
+			}
+		case "deviceInboundInterface":
+			s.str(event.ObserverIngressInterfaceName, v)
+		case "deviceOutboundInterface":
+			s.str(event.ObserverEgressInterfaceName, v)
+		case "sourceTranslatedAddress":
+			s.fortiField(&f, "transip", v)
+		case "sourceTranslatedPort":
+			s.fortiField(&f, "transport", v)
+		case "destinationTranslatedAddress":
+			s.fortiField(&f, "tranip", v)
+		case "destinationTranslatedPort":
+			s.fortiField(&f, "tranport", v)
+		case "suser", "duser":
+			s.fortiField(&f, "user", v)
+		case "dvchost", "dvc":
+			s.str(event.ObserverName, v)
+		case "deviceExternalId":
+			s.str(event.ObserverSerialNumber, v)
+		case "externalId":
+			s.str(event.EventID, v)
+		case "dhost":
+			f.hostname = v
+		case "shost":
+			s.domain(event.SourceDomain, v)
+		case "request":
+			f.url = v
+		case "requestMethod":
+			s.str(event.HTTPRequestMethod, v)
+		case "requestClientApplication":
+			s.str(event.UserAgentOriginal, v)
+		case "fname":
+			s.str(event.FileName, v)
+		case "proto":
+			s.transport(v)
+		case "msg":
+			s.fortiField(&f, "msg", v)
+		case "start", "rt":
+			if s.e.Time == 0 {
+				s.setTime(v)
+			}
+		case "outcome":
+			f.status = v
+		case "reason":
+			s.fortiField(&f, "reason", v)
+		case "sproc":
+			f.ui = v
+		default:
+			s.fortiField(&f, key, v)
+		}
+	}
+	before := s.e.Time
+	s.fortiFinish(&f)
+	if s.e.Time == 0 {
+		s.e.Time = before
+	}
+	_ = name
+	return true
+}
+
+// leef reads IBM's Log Event Extended Format: "LEEF:1.0|vendor|product|version|id|key=value<TAB>..." and LEEF:2.0 with its own
+// delimiter. Pipes and blanks instead of tabs are forgiven, as PAN-OS's and others' templates have them.
+func (s *Set) leef(msg string) bool {
+	t := strings.TrimPrefix(msg, "LEEF:")
+	t = trimLeft(t)
+	var head [5]string
+	rest, n := cefHeader(t, head[:])
+	if n < 5 || len(head[0]) > 4 {
+		return false
+	}
+	e := s.e
+	if head[1] != "" {
+		e.SetString(event.ObserverVendor, head[1])
+	}
+	if head[2] != "" {
+		e.SetString(event.ObserverProduct, head[2])
+	}
+	if head[3] != "" {
+		e.SetString(event.ObserverVersion, head[3])
+	}
+	if head[4] != "" {
+		e.SetString(event.EventCode, head[4])
+	}
+	sep := byte('\t')
+	if head[0] == "2.0" {
+		if i := strings.IndexByte(rest, '|'); i >= 0 && i <= 6 && strings.IndexByte(rest[:i], '=') < 0 {
+			d := rest[:i]
+			rest = rest[i+1:]
+			switch {
+			case len(d) == 1:
+				sep = d[0]
+			case len(d) >= 2 && (d[0] == 'x' || strings.HasPrefix(d, "0x")):
+				h := strings.TrimPrefix(strings.TrimPrefix(d, "0x"), "x")
+				if len(h) == 2 && isHex(h[0]) && isHex(h[1]) {
+					sep = hexNibble(h[0])<<4 | hexNibble(h[1])
+				}
+			}
+		}
+	}
+	w := kv{s: rest, sep: sep}
+	if sep == '\t' && strings.IndexByte(rest, '\t') < 0 {
+		if strings.Count(rest, "|") > 2 {
+			w.sep = '|'
+		} else {
+			w.sep, w.bare = 0, true
+		}
+	}
+	for pairs := 0; pairs < 1000; pairs++ {
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		v = unquote(trim(v))
+		if v == "" {
+			continue
+		}
+		switch key {
+		case "devTime":
+			s.setTime(v)
+		case "srcPostNAT":
+			s.ip(event.SourceNATIP, v)
+		case "dstPostNAT":
+			s.ip(event.DestinationNATIP, v)
+		case "srcPostNATPort":
+			s.port(event.SourceNATPort, v)
+		case "dstPostNATPort":
+			s.port(event.DestinationNATPort, v)
+		case "usrName", "accountName":
+			s.user(v)
+		case "cat":
+			s.str(event.RuleCategory, v)
+		case "sev":
+			s.cefSeverity(v)
+		case "srcBytes":
+			s.int(event.SourceBytes, v)
+		case "dstBytes":
+			s.int(event.DestinationBytes, v)
+		case "devTimeFormat", "totalBytes":
+			if key == "totalBytes" {
+				s.int(event.NetworkBytes, v)
+			}
+		case "identSrc":
+			s.ip(event.SourceIP, v)
+		default:
+			s.generic(key, v)
+		}
+	}
+	if !e.Has(event.TocsinVerdict) {
+		s.decide(verdictOf(head[4]))
+		if !e.Has(event.EventAction) {
+			s.low(event.EventAction, head[4])
+		}
+	}
+	s.dataset("leef.generic")
+	s.genericDone("leef.generic")
+	return true
+}
+
+func hexNibble(c byte) byte {
+	switch {
+	case isDigit(c):
+		return c - '0'
+	default:
+		return c | 0x20 - 'a' + 10
+	}
+}

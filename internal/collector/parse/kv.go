@@ -1,0 +1,139 @@
+package parse
+
+import "strings"
+
+// kv walks key=value pairs separated by blanks, tabs, commas or semicolons. A value may stand in double or single quotes;
+// `\"` inside does not end it. A word without '=' is skipped. Keys are at most 64 bytes of letters, digits and "_-.:/@".
+type kv struct {
+	s    string
+	i    int
+	bare bool // an unquoted value runs on until the next "key=", so that it may hold blanks (Sophos, CEF, UniFi)
+	sep  byte // when set, only this byte separates pairs
+}
+
+func keyByte(c byte) bool {
+	return isAlpha(c) || isDigit(c) || c == '_' || c == '-' || c == '.' || c == ':' || c == '/' || c == '@'
+}
+
+// next gives the next pair; ok is false at the end. It always moves on.
+func (w *kv) next() (key, val string, ok bool) {
+	s := w.s
+	i := w.i
+	for {
+		for i < len(s) && (s[i] == ' ' || s[i] == ',' || s[i] == '\t' || s[i] == ';' || s[i] == '|') {
+			i++
+		}
+		if i >= len(s) {
+			w.i = i
+			return "", "", false
+		}
+		start := i
+		for i < len(s) && keyByte(s[i]) {
+			i++
+		}
+		if i < len(s) && s[i] == '=' && i > start && i-start <= 64 {
+			key = s[start:i]
+			i++
+			break
+		}
+		// Not a pair: on to the next separator; a quoted text is passed over as a whole.
+		if i < len(s) && s[i] == '"' {
+			i = quoteEnd(s, i)
+			continue
+		}
+		if i == start {
+			i++
+			continue
+		}
+	}
+	if i < len(s) && (s[i] == '"' || (s[i] == '\'' && !w.bare)) {
+		end := quoteEnd(s, i)
+		stop := end
+		if stop > i+1 && stop <= len(s) && s[stop-1] == s[i] {
+			stop--
+		}
+		val = s[i+1 : max(stop, i+1)]
+		w.i = end
+		return key, val, true
+	}
+	start := i
+	if w.sep != 0 {
+		if j := strings.IndexByte(s[i:], w.sep); j >= 0 {
+			i += j
+		} else {
+			i = len(s)
+		}
+		w.i = i
+		return key, s[start:i], true
+	}
+	if !w.bare {
+		for i < len(s) && s[i] != ' ' && s[i] != '\t' && s[i] != ',' && s[i] != ';' {
+			i++
+		}
+		w.i = i
+		return key, s[start:i], true
+	}
+	end := nextKey(s, i)
+	w.i = end
+	return key, trim(s[start:end]), true
+}
+
+// quoteEnd gives the index behind the quote that closes the one at s[i].
+func quoteEnd(s string, i int) int {
+	q := s[i]
+	j := i + 1
+	for {
+		k := strings.IndexByte(s[j:], q)
+		if k < 0 {
+			return len(s)
+		}
+		j += k
+		// An odd number of backslashes before it escapes the quote, unless the value ends there (a Windows path).
+		n := 0
+		for j-n-1 > i && s[j-n-1] == '\\' {
+			n++
+		}
+		if n%2 == 0 || j+1 == len(s) {
+			return j + 1
+		}
+		if n%2 == 1 && j+2 < len(s) && s[j+1] == ' ' && endsPair(s[j+2:]) {
+			return j + 1
+		}
+		j++
+	}
+}
+
+// endsPair says whether s starts with key=.
+func endsPair(s string) bool {
+	i := 0
+	for i < len(s) && i < 64 && keyByte(s[i]) {
+		i++
+	}
+	return i > 0 && i < len(s) && s[i] == '='
+}
+
+// nextKey gives the index of the blank before the next "key=" at or after i, or len(s). An escaped "\=" is no key's end.
+func nextKey(s string, i int) int {
+	for {
+		k := strings.IndexByte(s[i:], '=')
+		if k < 0 {
+			return len(s)
+		}
+		j := i + k
+		if j > 0 && s[j-1] == '\\' {
+			i = j + 1
+			continue
+		}
+		start := j
+		for start > i && keyByte(s[start-1]) {
+			start--
+		}
+		if start < j && start > 0 && (s[start-1] == ' ' || s[start-1] == '\t') && start > i {
+			return start - 1
+		}
+		if start < j && start == i && i > 0 && (s[i-1] == ' ' || s[i-1] == '\t') {
+			return i
+		}
+		i = j + 1
+	}
+}

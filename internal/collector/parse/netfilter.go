@@ -1,0 +1,233 @@
+package parse
+
+import (
+	"strings"
+
+	"tocsin/internal/event"
+)
+
+// netfilter reads the kernel's LOG target: "PREFIX IN=eth0 OUT= MAC=.. SRC=.. DST=.. PROTO=TCP SPT=.. DPT=.. SYN". Linux
+// iptables and nftables, ufw ("[UFW BLOCK]"), Shorewall, SuSEfirewall2, UniFi gateways ("[WAN_IN-D-2001] DESCR=.."), Smoothwall
+// ("REJECT_FORWARD"), Sophos UTM and others write it. The action is what the administrator's prefix says.
+func (s *Set) netfilter(msg string) bool {
+	src := strings.Index(msg, "SRC=")
+	if src < 0 || (src > 0 && msg[src-1] != ' ') {
+		return false
+	}
+	in := strings.Index(msg, "IN=")
+	if in < 0 || in > src {
+		in = src
+	}
+	e := s.e
+	prefix := trim(msg[:in])
+	if len(prefix) > 0 && prefix[0] == '[' && len(prefix) > 6 { // uptime: "[50028442.088484] "
+		if j := strings.IndexByte(prefix, ']'); j > 0 && j < 20 && uptime(prefix[1:j]) {
+			prefix = trim(prefix[j+1:])
+		}
+	}
+	i, n := in, len(msg)
+	seenProto, inner := false, false
+	for i < n {
+		for i < n && msg[i] == ' ' {
+			i++
+		}
+		start := i
+		for i < n && msg[i] != '=' && msg[i] != ' ' && msg[i] != '[' {
+			i++
+		}
+		if i < n && msg[i] == '[' { // the packet an ICMP error is about: not this flow
+			inner = true
+			break
+		}
+		if i >= n || msg[i] == ' ' {
+			continue
+		}
+		key := msg[start:i]
+		i++
+		start = i
+		if i < n && msg[i] == '"' {
+			i = quoteEnd(msg, i)
+		} else {
+			for i < n && msg[i] != ' ' {
+				i++
+			}
+		}
+		v := msg[start:i]
+		if v == "" {
+			continue
+		}
+		switch key {
+		case "IN":
+			s.str(event.ObserverIngressInterfaceName, v)
+		case "OUT":
+			s.str(event.ObserverEgressInterfaceName, v)
+		case "MAC": // destination, source, ether type
+			if len(v) >= 35 {
+				s.mac(event.DestinationMAC, v[:17])
+				s.mac(event.SourceMAC, v[18:35])
+			}
+		case "SRC":
+			s.ip(event.SourceIP, v)
+		case "DST":
+			s.ip(event.DestinationIP, v)
+		case "LEN":
+			if !seenProto {
+				s.int(event.NetworkBytes, v)
+			}
+		case "PROTO":
+			seenProto = true
+			s.transport(v)
+		case "SPT":
+			s.port(event.SourcePort, v)
+		case "DPT":
+			s.port(event.DestinationPort, v)
+		}
+	}
+	_ = inner
+	if !e.Has(event.SourceIP) && !e.Has(event.DestinationIP) {
+		return false
+	}
+	s.netfilterPrefix(prefix)
+	s.network()
+	return true
+}
+
+func uptime(v string) bool {
+	for i := 0; i < len(v); i++ {
+		if !isDigit(v[i]) && v[i] != '.' && v[i] != ' ' {
+			return false
+		}
+	}
+	return true
+}
+
+// netfilterPrefix finds the product, the rule and the action in the text before IN=.
+func (s *Set) netfilterPrefix(p string) {
+	e := s.e
+	p = strings.TrimRight(p, ": ")
+	vendor, product, dataset := "Linux", "netfilter", "netfilter.iptables"
+	rule := p
+	switch {
+	case strings.HasPrefix(p, "[UFW "):
+		product = "ufw"
+		word := strings.TrimSuffix(p[5:], "]")
+		if i := strings.IndexByte(word, ']'); i >= 0 {
+			word = word[:i]
+		}
+		s.low(event.EventAction, word)
+		rule = ""
+		switch {
+		case hasFold(word, "block"), hasFold(word, "limit"):
+			s.decide(deny)
+		case hasFold(word, "allow"):
+			s.decide(allow)
+		case hasFold(word, "audit"):
+			s.decide(detect)
+		}
+	case strings.HasPrefix(p, "[") && unifiPrefix(p):
+		vendor, product, dataset = "Ubiquiti", "UniFi", "unifi.firewall"
+		end := strings.IndexByte(p, ']')
+		name := p[1:end]
+		rule = name
+		if d, ok := between(p, `DESCR="`, `"`); ok && d != "" {
+			d = trim(strings.TrimPrefix(d, name))
+			s.str(event.RuleDescription, trim(strings.TrimPrefix(d, "]")))
+		}
+		letter := ""
+		if i := strings.LastIndexByte(name, '-'); i > 0 {
+			if letter = name[i+1:]; allDigits(letter) || len(letter) > 3 {
+				head := name[:i]
+				letter = ""
+				if j := strings.LastIndexByte(head, '-'); j >= 0 {
+					letter = head[j+1:]
+				}
+			}
+		}
+		switch letter {
+		case "A":
+			s.action("accept", allow)
+		case "D":
+			s.action("drop", deny)
+		case "R":
+			s.action("reject", deny)
+		case "RET":
+			s.action("return", allow)
+		}
+	case strings.HasPrefix(p, "Shorewall:"):
+		product = "Shorewall"
+		if i := strings.LastIndexByte(p, ':'); i > 9 {
+			s.act(p[i+1:])
+			rule = strings.TrimPrefix(p[:i], "Shorewall:")
+		}
+	case hasFold(s.h.host, "smoothwall"):
+		vendor, product, dataset = "Smoothwall", "Smoothwall", "smoothwall.firewall"
+	case s.h.app == "ulogd" || strings.Contains(p, "sys=\"SecureNet\""):
+		vendor, product, dataset = "Sophos", "UTM", "sophos.utm"
+	}
+	s.device(vendor, product, "firewall")
+	s.dataset(dataset)
+	rule = strings.Trim(rule, "[]* ")
+	if rule != "" && len(rule) <= 128 {
+		s.str(event.RuleName, rule)
+	}
+	if !e.Has(event.EventAction) {
+		if w, v := actionWord(rule); v != noVerdict {
+			s.action(w, v)
+		}
+	}
+	if e.Has(event.ObserverIngressInterfaceName) && !e.Has(event.ObserverEgressInterfaceName) && strings.Contains(p, "INPUT") {
+		s.str(event.NetworkDirection, "inbound")
+	}
+}
+
+// action sets event.action and its verdict in one step.
+func (s *Set) action(word string, v verdict) {
+	s.str(event.EventAction, word)
+	s.decide(v)
+}
+
+func unifiPrefix(p string) bool {
+	end := strings.IndexByte(p, ']')
+	if end < 4 {
+		return false
+	}
+	name := p[1:end]
+	for _, z := range [...]string{"WAN", "LAN", "GUEST", "DMZ", "CUSTOM", "VPN", "PREROUTING", "UBIOS", "GEOIP", "TOR", "FW_A"} {
+		if strings.HasPrefix(name, z) && (strings.Contains(name, "-") || strings.Contains(name, "_")) {
+			return true
+		}
+	}
+	return strings.Contains(p, "DESCR=")
+}
+
+// actionWord finds an action in a name that an administrator gave to a rule: a part of it between separators.
+func actionWord(name string) (string, verdict) {
+	start := 0
+	for i := 0; i <= len(name); i++ {
+		if i < len(name) && (isAlpha(name[i])) {
+			continue
+		}
+		w := name[start:i]
+		start = i + 1
+		if len(w) < 3 || len(w) > 10 {
+			continue
+		}
+		switch {
+		case equalFold(w, "drop"), equalFold(w, "dropped"), equalFold(w, "drp"):
+			return "drop", deny
+		case equalFold(w, "block"), equalFold(w, "blocked"):
+			return "block", deny
+		case equalFold(w, "deny"), equalFold(w, "denied"):
+			return "deny", deny
+		case equalFold(w, "reject"), equalFold(w, "rejected"):
+			return "reject", deny
+		case equalFold(w, "accept"), equalFold(w, "accepted"), equalFold(w, "acc"):
+			return "accept", allow
+		case equalFold(w, "allow"), equalFold(w, "allowed"):
+			return "allow", allow
+		case equalFold(w, "pass"), equalFold(w, "passed"), equalFold(w, "permit"):
+			return "pass", allow
+		}
+	}
+	return "", noVerdict
+}

@@ -1,0 +1,729 @@
+package parse
+
+import (
+	"strings"
+
+	"tocsin/internal/event"
+)
+
+// The dictionary of names that products without a parser of their own use in key=value, JSON, CEF and LEEF, and the careful
+// search in plain sentences. Names are compared in lower case without separators, so that src_ip, srcIp and "Source IP" are one.
+
+// norm writes key in that form into dst.
+func norm(dst []byte, key string) []byte {
+	for i := 0; i < len(key) && len(dst) < 40; i++ {
+		c := key[i]
+		switch {
+		case c-'A' <= 25:
+			dst = append(dst, c|0x20)
+		case c-'a' <= 25 || isDigit(c):
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// generic takes one pair of an unknown product. It answers whether the name meant something.
+func (s *Set) generic(key, v string) bool {
+	var a [40]byte
+	return s.genericNorm(norm(a[:0], key), v)
+}
+
+// genericPath takes one scalar of an unknown JSON object: first by its last two keys, then by its last.
+func (s *Set) genericPath(path, leaf []byte, val jsonValue) {
+	var a, b [40]byte
+	l := normBytes(a[:0], leaf)
+	full := l
+	if len(path) > len(leaf)+1 && len(path) < 60 {
+		full = normBytes(b[:0], path)
+	}
+	v := val.raw
+	if val.kind == 's' && val.esc {
+		v = s.jstr(val)
+	}
+	if len(full) != len(l) {
+		if s.genericNorm(full, v) {
+			return
+		}
+		// The last key alone, below something else, is taken for the unmistakable names only.
+		switch string(l) {
+		case "type", "name", "id", "status", "action", "user", "host", "domain", "message", "time", "date", "result", "version", "ip", "method", "url", "rule", "app",
+			"port", "size", "description", "reason", "severity", "category", "hostname", "email", "address", "login", "path", "query", "request", "service", "source", "src", "dst":
+			s.genericNested(path, l, v)
+			return
+		}
+	}
+	s.genericNorm(l, v)
+}
+
+func normBytes(dst, key []byte) []byte {
+	for _, c := range key {
+		if len(dst) == 40 {
+			break
+		}
+		switch {
+		case c-'A' <= 25:
+			dst = append(dst, c|0x20)
+		case c-'a' <= 25 || isDigit(c):
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// genericNested reads a vague name by the object it stands in: actor.email, client.ip, rule.name, source.port.
+func (s *Set) genericNested(path, leaf []byte, v string) {
+	var a [40]byte
+	p := path[:max(len(path)-len(leaf)-1, 0)]
+	for i := len(p) - 1; i >= 0; i-- { // the parent's own name
+		if p[i] == '.' {
+			p = p[i+1:]
+			break
+		}
+	}
+	parent := string(normBytes(a[:0], p))
+	switch string(leaf) {
+	case "ip", "address", "src":
+		switch parent {
+		case "client", "source", "src", "actor", "remote", "user", "clientinfo", "origin", "attacker", "request", "initiator", "securitycontext", "network":
+			s.endpoint(event.SourceIP, event.SourcePort, v)
+		case "destination", "dest", "dst", "server", "target", "responder":
+			s.endpoint(event.DestinationIP, event.DestinationPort, v)
+		}
+	case "port":
+		switch parent {
+		case "client", "source", "src", "remote":
+			s.port(event.SourcePort, v)
+		case "destination", "dest", "dst", "server":
+			s.port(event.DestinationPort, v)
+		}
+	case "name", "email", "login", "id", "user":
+		switch parent {
+		case "user", "actor", "account", "principal", "member", "subject", "useridentity":
+			if string(leaf) != "id" {
+				s.user(v)
+			}
+		case "rule", "policy", "signature", "detection", "alert", "matchedrule":
+			if string(leaf) == "id" {
+				s.str(event.RuleID, v)
+			} else {
+				s.str(event.RuleName, v)
+			}
+		case "file":
+			s.str(event.FileName, baseName(v))
+		case "event":
+			if string(leaf) == "name" {
+				s.low(event.EventAction, v)
+			}
+		}
+	case "action", "result", "status":
+		switch parent {
+		case "event", "rule", "policy", "outcome", "verdict", "decision":
+			if string(leaf) == "action" {
+				s.act(v)
+			} else {
+				s.outcome(v)
+			}
+		}
+	case "url", "path", "request":
+		if parent == "http" || parent == "request" || parent == "httprequest" {
+			s.urlText(v)
+		}
+	case "method":
+		if parent == "http" || parent == "request" || parent == "httprequest" {
+			s.method(v)
+		}
+	case "domain", "hostname", "host":
+		switch parent {
+		case "destination", "dest", "dst", "url", "http", "request":
+			s.domain(event.DestinationDomain, v)
+		case "source", "src", "client":
+			s.domain(event.SourceDomain, v)
+		}
+	}
+}
+
+func (s *Set) method(v string) {
+	switch v {
+	case "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE", "PROPFIND", "get", "post", "head", "put", "delete", "connect":
+		s.str(event.HTTPRequestMethod, v)
+	}
+}
+
+// genericNorm maps one normalised name. Address and port names are only taken when the value is one.
+func (s *Set) genericNorm(k []byte, v string) bool {
+	e := s.e
+	if len(v) == 0 {
+		return false
+	}
+	switch string(k) {
+	case "src", "srcip", "sourceip", "srcaddr", "sourceaddr", "sourceaddress", "sourceipaddress", "srcipaddress", "srcaddress", "clientip", "clientaddr", "clientaddress",
+		"clientipaddress", "cip", "remoteip", "remoteaddr", "remoteaddress", "ipaddress", "ipaddr", "ip", "callerip", "calleripaddress", "actorip", "userip", "useripaddress",
+		"srcipv4", "srcipv6", "sourceipv4", "sourceipv6", "attackerip", "attackeraddress", "saddr", "fromip", "peerip", "clientpublicip", "realip", "clientrealip",
+		"actoripaddress", "idorigh", "initiatorip", "useraddress", "userhostaddress", "rhost", "remip", "sip", "srchost", "clienthost", "client", "caip", "originip",
+		"originalclientip", "clientsourceip", "sourcehost", "actualclientip", "xrealip", "publicip", "sourcetransportaddress", "attackingip", "attackinghostip",
+		"nasipaddress", "framedipaddress", "callingstationid", "trueclientip", "ipsource", "whoip", "hostip", "deviceip", "endpointip", "ip4", "localip", "lanip",
+		"internalip", "agentip", "machineip", "computerip", "sourcenetworkaddress", "downstreamremoteaddress", "httpxforwardedfor", "xforwardedfor":
+		if e.Has(event.SourceIP) {
+			return true
+		}
+		if i := strings.IndexAny(v, ", "); i > 0 {
+			v = v[:i]
+		}
+		switch string(k) {
+		case "nasipaddress", "deviceip", "localip", "hostip", "agentip", "lanip":
+			return false
+		case "sip": // W3C logs: the server's
+			if strings.IndexByte(s.e.Raw(), '=') < 0 {
+				return false
+			}
+		}
+		return s.endpoint(event.SourceIP, event.SourcePort, v)
+	case "dst", "dstip", "destip", "destinationip", "dstaddr", "destaddr", "destinationaddr", "destinationaddress", "destinationipaddress", "dstipaddress", "destipaddress",
+		"dstaddress", "destaddress", "serverip", "serveraddr", "serveraddress", "targetip", "targetaddress", "daddr", "toip", "dip", "idresph", "responderip", "dstipv4", "dstipv6", "vsip",
+		"destinationipv4", "victimip", "dsthost", "desthost", "destinationhost", "remotedestinationip", "attackedhostip", "targethostip", "serveripaddress":
+		if s.endpoint(event.DestinationIP, event.DestinationPort, v) {
+			return true
+		}
+		switch string(k) {
+		case "dsthost", "desthost", "destinationhost":
+			if strings.IndexByte(v, '.') > 0 {
+				s.domain(event.DestinationDomain, v)
+			}
+		}
+		return false
+	case "spt", "srcport", "sourceport", "sport", "clientport", "cport", "remoteport", "idorigp", "initiatorport", "sourcetransportport", "clientsrcport", "peerport",
+		"sourceportnumber", "srcportnum":
+		s.port(event.SourcePort, v)
+	case "dpt", "dstport", "destport", "dport", "destinationport", "serverport", "idrespp", "targetport", "responderport", "service_port", "serviceport", "destinationtransportport",
+		"clientdestport", "vsport":
+		s.port(event.DestinationPort, v)
+	case "proto", "protocol", "ipprotocol", "ipproto", "transport", "transportprotocol", "networkprotocol", "protocolname", "protocolid", "protoid", "protocolnumber", "l4proto",
+		"networktransport", "iptransport":
+		t := transportName(v)
+		if t == "" {
+			if i := strings.IndexAny(v, "/ "); i > 0 { // "tcp/https"
+				if t = transportName(v[:i]); t != "" && v[i] == '/' {
+					s.low(event.NetworkProtocol, v[i+1:])
+				}
+			}
+		}
+		if t != "" {
+			s.str(event.NetworkTransport, t)
+			return true
+		}
+		if domainLike(v) && len(v) < 20 && !isDigit(v[0]) {
+			s.low(event.NetworkProtocol, v)
+		}
+	case "service", "svc", "applicationprotocol", "appprotocol", "servicename", "l7protocol":
+		if domainLike(v) && len(v) < 40 {
+			s.low(event.NetworkProtocol, v)
+		}
+	case "app", "application", "appname", "applicationname", "appid", "appcategory":
+		if string(k) != "appid" && string(k) != "appcategory" {
+			s.low(event.NetworkApplication, v)
+		}
+	case "act", "action", "deviceaction", "actiontaken", "disposition", "verdict", "ruleaction", "fwaction", "firewallaction", "policyaction", "aclaction", "filteraction",
+		"securityaction", "actionresult", "responseaction", "connectionverdict", "acceessaction", "accesscontrolruleaction", "finalaction":
+		if !e.Has(event.EventAction) {
+			s.act(v)
+		} else {
+			s.decide(verdictOf(v))
+		}
+	case "user", "username", "usrname", "usr", "srcuser", "srcusername", "sourceuser", "sourceusername", "accountname", "account", "login", "loginname", "loginid", "userprincipalname",
+		"useremail", "suser", "duser", "userid", "uid", "actor", "actorname", "actoremail", "principal", "targetusername", "targetuser", "principalname", "subjectusername",
+		"callerusername", "uname", "usernameoremail", "userinfo", "identity", "administrator", "admin", "email", "emailaddress", "requestuser", "authuser", "remoteuser",
+		"loggedinuser", "perpetrator", "clientuser", "userlogin", "aduser", "adminuser", "useridentityusername", "dstuser", "destinationusername", "owner", "acct", "identifier",
+		"targetaccount", "initiatedby", "clientusername", "csusername", "accountid":
+		switch string(k) {
+		case "uid", "userid", "accountid", "owner":
+			if allDigits(v) || len(v) > 64 || (len(v) == 36 && v[8] == '-') {
+				return false
+			}
+			if string(k) == "accountid" && e.Has(event.UserName) {
+				return false
+			}
+		}
+		s.user(v)
+	case "userdomain", "accountdomain", "ntdomain", "targetdomainname", "addomain":
+		s.str(event.UserDomain, v)
+	case "url", "uri", "request", "requesturl", "requesturi", "fullurl", "urlfull", "csuri", "requestedurl", "destinationurl", "accessedurl", "httpurl", "targeturl", "blockedurl":
+		if len(v) > 2 && strings.IndexByte(v, ' ') < 0 {
+			s.urlText(v)
+		} else if i := strings.IndexByte(v, ' '); i > 2 && i < 9 && v[0]-'A' <= 25 { // "GET /path HTTP/1.1"
+			s.method(v[:i])
+			p, _ := cutSpace(v[i+1:])
+			s.urlText(p)
+		} else {
+			return false
+		}
+	case "path", "uripath", "urlpath", "requestpath", "csuripath", "csuristem", "urlstem":
+		if v[0] == '/' {
+			s.path(v)
+		} else {
+			return false
+		}
+	case "domain", "urldomain", "host", "httphost", "urlhost", "requesthost", "dhost", "dstname", "dstdomain", "destinationdomain", "destinationhostname", "desthostname",
+		"dsthostname", "cshost", "sitename", "fqdn", "website", "domainname", "site", "serverhostname", "requestedhost", "authority", "dstdnsname", "vhost":
+		if strings.IndexByte(v, '.') > 0 && domainLike(v) {
+			if _, _, isIP := ipPort(v); !isIP {
+				s.domain(event.URLDomain, v)
+				return true
+			}
+		}
+		return false
+	case "sni", "servername", "tlssni", "tlsservername", "sslservername":
+		if strings.IndexByte(v, '.') > 0 {
+			s.domain(event.TLSClientServerName, v)
+		}
+	case "query", "queryname", "dnsquery", "qname", "dnsname", "questionname", "dnsqname", "rrname", "dnsqueryname", "querydomain", "dnsquestionname":
+		if strings.IndexByte(v, '.') > 0 && strings.IndexByte(v, ' ') < 0 && strings.IndexByte(v, '=') < 0 && len(v) < 256 {
+			s.domain(event.DNSQuestionName, v)
+		}
+	case "qtype", "qtypename", "querytype", "rrtype", "dnsquerytype", "recordtype":
+		if len(v) < 10 && domainLike(v) {
+			s.str(event.DNSQuestionType, v)
+		}
+	case "rcodename", "rcode", "responsecode":
+		if string(k) == "responsecode" && allDigits(v) && len(v) == 3 {
+			s.int(event.HTTPResponseStatusCode, v)
+		} else if len(v) < 12 {
+			s.str(event.DNSResponseCode, v)
+		}
+	case "sent", "sentbytes", "sentbyte", "bytesout", "srcbytes", "sourcebytes", "bytessent", "outbytes", "origbytes", "initiatorbytes", "bytesfromclient", "clientbytes", "requestsize", "txbytes",
+		"csbytes", "bytestoserver", "out", "upload", "uploadbytes", "requestbytes", "originbytes", "sentdata":
+		s.int(event.SourceBytes, v)
+	case "rcvd", "rcvdbytes", "rcvdbyte", "bytesin", "dstbytes", "destbytes", "destinationbytes", "bytesrcvd", "bytesreceived", "receivedbytes", "recvbytes", "respbytes",
+		"responderbytes", "inbytes", "serverbytes", "responsesize", "rxbytes", "scbytes", "bytestoclient", "in", "download", "downloadbytes", "responsebytes", "receivedata":
+		s.int(event.DestinationBytes, v)
+	case "bytes", "totalbytes", "networkbytes", "bytestotal":
+		s.int(event.NetworkBytes, v)
+	case "sentpkts", "srcpkts", "packetssent", "origpkts", "sentpackets", "pktssent":
+		s.int(event.SourcePackets, v)
+	case "rcvdpkts", "recvpkts", "dstpkts", "packetsreceived", "resppkts", "receivedpackets", "pktsreceived":
+		s.int(event.DestinationPackets, v)
+	case "rule", "rulename", "policy", "policyname", "acl", "aclname", "firewallrule", "signature", "sig", "signaturename", "threatname", "threat", "attackname", "attack", "virusname", "virus",
+		"malwarename", "malware", "alertname", "detectionname", "sname", "securityrule", "accesscontrolrulename", "signame", "matchedrulename", "policies", "ipssignature", "intrusionname",
+		"alertsignature", "rulemessage", "fwrule", "dtypevname", "rulelabel", "matchedrule":
+		if !empty(v) && v[0] != '{' && v[0] != '[' && len(v) < 512 {
+			s.str(event.RuleName, v)
+		}
+	case "ruleid", "policyid", "fwruleid", "signatureid", "sid", "sigid", "rulenumber", "attackid", "threatid", "aclid", "ruleuid", "rulenum", "detectionid", "firewallruleid":
+		if string(k) != "sid" || len(v) < 20 {
+			s.str(event.RuleID, v)
+		}
+	case "ruleset", "policygroup", "rulegroup":
+		s.str(event.RuleRuleset, v)
+	case "category", "threatcategory", "attackcategory", "urlcategory", "webcategory", "cat", "classification":
+		s.str(event.RuleCategory, v)
+	case "outcome", "result", "eventoutcome", "eventstatus", "eventresult", "loginresult", "authresult", "status", "loginstatus", "authenticationresult", "auditresult", "actionstatus",
+		"outcomeresult", "resultstatus", "operationresult", "requestresult", "authstatus", "requeststatus":
+		s.outcome(v)
+		if string(k) == "status" && len(v) == 3 && allDigits(v) {
+			s.int(event.HTTPResponseStatusCode, v)
+		}
+	case "success", "succeeded", "issuccess", "successful":
+		switch v {
+		case "true", "True", "yes", "1":
+			s.str(event.EventOutcome, "success")
+		case "false", "False", "no", "0":
+			s.str(event.EventOutcome, "failure")
+		}
+	case "timestamp", "time", "eventtime", "datetime", "ts", "eventtimestamp", "receivetime", "starttime", "logtime", "creationtime", "devtime", "utctime", "occurredat", "createdat",
+		"generatedtime", "timegenerated", "eventcreationtime", "eventdate", "date", "when", "rt", "activitydatetime", "published", "timecreated", "eventdatetime", "requesttime", "t",
+		"startedat", "occurred", "generatedat", "observedtimestamp", "createddatetime", "requesttimestamp", "alerttime", "attacktime", "detecttime", "timelocal", "timeiso8601", "clienttimeutc":
+		if e.Time == 0 {
+			s.setTime(v)
+		}
+		return e.Time != 0
+	case "msg", "message", "description", "eventmessage", "details", "summary":
+		if len(v) < 4096 {
+			s.str(event.Message, v)
+		}
+	case "reason", "failurereason", "errormessage", "failreason", "errorreason":
+		s.str(event.EventReason, v)
+	case "eventname", "eventaction", "activity", "operation", "activityname", "eventtype", "activitytype", "operationname", "event", "eventtypename", "eventclass", "methodname",
+		"displaymessage", "auditaction", "activitydisplayname", "securityevent":
+		if len(v) < 96 {
+			s.low(event.EventAction, v)
+			s.decide(verdictOf(v))
+		}
+	case "eventid", "messageid", "msgid", "eventcode", "logid", "eventidentifier", "winlogeventid":
+		s.str(event.EventCode, v)
+	case "method", "requestmethod", "httpmethod", "httprequestmethod", "verb", "csmethod":
+		s.method(v)
+	case "statuscode", "httpstatus", "httpstatuscode", "responsestatus", "httpresponse", "httpcode", "scstatus", "httpresponsecode", "edgeresponsestatus", "elbstatuscode":
+		if len(v) == 3 {
+			s.int(event.HTTPResponseStatusCode, v)
+		}
+	case "useragent", "ua", "httpuseragent", "requestuseragent", "csuseragent", "agent", "clientuseragent", "useragentoriginal", "userbrowser", "rawuseragent":
+		if len(v) > 2 {
+			s.str(event.UserAgentOriginal, v)
+		}
+	case "referer", "referrer", "refererurl", "httpreferrer", "httpreferer", "csreferer", "requestreferer":
+		s.str(event.HTTPRequestReferrer, v)
+	case "filename", "fname", "file", "attachment", "attachfilename", "objectfilename":
+		s.str(event.FileName, baseName(v))
+	case "filepath", "targetfilename":
+		s.str(event.FilePath, v)
+		s.str(event.FileName, baseName(v))
+	case "filehash", "sha256", "filesha256", "hash", "md5", "filemd5", "sha1", "filesha1":
+		s.hash(v)
+	case "filesize":
+		s.int(event.FileSize, v)
+	case "srcmac", "smac", "sourcemac", "mac", "clientmac", "macaddress", "srcmacaddress", "endpointmacaddress", "sourcemacaddress":
+		s.mac(event.SourceMAC, v)
+	case "dstmac", "dmac", "destinationmac", "destmac":
+		s.mac(event.DestinationMAC, v)
+	case "inif", "ininterface", "srcintf", "ingressinterface", "inboundinterface", "ifname", "inputinterface", "sourceinterface", "iniface", "srcif", "srciface":
+		s.str(event.ObserverIngressInterfaceName, v)
+	case "outif", "outinterface", "dstintf", "egressinterface", "outboundinterface", "outputinterface", "destinationinterface", "outiface", "dstif", "dstiface":
+		s.str(event.ObserverEgressInterfaceName, v)
+	case "srczone", "sourcezone", "ingresszone", "fromzone", "inzone":
+		s.str(event.ObserverIngressZone, v)
+	case "dstzone", "destinationzone", "egresszone", "tozone", "outzone", "destzone":
+		s.str(event.ObserverEgressZone, v)
+	case "srcnatip", "natsrcip", "natsourceaddress", "sourcetranslatedaddress", "xlatesrc", "sourcenatip", "srctransip", "transsrcip", "natip", "natsourceip", "transip", "srcxlatedip":
+		if v != "0.0.0.0" && v != "::" {
+			s.ip(event.SourceNATIP, v)
+		}
+	case "srcnatport", "natsrcport", "natsourceport", "sourcetranslatedport", "xlatesport", "srctransport", "sourcenatport":
+		s.port(event.SourceNATPort, v)
+	case "dstnatip", "natdstip", "natdestinationaddress", "destinationtranslatedaddress", "xlatedst", "destinationnatip", "dsttransip", "natdestinationip", "dstxlatedip":
+		if v != "0.0.0.0" && v != "::" {
+			s.ip(event.DestinationNATIP, v)
+		}
+	case "dstnatport", "natdstport", "natdestinationport", "destinationtranslatedport", "xlatedport", "dsttransport", "destinationnatport":
+		s.port(event.DestinationNATPort, v)
+	case "duration", "elapsed", "elapsedtime", "sessionduration", "connduration":
+		s.seconds(v)
+	case "devname", "devicename", "sensorname", "gatewayname", "sensor", "nodename", "applianceid", "appliance", "observername", "dvchost":
+		if len(v) < 256 {
+			s.str(event.ObserverName, v)
+		}
+	case "hostname", "computer", "computername", "machinename", "machine", "shost", "sourcehostname", "srchostname", "devicehostname", "workstation", "workstationname":
+		if domainLike(v) {
+			s.str(event.HostHostname, v)
+			if string(k) == "shost" || string(k) == "sourcehostname" || string(k) == "srchostname" {
+				s.domain(event.SourceDomain, v)
+			}
+		}
+	case "vendor", "devicevendor", "vendorname", "observervendor":
+		s.str(event.ObserverVendor, v)
+	case "product", "deviceproduct", "productname", "observerproduct":
+		s.str(event.ObserverProduct, v)
+	case "devid", "deviceid", "serial", "serialnumber", "deviceserial":
+		if len(v) < 80 {
+			s.str(event.ObserverSerialNumber, v)
+		}
+	case "severity", "level", "sev", "alertseverity", "priority", "loglevel", "threatseverity":
+		if s.severity(v) {
+			return true
+		}
+		s.str(event.LogLevel, v)
+	case "mailfrom", "sender", "from", "fromaddress", "senderaddress", "srcmail", "hfrom":
+		if strings.IndexByte(v, '@') > 0 {
+			s.str(event.EmailFromAddress, strings.Trim(v, "<>"))
+		}
+	case "mailto", "recipient", "to", "toaddress", "recipientaddress", "rcpt", "recipients", "rcpts", "dstmail":
+		if strings.IndexByte(v, '@') > 0 {
+			s.str(event.EmailToAddress, strings.Trim(v, "<>"))
+		}
+	case "subject":
+		s.str(event.EmailSubject, v)
+	case "direction", "trafficdirection":
+		switch {
+		case equalFold(v, "inbound"), equalFold(v, "incoming"), equalFold(v, "ingress"):
+			s.str(event.NetworkDirection, "inbound")
+		case equalFold(v, "outbound"), equalFold(v, "outgoing"), equalFold(v, "egress"):
+			s.str(event.NetworkDirection, "outbound")
+		}
+	case "sessionid", "connectionid", "connid", "flowid", "transactionid", "requestid":
+		s.str(event.EventID, v)
+	case "processname", "process", "image", "exe":
+		s.str(event.ProcessExecutable, v)
+	case "commandline", "cmdline", "processcommandline":
+		s.str(event.ProcessCommandLine, v)
+	case "communityid":
+		s.str(event.NetworkCommunityID, v)
+	case "jaclient", "ja3":
+		s.str(event.TLSClientJA3, v)
+	default:
+		return false
+	}
+	return true
+}
+
+// severity reads a level in words.
+func (s *Set) severity(v string) bool {
+	switch {
+	case equalFold(v, "critical"), equalFold(v, "very high"), equalFold(v, "very-high"):
+		s.str(event.TocsinSeverity, "critical")
+	case equalFold(v, "high"):
+		s.str(event.TocsinSeverity, "high")
+	case equalFold(v, "medium"), equalFold(v, "moderate"):
+		s.str(event.TocsinSeverity, "medium")
+	case equalFold(v, "low"):
+		s.str(event.TocsinSeverity, "low")
+	default:
+		return false
+	}
+	return true
+}
+
+// genericDone derives categories from what was found.
+func (s *Set) genericDone(dataset string) {
+	e := s.e
+	s.dataset(dataset)
+	if e.Has(event.DestinationIP) || (e.Has(event.SourceIP) && e.Has(event.NetworkTransport)) {
+		s.network()
+	}
+	if e.Has(event.HTTPRequestMethod) || e.Has(event.URLOriginal) {
+		s.category("web")
+	}
+	s.signInWords(e.Str(event.EventAction))
+	s.signInWords(e.Str(event.Message))
+	s.str(event.EventKind, "event")
+}
+
+// signInWords marks an authentication when a short text says so.
+func (s *Set) signInWords(t string) {
+	if t == "" || len(t) > 300 || s.e.HasString(event.EventCategory, "authentication") {
+		return
+	}
+	if !containsFold(t, "login") && !containsFold(t, "logon") && !containsFold(t, "log in") && !containsFold(t, "logged in") && !containsFold(t, "signed in") &&
+		!containsFold(t, "sign in") && !containsFold(t, "signin") && !containsFold(t, "sign-in") && !containsFold(t, "authenticat") && !containsFold(t, "password") {
+		return
+	}
+	fail, good := failWords(t), goodWords(t)
+	if !fail && !good {
+		if s.e.Has(event.EventOutcome) && containsFold(t, "log") {
+			s.category("authentication")
+		}
+		return
+	}
+	if fail {
+		s.signIn("", false)
+	} else {
+		s.signIn("", true)
+	}
+}
+
+func failWords(t string) bool {
+	for _, w := range [...]string{"fail", "invalid", "incorrect", "denied", "unsuccess", "wrong", "bad ", "not present", "rejected", "locked", "unknown user", "error",
+		"nonexistent", "no matching", "not allowed", "mismatch"} {
+		if containsFold(t, w) {
+			return true
+		}
+	}
+	return false
+}
+
+func goodWords(t string) bool {
+	for _, w := range [...]string{"success", "succeed", "accepted", "logged in", "signed in", "authenticated", "login ok"} {
+		if containsFold(t, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// genericKV reads key=value lines of unknown products. At least two pairs must be there, one of them known.
+func (s *Set) genericKV(msg string) bool {
+	if strings.Count(msg[:min(len(msg), 4096)], "=") < 2 {
+		return false
+	}
+	w := kv{s: msg, bare: bareValues(msg)}
+	if strings.Count(msg[:min(len(msg), 400)], "|") > 3 {
+		w.sep = '|'
+	} else if strings.IndexByte(msg, '\t') >= 0 && strings.Count(msg, "\t") > 3 {
+		w.sep = '\t'
+	}
+	known := 0
+	for pairs := 0; pairs < 1000; pairs++ {
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		if v = unquote(trim(v)); v == "" {
+			continue
+		}
+		if i := strings.LastIndexByte(key, ':'); i >= 0 && i+1 < len(key) { // "BG[1]: 1427:01:event=logout"
+			key = key[i+1:]
+		}
+		if s.generic(key, v) {
+			known++
+		}
+	}
+	if known == 0 {
+		return false
+	}
+	s.genericDone("kv.generic")
+	return true
+}
+
+// bareValues guesses whether unquoted values hold blanks: when few values are quoted and most words are not pairs.
+func bareValues(msg string) bool {
+	return strings.IndexByte(msg, '"') < 0 && strings.Count(msg, ", ") < 3 && strings.IndexByte(msg, '|') < 0 && strings.IndexByte(msg, '\t') < 0
+}
+
+// words searches a plain sentence for what is safe to take: the address behind "from" and its relatives, a named user, and
+// whether a sign-in failed. It answers whether it found an address or a sign-in.
+func (s *Set) words(t string) bool {
+	e := s.e
+	if len(t) > 8192 {
+		t = t[:8192]
+	}
+	found := false
+	if !e.Has(event.SourceIP) {
+		for _, cue := range [...]string{" from ", "[client ", "client: ", "client ", " IP: ", "ip=", " IP ", "rhost=", "rip=", "remote_addr=", "src=", "SRC=", "by ", "address ", "addr=", "host="} {
+			if s.cue(t, cue) {
+				found = true
+				break
+			}
+		}
+	}
+	fail, good := false, false
+	if containsFold(t, "login") || containsFold(t, "logon") || containsFold(t, "logged in") || containsFold(t, "authenticat") || containsFold(t, "password") ||
+		containsFold(t, "sign in") || containsFold(t, "sign-in") || containsFold(t, "auth ") || containsFold(t, "credential") || containsFold(t, "auth-") || containsFold(t, "user") {
+		fail, good = failWords(t), goodWords(t)
+	}
+	if u := s.namedUser(t); u != "" && (fail || good || found) {
+		s.user(u)
+		found = true
+	}
+	if (fail || good) && (found || e.Has(event.UserName)) {
+		if !e.Has(event.SourceIP) {
+			s.loneIP(t)
+		}
+		s.signIn("", !fail)
+		found = true
+	}
+	return found
+}
+
+// cue takes the address that stands behind a cue.
+func (s *Set) cue(t, cue string) bool {
+	at := 0
+	for tries := 0; tries < 8; tries++ {
+		i := strings.Index(t[at:], cue)
+		if i < 0 {
+			return false
+		}
+		at += i + len(cue)
+		w := t[at:]
+		for w != "" && (w[0] == '[' || w[0] == '(' || w[0] == '\'' || w[0] == '"' || w[0] == '<' || w[0] == ' ') {
+			if w[0] == '[' {
+				if j := strings.IndexByte(w, ']'); j > 0 {
+					if a, ok := parseIP(w[:j+1]); ok {
+						s.addr(event.SourceIP, a)
+						if n, l := digits(strings.TrimPrefix(w[j+1:], ":")); l > 0 && w[j+1] == ':' && n < 65536 && n > 0 && !s.e.Has(event.SourcePort) {
+							s.e.SetInt(event.SourcePort, n)
+						}
+						return true
+					}
+				}
+			}
+			w = w[1:]
+		}
+		j := 0
+		for j < len(w) && w[j] != ' ' && w[j] != ',' && w[j] != ')' && w[j] != ']' && w[j] != '\'' && w[j] != '"' && w[j] != '>' && w[j] != ';' && w[j] != '|' {
+			j++
+		}
+		rest := w[j:]
+		w = strings.TrimRight(w[:j], ".:")
+		if s.endpoint(event.SourceIP, event.SourcePort, w) {
+			if i := strings.Index(rest[:min(len(rest), 24)], "port "); i >= 0 && !s.e.Has(event.SourcePort) {
+				if n, l := digits(rest[i+5:]); l > 0 && n > 0 && n < 65536 {
+					s.e.SetInt(event.SourcePort, n)
+				}
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// loneIP takes the only address of a sentence as its source.
+func (s *Set) loneIP(t string) {
+	var found string
+	for i := 0; i+7 <= len(t); i++ {
+		if !isDigit(t[i]) || (i > 0 && (isAlpha(t[i-1]) || isDigit(t[i-1]) || t[i-1] == '.' || t[i-1] == '-' || t[i-1] == '_' || t[i-1] == '/')) {
+			continue
+		}
+		_, n := ipv4Prefix(t[i:])
+		if n == 0 {
+			continue
+		}
+		if i+n < len(t) && (t[i+n] == '.' && i+n+1 < len(t) && isDigit(t[i+n+1]) || isAlpha(t[i+n])) {
+			continue
+		}
+		if found != "" && found != t[i:i+n] {
+			return
+		}
+		found = t[i : i+n]
+		i += n
+	}
+	if found != "" {
+		s.ip(event.SourceIP, found)
+	}
+}
+
+// namedUser finds "user 'x'", `username "x"`, "for user x", "user=x", "user <x>", "User x".
+func (s *Set) namedUser(t string) string {
+	for _, cue := range [...]string{"user name ", "username ", "Username: ", "username: ", "for user ", "user: ", "user=", "usr=", "User=", "User: ", "account ", "set_id=", " user ", "User ", "for "} {
+		at := 0
+		for tries := 0; tries < 4; tries++ {
+			i := strings.Index(t[at:], cue)
+			if i < 0 {
+				break
+			}
+			at += i + len(cue)
+			w := trimLeft(t[at:])
+			if w == "" {
+				break
+			}
+			quoted := w[0] == '\'' || w[0] == '"' || w[0] == '<' || w[0] == '['
+			if quoted {
+				end := w[0]
+				switch end {
+				case '<':
+					end = '>'
+				case '[':
+					end = ']'
+				}
+				if j := strings.IndexByte(w[1:], end); j > 0 && j < 129 {
+					return w[1 : 1+j]
+				}
+				continue
+			}
+			if cue == "for " || cue == "account " {
+				continue
+			}
+			j := 0
+			for j < len(w) && w[j] != ' ' && w[j] != ',' && w[j] != ';' && w[j] != ')' && w[j] != ']' && w[j] != '(' && w[j] != '"' && w[j] != '\'' {
+				j++
+			}
+			v := strings.TrimRight(w[:j], ".:")
+			if v == "" || notName(v) {
+				continue
+			}
+			if _, ok := parseIP(v); ok {
+				continue
+			}
+			return v
+		}
+	}
+	return ""
+}
+
+// notName lists words that follow "user" without being a name.
+func notName(v string) bool {
+	switch v {
+	case "is", "has", "was", "from", "not", "name", "agent", "authentication", "failed", "unknown", "account", "with", "login", "does", "input", "logged", "and", "or", "to", "in", "on", "for",
+		"credentials", "password", "could", "cannot", "by", "via", "who", "that", "the", "a", "interface", "session", "id", "ID", "group", "EXEC", "Agent", "data", "info", "list",
+		"profile", "at", "as", "attempt", "attempted", "attempts", "requested", "request", "service", "mode", "space", "supplied", "input,", "not_found", "database":
+		return true
+	}
+	return false
+}
