@@ -29,6 +29,7 @@ CREATE TABLE collectors (
   batch_key        BLOB NOT NULL UNIQUE,           -- Ed25519 public key
   words            TEXT NOT NULL,                  -- check words
   word_tries       INTEGER NOT NULL DEFAULT 0,
+  renew_counter    INTEGER NOT NULL DEFAULT 0,     -- of the last renewal; the next must be higher
   policy           TEXT NOT NULL DEFAULT '',       -- digest of the local policy last told
   version          TEXT NOT NULL DEFAULT '',
   parser_pack      TEXT NOT NULL DEFAULT '',
@@ -94,6 +95,7 @@ CREATE TABLE stream_heads (
   digest     BLOB NOT NULL,
   position   TEXT NOT NULL DEFAULT '',
   receipt    BLOB NOT NULL DEFAULT x'',
+  started_ns INTEGER NOT NULL,                     -- when the stream's first batch came
   created_ns INTEGER NOT NULL,                     -- of the head's batch, by the collector's clock
   updated_ns INTEGER NOT NULL,
   PRIMARY KEY (reader, stream)
