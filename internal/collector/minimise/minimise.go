@@ -1,0 +1,656 @@
+package minimise
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"tocsin/internal/event"
+	"tocsin/internal/indicator"
+)
+
+// Options are a policy and what the member adds to it.
+type Options struct {
+	Policy    *Policy
+	Own       []netip.Prefix // the member's public ranges; private ranges count as own without being named
+	AlsoLeave []string       // fields that the member lets go beyond the policy
+	AlsoKeep  []string       // fields that the member keeps beyond the policy; stronger than AlsoLeave
+	// Pseudonyms asked for: of own addresses, of users (who then leave although the policy keeps them, but only as pseudonyms).
+	PseudonymAddresses, PseudonymUsers bool
+	PseudonymKey                       [32]byte
+	OldestDeviceTime                   time.Duration // a device time further back is not believed; default 30 days
+}
+
+// Minimiser applies a policy. It belongs to one goroutine, but for SetIndicators.
+type Minimiser struct {
+	o          Options
+	clauses    []clause
+	treat      []treatment // by event.Key; keys beyond it stay
+	extras     []string    // patterns of extras that may leave
+	own        []netip.Prefix
+	digest     string
+	indicators atomic.Pointer[indicator.Set]
+	denied     firstSeen
+	buf        []byte
+}
+
+type treatment uint8
+
+const (
+	stays treatment = iota
+	leaves
+	address
+	user
+)
+
+type clause struct {
+	conds  []cond
+	leave  bool
+	urgent bool
+	first  bool
+}
+
+type cond struct {
+	key  event.Key
+	any  bool
+	vals []string
+}
+
+// private are the ranges that are inside wherever they are seen (RFC 1918, 3927, 4193, 4291, 6598), and the many that a packet inside may
+// be sent to.
+var private = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "0.0.0.0/32",
+	"fc00::/7", "fe80::/10", "::1/128", "::/128", "ff00::/8")
+
+func prefixes(s ...string) (ps []netip.Prefix) {
+	for _, p := range s {
+		ps = append(ps, netip.MustParsePrefix(p))
+	}
+	return ps
+}
+
+// userFields name people. With pseudonyms of users they leave as such.
+var userFields = []string{"user.name", "source.user.name", "destination.user.name", "user.target.name", "client.user.name"}
+
+// New makes a minimiser. It refuses what cannot be meant: own ranges that would make half the internet inside.
+func New(o Options) (*Minimiser, error) {
+	if o.Policy == nil {
+		return nil, fmt.Errorf("no policy")
+	}
+	if o.OldestDeviceTime <= 0 {
+		o.OldestDeviceTime = 30 * 24 * time.Hour
+	}
+	m := &Minimiser{o: o}
+	for _, p := range o.Own {
+		p = p.Masked()
+		if !p.IsValid() || p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 16 {
+			return nil, fmt.Errorf("own range %v is too wide to be one member's", p)
+		}
+		m.own = append(m.own, p)
+	}
+	for i, name := range slices.Concat(o.AlsoLeave, o.AlsoKeep) {
+		if err := checkName(name); err != nil {
+			return nil, err
+		}
+		if _, ok := event.Lookup(name); !ok && !strings.HasSuffix(name, "*") && i < len(o.AlsoLeave) && strings.Count(name, ".") == 0 {
+			continue // the name of an extra
+		}
+	}
+	for i := range o.Policy.Events {
+		pc := &o.Policy.Events[i]
+		c := clause{leave: pc.Leave != "", urgent: pc.Urgent == "true", first: pc.Urgent == "first"}
+		for name, values := range pc.When {
+			k, ok := event.Lookup(name)
+			if !ok {
+				return nil, fmt.Errorf("policy clause %s: unknown field %s", pc.Reason(), name)
+			}
+			c.conds = append(c.conds, cond{key: k, any: slices.Contains(values, "*"), vals: values})
+		}
+		m.clauses = append(m.clauses, c)
+	}
+	m.treat = make([]treatment, event.NumKeys())
+	for k := 1; k < len(m.treat); k++ {
+		m.treat[k] = m.treatmentOf(event.Key(k).Name())
+	}
+	for _, list := range [][]string{o.Policy.Fields.Leave, o.AlsoLeave} {
+		m.extras = append(m.extras, list...)
+	}
+	var pseudonyms []string
+	if o.PseudonymAddresses {
+		pseudonyms = append(pseudonyms, "addresses")
+	}
+	if o.PseudonymUsers {
+		pseudonyms = append(pseudonyms, "users")
+	}
+	m.digest = effective{o.Policy, o.AlsoLeave, o.AlsoKeep, pseudonyms}.digest()
+	return m, nil
+}
+
+func (m *Minimiser) treatmentOf(name string) treatment {
+	p := m.o.Policy
+	switch {
+	case covers(m.o.AlsoKeep, name):
+		return stays
+	case m.o.PseudonymUsers && slices.Contains(userFields, name):
+		return user
+	case covers(p.Fields.Address, name):
+		return address
+	case covers(p.Fields.Leave, name), covers(m.o.AlsoLeave, name):
+		if k, ok := event.Lookup(name); ok && k.Kind() == event.IP {
+			return address // an address is one even when "*" lets it go
+		}
+		return leaves
+	}
+	return stays
+}
+
+// Digest names the policy as applied here, member's changes included: hexadecimal SHA-256 of its canonical JSON.
+func (m *Minimiser) Digest() string { return m.digest }
+
+// Policy is the policy applied.
+func (m *Minimiser) Policy() *Policy { return m.o.Policy }
+
+// SetIndicators replaces the scheme's indicator set; nil removes it. Safe to call at any time.
+func (m *Minimiser) SetIndicators(s *indicator.Set) { m.indicators.Store(s) }
+
+// Sender is what the collector knows of whoever sent a line.
+type Sender struct {
+	Addr      netip.Addr
+	Assurance string // udp, tcp, tls, mutual, local
+	Changed   bool   // the sender has begun to send the lines of another product
+}
+
+// Prepare adds what the collector knows to a parsed event. clock says that the device's time was not believed and was replaced.
+func (m *Minimiser) Prepare(e *event.Event, s Sender) (clock bool) {
+	clean(e)
+	if ahead := e.Time - e.Created; ahead > int64(5*time.Minute) || -ahead > int64(m.o.OldestDeviceTime) {
+		e.SetTime(event.TocsinDeviceTime, e.Time)
+		e.Time = e.Created
+		clock = true
+	}
+	e.SetString(event.TocsinSenderAssurance, s.Assurance)
+	if s.Addr.IsValid() {
+		e.SetIP(event.TocsinSenderIP, s.Addr)
+	}
+	if s.Changed {
+		e.SetBool(event.TocsinSenderProductChanged, true)
+	}
+	m.direction(e)
+	if set := m.indicators.Load(); set != nil {
+		m.match(e, set)
+	}
+	e.SetString(event.TocsinSourceProof, proof(e))
+	return clock
+}
+
+// ours marks the fields that only the collector, the engine and the hub may set: a sender who writes them into a line must not be believed.
+var ours = func() (t [1024]bool) {
+	for k := event.Key(1); int(k) < event.NumKeys() && int(k) < len(t); k++ {
+		t[k] = strings.HasPrefix(k.Name(), "tocsin.")
+	}
+	for _, k := range []event.Key{event.TocsinFormat, event.TocsinService, event.TocsinSeverity, event.TocsinVerdict} { // the parser's
+		t[k] = false
+	}
+	return t
+}()
+
+// clean removes what a line must not say of itself.
+func clean(e *event.Event) {
+	for i := 0; i < e.Len(); {
+		if k, _ := e.At(i); int(k) < len(ours) && ours[k] {
+			e.Del(k)
+			continue
+		}
+		i++
+	}
+	if e.Str(event.EventModule) == "tocsin" {
+		e.Del(event.EventModule)
+	}
+	if strings.HasPrefix(e.Str(event.EventDataset), "tocsin.") {
+		e.Del(event.EventDataset)
+	}
+	e.Del(event.EventSequence) // the number of the line in the archive stands there
+}
+
+// IsOwn says whether an address is one of the member's: private, or in the ranges the member named.
+func (m *Minimiser) IsOwn(a netip.Addr) bool {
+	a = a.Unmap()
+	if a.Is4() { // the common private ranges, without a loop
+		b := a.As4()
+		if b[0] == 10 || b[0] == 192 && b[1] == 168 || b[0] == 172 && b[1]&0xf0 == 16 {
+			return true
+		}
+	}
+	for _, p := range m.own {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	for _, p := range private {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// direction sets network.direction from the member's ranges where they decide it; otherwise the device's own word stands, if it gave one.
+func (m *Minimiser) direction(e *event.Event) {
+	src, haveSrc := e.IP(event.SourceIP)
+	dst, haveDst := e.IP(event.DestinationIP)
+	if !haveSrc && !haveDst {
+		return
+	}
+	srcOwn, dstOwn := haveSrc && m.IsOwn(src), haveDst && m.IsOwn(dst)
+	var d string
+	switch {
+	case haveSrc && haveDst && srcOwn && dstOwn:
+		d = "internal"
+	case haveSrc && haveDst && srcOwn:
+		d = "outbound"
+	case haveSrc && !srcOwn && dstOwn:
+		d = "inbound"
+	case e.Has(event.NetworkDirection):
+		return
+	case haveSrc && !srcOwn && !haveDst:
+		d = "inbound" // a stranger at the device itself
+	case haveSrc && !srcOwn:
+		d = "external"
+	default:
+		return
+	}
+	e.SetString(event.NetworkDirection, d)
+}
+
+// match looks the event's foreign addresses, names and digests up in the indicator set. The first hit counts; the destination comes first,
+// because an own host that talks to a listed address is graver than a listed address that knocks.
+func (m *Minimiser) match(e *event.Event, set *indicator.Set) {
+	for _, k := range [...]event.Key{event.DestinationIP, event.SourceIP} {
+		if a, ok := e.IP(k); ok && !m.IsOwn(a) {
+			if h, ok := set.MatchIP(a); ok {
+				hit(e, h, e.CopyString(a.String()))
+				return
+			}
+		}
+	}
+	if u := e.Str(event.URLFull); u != "" {
+		if h, ok := set.MatchURL(u); ok {
+			// What matched may hold a query: the address of the page stays home, its host does not.
+			host := e.Str(event.URLDomain)
+			hit(e, h, host)
+			return
+		}
+	}
+	for _, k := range [...]event.Key{event.URLDomain, event.DNSQuestionName, event.TLSClientServerName, event.DestinationDomain} {
+		if name := e.Str(k); name != "" {
+			if h, ok := set.MatchDomain(name); ok {
+				hit(e, h, name)
+				return
+			}
+		}
+	}
+	for _, k := range [...]event.Key{event.FileHashSHA256, event.FileHashSHA1, event.FileHashMD5} {
+		if d := e.Str(k); d != "" {
+			if h, ok := set.MatchHash(d); ok {
+				hit(e, h, d)
+				return
+			}
+		}
+	}
+}
+
+func hit(e *event.Event, h indicator.Hit, matched string) {
+	var id [16]byte
+	const digits = "0123456789abcdef"
+	for i := range id {
+		id[i] = digits[h.ID>>(60-4*i)&15]
+	}
+	e.SetString(event.TocsinIndicatorID, e.Copy(id[:]))
+	e.SetString(event.TocsinIndicatorKind, h.Kind.String())
+	if matched != "" {
+		e.SetString(event.TocsinIndicatorMatched, matched)
+	}
+}
+
+// proof says how the source address is proved: whoever only sends a SYN, a datagram or a ping may put any address into it.
+func proof(e *event.Event) string {
+	transport := e.Str(event.NetworkTransport)
+	switch {
+	case e.HasString(event.EventCategory, "authentication"):
+		if e.Str(event.EventOutcome) == "success" {
+			return "authenticated"
+		}
+		if transport == "udp" || e.Str(event.TocsinVerdict) == "deny" && !e.Has(event.EventOutcome) {
+			return "none"
+		}
+		return "session"
+	case e.Str(event.TocsinVerdict) == "deny" && !e.HasString(event.EventCategory, "web") && !e.HasString(event.EventCategory, "intrusion_detection"):
+		return "none"
+	case transport == "udp" || transport == "icmp" || transport == "ipv6-icmp":
+		return "none"
+	case e.HasString(event.EventCategory, "web") || e.Has(event.HTTPRequestMethod) || e.Has(event.HTTPResponseStatusCode):
+		return "session"
+	case transport != "tcp":
+		return "none"
+	case e.HasString(event.EventCategory, "intrusion_detection"):
+		return "session"
+	case e.Str(event.TocsinVerdict) == "allow":
+		return "handshake"
+	}
+	return "none"
+}
+
+// Decision is what the policy says of an event.
+type Decision struct {
+	Clause int  // index in Policy().Events
+	Leave  bool // it leaves
+	Urgent bool // and at once
+	First  bool // it is the first denial of its source in a day
+}
+
+// Decide finds the first clause that fits.
+func (m *Minimiser) Decide(e *event.Event) Decision {
+next:
+	for i := range m.clauses {
+		c := &m.clauses[i]
+		for j := range c.conds {
+			if !c.conds[j].fits(e) {
+				continue next
+			}
+		}
+		d := Decision{Clause: i, Leave: c.leave, Urgent: c.urgent}
+		if c.first {
+			if a, ok := e.IP(event.SourceIP); ok && m.denied.add(a, e.Created) {
+				d.Urgent, d.First = true, true
+			}
+		}
+		if e.Has(event.TocsinSenderProductChanged) {
+			d.Urgent = false
+		}
+		return d
+	}
+	return Decision{Clause: len(m.clauses) - 1} // not reached: the last clause has no conditions
+}
+
+// Reason gives the clause's counter name without its prefix, and its plain words.
+func (m *Minimiser) Reason(clause int) (word, text string) {
+	c := &m.o.Policy.Events[clause]
+	return c.Reason(), c.Text
+}
+
+func (c *cond) fits(e *event.Event) bool {
+	if !e.Has(c.key) {
+		return false
+	}
+	if c.any {
+		return true
+	}
+	if c.key.Kind() == event.String {
+		for _, v := range c.vals {
+			if e.HasString(c.key, v) {
+				return true
+			}
+		}
+		return false
+	}
+	return slices.Contains(c.vals, e.Text(c.key))
+}
+
+// Mark writes the decision into the event, so that it leaves with its reason.
+func (m *Minimiser) Mark(e *event.Event, d Decision) {
+	e.SetString(event.TocsinLeftReason, m.o.Policy.Events[d.Clause].Reason())
+	if d.First {
+		e.SetBool(event.TocsinFirstDenial, true)
+	}
+	if d.Urgent {
+		e.SetBool(event.TocsinUrgent, true)
+	}
+}
+
+// Reduce makes dst what of e may leave. dst shares e's strings: it is good as long as e is.
+func (m *Minimiser) Reduce(dst, e *event.Event) {
+	dst.Reset()
+	dst.ID, dst.Time, dst.Created = e.ID, e.Time, e.Created
+	dst.RawDigest, dst.HasRawDigest = e.RawDigest, e.HasRawDigest
+	for i := range e.Len() {
+		k, v := e.At(i)
+		switch m.Treatment(k) {
+		case leaves:
+			dst.Add(k, v)
+		case address:
+			if m.o.PseudonymAddresses && v.Kind() == event.IP && m.IsOwn(v.IP()) {
+				v = event.IPValue(m.PseudonymIP(v.IP()))
+			}
+			dst.Add(k, v)
+		case user:
+			dst.Add(k, event.StringValue(m.PseudonymUser(v.Str())))
+		}
+	}
+	if len(e.Extras()) > 0 && len(m.extras) > 0 {
+		for _, x := range e.Extras() {
+			if covers(m.extras, x.Name) && !covers(m.o.AlsoKeep, x.Name) {
+				dst.SetNamed(x.Name, x.Value)
+			}
+		}
+	}
+	if m.o.Policy.Raw && e.Raw() != "" && !covers(m.o.AlsoKeep, "event.original") {
+		dst.SetRaw([]byte(e.Raw()))
+		dst.IncludeRaw(true)
+	}
+}
+
+// Treatment of a key; those registered after the policy was compiled stay.
+func (m *Minimiser) Treatment(k event.Key) treatment {
+	if int(k) < len(m.treat) {
+		return m.treat[k]
+	}
+	return stays
+}
+
+// MayLeave says whether values of the field leave, as they are or as pseudonyms.
+func (m *Minimiser) MayLeave(k event.Key) (leave, pseudonym bool) {
+	switch m.Treatment(k) {
+	case leaves:
+		return true, false
+	case address:
+		return true, m.o.PseudonymAddresses
+	case user:
+		return true, true
+	}
+	return false, false
+}
+
+// PseudonymIP is the address in fd00::/8 that stands for an own address: 120 bits of HMAC-SHA256 under the member's key. The same address
+// always has the same pseudonym, and it stays an inside address for everybody who sees it.
+func (m *Minimiser) PseudonymIP(a netip.Addr) netip.Addr {
+	b := a.Unmap().As16()
+	sum := m.mac("address", b[:])
+	var out [16]byte
+	out[0] = 0xfd
+	copy(out[1:], sum[:])
+	return netip.AddrFrom16(out)
+}
+
+// PseudonymUser is the word that stands for a user; case, domain and mail suffix do not matter.
+func (m *Minimiser) PseudonymUser(name string) string {
+	name = strings.ToLower(name)
+	if i := strings.LastIndexByte(name, '\\'); i >= 0 {
+		name = name[i+1:]
+	}
+	if i := strings.IndexByte(name, '@'); i > 0 {
+		name = name[:i]
+	}
+	sum := m.mac("user", []byte(name))
+	return "user-" + hex.EncodeToString(sum[:6])
+}
+
+func (m *Minimiser) mac(what string, b []byte) (sum [32]byte) {
+	h := hmac.New(sha256.New, m.o.PseudonymKey[:])
+	h.Write([]byte("tocsin pseudonym v1 " + what + "\x00"))
+	h.Write(b)
+	h.Sum(sum[:0])
+	return sum
+}
+
+// Reveal turns a pseudonymous address back by trying candidates: all IPv4 addresses of the private and the member's own ranges. ok is false
+// when none of them has that pseudonym.
+func (m *Minimiser) Reveal(pseudonym netip.Addr) (netip.Addr, bool) {
+	want := pseudonym.As16()
+	ranges := append(prefixes("192.168.0.0/16", "10.0.0.0/8", "172.16.0.0/12"), m.own...)
+	for _, p := range ranges {
+		if !p.Addr().Is4() {
+			continue
+		}
+		for a := p.Masked().Addr(); p.Contains(a); a = a.Next() {
+			if got := m.PseudonymIP(a).As16(); got == want {
+				return a, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// Detection writes a detection of the on-site engine into dst as the event that leaves, under the same list of fields as every event: a
+// user whom the policy keeps at home leaves neither as a field nor as the entity nor in a sentence.
+func (m *Minimiser) Detection(dst *event.Event, d *event.Detection) {
+	dd := *d
+	dd.Steps = slices.Clone(d.Steps)
+	hide := func(value, instead string) {
+		if value == "" || value == instead {
+			return
+		}
+		dd.Reason = replaceWord(dd.Reason, value, instead)
+		for i := range dd.Steps {
+			dd.Steps[i].Text = replaceWord(dd.Steps[i].Text, value, instead)
+		}
+	}
+	userAs := dd.User
+	if dd.Entity.Kind == "user" && dd.User == "" {
+		dd.User = dd.Entity.Value
+		userAs = dd.User
+	}
+	rekey := false
+	if dd.User != "" {
+		switch m.Treatment(event.UserName) {
+		case stays:
+			userAs = ""
+			hide(dd.User, "an account")
+		case user:
+			userAs = m.PseudonymUser(dd.User)
+			hide(dd.User, userAs)
+		}
+		if dd.Entity.Kind == "user" && userAs != dd.User {
+			rekey = true
+			switch {
+			case userAs != "":
+				dd.Entity.Value = userAs
+			case dd.Source != "":
+				dd.Entity = event.Entity{Kind: "source", Value: dd.Source}
+			case dd.Host != "":
+				dd.Entity = event.Entity{Kind: "host", Value: dd.Host}
+			default:
+				dd.Entity = event.Entity{Kind: "rule", Value: dd.RuleID}
+			}
+		}
+		dd.User = userAs
+	}
+	if m.o.PseudonymAddresses {
+		for _, p := range []*string{&dd.Source, &dd.Host} {
+			a, err := netip.ParseAddr(*p)
+			if err != nil || !m.IsOwn(a) {
+				continue
+			}
+			as := m.PseudonymIP(a).String()
+			hide(*p, as)
+			if dd.Entity.Value == *p {
+				dd.Entity.Value = as
+				rekey = true
+			}
+			*p = as
+		}
+	}
+	if rekey {
+		// The key names the entity; hashed under the member's key it still is the same for the same detection, and says no more than that.
+		sum := m.mac("detection", []byte(d.Key))
+		dd.Key = hex.EncodeToString(sum[:16])
+	}
+	dst.Reset()
+	dst.Time = dd.Last
+	event.FromDetection(dst, &dd)
+	// Source, user and host are settled above; what the policy keeps of the rest goes here.
+	for _, k := range [...]event.Key{event.SourceIP, event.UserName, event.HostIP} {
+		if leave, _ := m.MayLeave(k); !leave {
+			dst.Del(k)
+		}
+	}
+	dst.SetString(event.TocsinLeftReason, "site_detection")
+	dst.SetBool(event.TocsinUrgent, true)
+}
+
+// replaceWord replaces word in s where it stands alone, whatever its case.
+func replaceWord(s, word, with string) string {
+	if len(word) == 0 {
+		return s
+	}
+	lower, w := strings.ToLower(s), strings.ToLower(word)
+	if len(lower) != len(s) || len(w) != len(word) { // letters whose cases differ in length: compare as they are
+		lower, w = s, word
+	}
+	var b bytes.Buffer
+	from := 0
+	for at := 0; ; {
+		i := strings.Index(lower[at:], w)
+		if i < 0 {
+			b.WriteString(s[from:])
+			return b.String()
+		}
+		i += at
+		end := i + len(w)
+		if i > 0 && wordByte(s[i-1]) && wordByte(s[i]) || end < len(s) && wordByte(s[end]) && wordByte(s[end-1]) {
+			at = i + 1
+			continue
+		}
+		b.WriteString(s[from:i])
+		b.WriteString(with)
+		from, at = end, end
+	}
+}
+
+func wordByte(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+}
+
+// firstSeen remembers which sources have been seen in the last day or two, in two generations, so that it neither grows nor needs a timer.
+// IPv6 sources count by /64. A full generation is begun anew: some sources are then "first" again, which costs an early batch.
+type firstSeen struct {
+	now, before map[netip.Addr]struct{}
+	began       int64
+}
+
+const (
+	maxFirstSeen  = 1 << 16
+	firstSeenSpan = int64(24 * time.Hour)
+)
+
+// add says whether a is new.
+func (f *firstSeen) add(a netip.Addr, at int64) bool {
+	if a.Is6() {
+		p, _ := a.Prefix(64)
+		a = p.Addr()
+	}
+	if f.now == nil || at-f.began > firstSeenSpan || len(f.now) >= maxFirstSeen {
+		f.before, f.now, f.began = f.now, map[netip.Addr]struct{}{}, at
+	}
+	if _, ok := f.now[a]; ok {
+		return false
+	}
+	f.now[a] = struct{}{}
+	_, ok := f.before[a]
+	return !ok
+}
