@@ -409,7 +409,7 @@ CREATE TABLE outbox (
   result     TEXT NOT NULL DEFAULT '',
   error      TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX outbox_due ON outbox (due_ns, id) WHERE state = 'waiting';
+CREATE INDEX outbox_due ON outbox (kind, due_ns, id) WHERE state = 'waiting';
 CREATE INDEX outbox_running ON outbox (lease_ns) WHERE state = 'running';
 CREATE INDEX outbox_dead ON outbox (ended_ns DESC) WHERE state = 'dead';
 CREATE INDEX outbox_ended ON outbox (ended_ns) WHERE state = 'done';
