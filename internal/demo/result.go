@@ -1,0 +1,226 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"sort"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"tocsin/internal/app/status"
+)
+
+// Result is what `tocsin demo --once` reports.
+type Result struct {
+	OK           bool                        `json:"ok"` // every expected alert, no other, every line accounted for
+	Seconds      float64                     `json:"seconds"`
+	FirstAlert   float64                     `json:"first_alert_seconds"` // from the start of the program; 0 when there was none
+	Balanced     bool                        `json:"balanced"`
+	Members      []MemberResult              `json:"members"`
+	Expected     []Expectation               `json:"expected"`
+	Missing      []Expectation               `json:"missing"`
+	Unexpected   []status.Alert              `json:"unexpected"`
+	Alerts       []status.Alert              `json:"alerts"`
+	AlertLatency Latency                     `json:"receipt_to_alert_ms"` // over this run's alerts
+	HubLatency   map[string]status.Quantiles `json:"hub_latency"`         // as the hub measured, since it started
+	Restarts     int                         `json:"restarts"`
+}
+
+// MemberResult says where each line of a member went. Lines: Devices = Received + Lost. Received = NotUnderstood + ΣKept + ΣLeft.
+// Events: ΣLeft + ΣMade = Sent + Waiting + ΣDropped; Sent = Acknowledged; Acknowledged = Stored + Dead.
+type MemberResult struct {
+	Name          string            `json:"name"`
+	Devices       uint64            `json:"sent_by_devices"`
+	Received      uint64            `json:"received"`
+	NotUnderstood uint64            `json:"not_understood"`
+	Kept          map[string]uint64 `json:"kept_at_home"`
+	Left          map[string]uint64 `json:"left"`
+	Made          map[string]uint64 `json:"made_on_site"`
+	Dropped       map[string]uint64 `json:"dropped"`
+	Waiting       uint64            `json:"waiting"`
+	Sent          uint64            `json:"sent"`
+	Acknowledged  uint64            `json:"acknowledged"`
+	Stored        uint64            `json:"stored"`
+	Dead          uint64            `json:"dead"`
+	Gaps          []string          `json:"gaps"` // what does not add up, in words
+}
+
+// Latency is quantiles over few values, in milliseconds.
+type Latency struct {
+	N   int     `json:"n"`
+	P50 float64 `json:"p50"`
+	P95 float64 `json:"p95"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+func latencyOf(ms []float64) Latency {
+	if len(ms) == 0 {
+		return Latency{}
+	}
+	slices.Sort(ms)
+	at := func(q float64) float64 { return ms[min(len(ms)-1, int(q*float64(len(ms))))] }
+	return Latency{N: len(ms), P50: at(0.50), P95: at(0.95), P99: at(0.99), Max: ms[len(ms)-1]}
+}
+
+// result takes stock.
+func (d *demo) result(ctx context.Context, st status.Status) *Result {
+	alerts := d.fresh(st)
+	sort.Slice(alerts, func(i, j int) bool { return alerts[i].Raised < alerts[j].Raised })
+	d.mu.Lock()
+	first := d.first
+	d.mu.Unlock()
+	r := &Result{Seconds: time.Since(d.start).Seconds(), FirstAlert: first.Seconds(), Expected: expectations(), Alerts: alerts, HubLatency: st.Latency, Balanced: true}
+	r.Unexpected = compare(r.Expected, alerts, d.name, d.began.UnixNano())
+	r.Missing = missing(r.Expected)
+	var ms []float64
+	for _, a := range alerts {
+		if _, old := d.before[a.ID]; !old { // one that grew says when it was first raised, in an earlier run
+			ms = append(ms, float64(a.Raised-a.First)/1e6)
+		}
+	}
+	r.AlertLatency = latencyOf(ms)
+	r.Restarts = d.hub.restartsSoFar()
+	for _, m := range d.members {
+		r.Restarts += m.child.restartsSoFar()
+		c, known := collectorOf(st, m.tenant)
+		x := MemberResult{
+			Name: m.name, Devices: m.feeder.sent.Load(), Received: c.Received - m.base.Received, NotUnderstood: c.NotUnderstood - m.base.NotUnderstood,
+			Kept: minus(c.Kept, m.base.Kept), Left: minus(c.Left, m.base.Left), Made: minus(c.Made, m.base.Made), Dropped: minus(c.Dropped, m.base.Dropped),
+			Sent: c.Sent - m.base.Sent, Acknowledged: c.Acknowledged - m.base.Acknowledged, Stored: c.Stored - m.base.Stored, Dead: c.Dead - m.base.Dead,
+		}
+		local, err := siteStatus(ctx, &m.local)
+		x.Waiting = local.Waiting
+		x.check(known, err)
+		r.Balanced = r.Balanced && len(x.Gaps) == 0
+		r.Members = append(r.Members, x)
+	}
+	r.OK = r.Balanced && len(r.Missing) == 0 && len(r.Unexpected) == 0
+	return r
+}
+
+// check adds up, and names what does not.
+func (x *MemberResult) check(known bool, local error) {
+	gap := func(ok bool, format string, args ...any) {
+		if !ok {
+			x.Gaps = append(x.Gaps, fmt.Sprintf(format, args...))
+		}
+	}
+	gap(known, "the hub has heard nothing from the collector")
+	gap(local == nil, "the collector does not answer on its own socket: %v", local)
+	gap(x.Devices == x.Received, "the devices sent %d lines, the collector reported %d", x.Devices, x.Received)
+	gap(x.Received == x.NotUnderstood+sum(x.Kept)+sum(x.Left), "of %d lines received, %d were not understood, %d stayed and %d left", x.Received, x.NotUnderstood, sum(x.Kept), sum(x.Left))
+	gap(sum(x.Left)+sum(x.Made) == x.Sent+x.Waiting+sum(x.Dropped), "%d lines left and %d events were made on site, but %d were sent, %d wait and %d were dropped", sum(x.Left), sum(x.Made), x.Sent, x.Waiting, sum(x.Dropped))
+	gap(x.Waiting == 0, "%d events still wait on the site", x.Waiting)
+	gap(x.Sent == x.Acknowledged, "%d events were sent, %d acknowledged", x.Sent, x.Acknowledged)
+	gap(x.Acknowledged == x.Stored+x.Dead, "%d events were acknowledged, %d stored and %d kept aside", x.Acknowledged, x.Stored, x.Dead)
+	gap(sum(x.Dropped) == 0, "%d events were dropped on the site", sum(x.Dropped))
+	gap(x.Dead == 0, "%d events were kept aside as unreadable", x.Dead)
+}
+
+// Gap is the first thing that does not add up, "" when all does.
+func (r *Result) Gap() string {
+	for _, m := range r.Members {
+		if len(m.Gaps) > 0 {
+			return m.Name + ": " + m.Gaps[0]
+		}
+	}
+	return ""
+}
+
+// minus subtracts an earlier count, leaving out what did not change.
+func minus(now, then map[string]uint64) map[string]uint64 {
+	out := map[string]uint64{}
+	for k, v := range now {
+		if v != then[k] {
+			out[k] = v - then[k]
+		}
+	}
+	return out
+}
+
+// WriteJSON writes the result as one JSON object on one line.
+func (r *Result) WriteJSON(w io.Writer) error {
+	for _, p := range []*[]Expectation{&r.Missing, &r.Expected} {
+		if *p == nil {
+			*p = []Expectation{}
+		}
+	}
+	if r.Unexpected == nil {
+		r.Unexpected = []status.Alert{}
+	}
+	return json.NewEncoder(w).Encode(r)
+}
+
+// WriteText writes the result for people.
+func (r *Result) WriteText(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("\nWhere every line went\n")
+	t := tabwriter.NewWriter(&b, 0, 4, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "\tfrom devices\treceived\tnot understood\tkept at home\tleft\tmade on site\tsent\tacknowledged\tstored\t\n")
+	for _, m := range r.Members {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", m.Name, number(m.Devices), number(m.Received), number(m.NotUnderstood), number(sum(m.Kept)), number(sum(m.Left)), number(sum(m.Made)), number(m.Sent), number(m.Acknowledged), number(m.Stored))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, m := range r.Members {
+		fmt.Fprintf(&b, "\n%s: kept at home: %s. Left: %s.\n", m.Name, byReason(m.Kept), byReason(m.Left))
+		for _, g := range m.Gaps {
+			fmt.Fprintf(&b, "  NOT ACCOUNTED FOR: %s\n", g)
+		}
+	}
+	b.WriteString("\nAlerts\n")
+	t = tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	for _, w := range r.Expected {
+		mark := "ok"
+		if w.Found == 0 {
+			mark = "MISSING"
+		}
+		who := w.Member
+		if who == "" {
+			who = "all members"
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%d grouped\t%d ms\t%s\n", mark, who, w.Family, w.Entity, w.Count, w.LatentMS, w.Meaning)
+	}
+	for _, a := range r.Unexpected {
+		fmt.Fprintf(t, "  UNEXPECTED\ttenant %d\t%s\t%s\t%d grouped\t\t%s\n", a.Tenant, a.Family, a.Entity, a.Count, a.Title)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(&b, "\nFrom a line's receipt to its alert: p50 %.0f ms, p95 %.0f ms, p99 %.0f ms (%s). First alert %.1f s after the start.\n", r.AlertLatency.P50, r.AlertLatency.P95, r.AlertLatency.P99, plural(r.AlertLatency.N, "alert"), r.FirstAlert)
+	if r.OK {
+		b.WriteString("All as it should be: every expected alert, no other, every line accounted for.\n")
+	} else {
+		fmt.Fprintf(&b, "NOT as it should be: %d alerts missing, %d unexpected, lines accounted for: %v.\n", len(r.Missing), len(r.Unexpected), r.Balanced)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func byReason(m map[string]uint64) string {
+	if len(m) == 0 {
+		return "nothing"
+	}
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Slice(keys, func(i, j int) bool { return m[keys[i]] > m[keys[j]] || m[keys[i]] == m[keys[j]] && keys[i] < keys[j] })
+	var parts []string
+	for _, k := range keys {
+		parts = append(parts, fmt.Sprintf("%s %s", number(m[k]), strings.ReplaceAll(k, "_", " ")))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (c *child) restartsSoFar() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.restarts
+}
