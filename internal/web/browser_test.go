@@ -1,0 +1,190 @@
+package web
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+)
+
+//go:embed testdata/axe.min.js
+var axeSource string
+
+// chromium finds the browser, or skips the test and says how to get one.
+func chromium(t testing.TB) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
+		if p, err := exec.LookPath(name); err == nil {
+			return p
+		}
+	}
+	t.Skip("SKIPPED: no Chromium found; the pages were not looked at. On Debian: apt-get install chromium")
+	return ""
+}
+
+// browser starts one Chromium for a test and returns the context of its first tab.
+func browser(t testing.TB) context.Context {
+	t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(t.TempDir()))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
+	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
+	t.Cleanup(stop)
+	ctx, closeTab := chromedp.NewContext(ctx)
+	t.Cleanup(closeTab)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start Chromium: %v", err)
+	}
+	return ctx
+}
+
+// console collects what the browser complains about: script errors, refused
+// styles, missing files.
+type console struct {
+	mu       sync.Mutex
+	messages []string
+}
+
+func listen(t testing.TB, ctx context.Context) *console {
+	t.Helper()
+	c := &console{}
+	messages := chromedp.Console(ctx)
+	go func() {
+		for m, err := range messages {
+			if err != nil {
+				return // the tab was closed
+			}
+			c.mu.Lock()
+			c.messages = append(c.messages, m.String())
+			c.mu.Unlock()
+		}
+	}()
+	return c
+}
+
+func (c *console) take() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.messages
+	c.messages = nil
+	return m
+}
+
+type screen struct {
+	width, height int
+	theme         string
+}
+
+func (s screen) String() string { return fmt.Sprintf("%d-%s", s.width, s.theme) }
+
+var screens = []screen{{1440, 900, "light"}, {1440, 900, "dark"}, {390, 844, "light"}, {390, 844, "dark"}}
+
+func setScreen(t testing.TB, ctx context.Context, s screen) {
+	t.Helper()
+	if _, err := chromedp.Call(ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(s.width), Height: int64(s.height), DeviceScaleFactor: 1, Mobile: s.width < 600}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: s.theme}, {Name: "prefers-reduced-motion", Value: "reduce"}}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type axeViolation struct {
+	ID, Help, Impact string
+	Nodes            []struct {
+		HTML           string
+		FailureSummary string
+	}
+}
+
+// axe runs the accessibility rules over the page as it stands.
+func axe(t testing.TB, ctx context.Context) []axeViolation {
+	t.Helper()
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](axeSource+`;(async () => { const r = await axe.run(document, {runOnly: ["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]}); return JSON.stringify(r.violations); })()`, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatalf("run axe: %v", err)
+	}
+	var v []axeViolation
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// look checks the page that is open: axe, the console, nothing wider than the
+// screen; and keeps a picture when TOCSIN_SHOTS names a folder.
+func look(t *testing.T, ctx context.Context, c *console, name string, s screen) {
+	t.Helper()
+	for _, v := range axe(t, ctx) {
+		var where []string
+		for _, n := range v.Nodes {
+			where = append(where, n.HTML+"\n      "+strings.ReplaceAll(n.FailureSummary, "\n", "\n      "))
+		}
+		t.Errorf("%s at %s: %s (%s): %s\n    %s", name, s, v.ID, v.Impact, v.Help, strings.Join(where, "\n    "))
+	}
+	wide, err := chromedp.Run(ctx, chromedp.Evaluate[int](`document.documentElement.scrollWidth`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wide > s.width {
+		t.Errorf("%s at %s: the page is %d px wide and has to be scrolled sideways", name, s, wide)
+	}
+	for _, m := range c.take() {
+		t.Errorf("%s at %s: the browser says: %s", name, s, m)
+	}
+	if dir := os.Getenv("TOCSIN_SHOTS"); dir != "" {
+		shot(t, ctx, filepath.Join(dir, name+"-"+s.String()+".png"))
+	}
+}
+
+func shot(t testing.TB, ctx context.Context, file string) {
+	t.Helper()
+	size, err := chromedp.Run(ctx, chromedp.Evaluate[[]float64](`[document.documentElement.clientWidth, Math.min(4000, document.documentElement.scrollHeight)]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := chromedp.Call(ctx, cdppage.CaptureScreenshot, cdppage.CaptureScreenshotParams{Format: cdppage.CaptureScreenshotFormatPng, CaptureBeyondViewport: new(true), Clip: &cdppage.Viewport{Width: size[0], Height: size[1], Scale: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, res.Data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPagesInBrowser shows every page with examples at two widths in two themes.
+func TestPagesInBrowser(t *testing.T) {
+	ctx := browser(t)
+	server := httptest.NewServer(exampleServer(t))
+	defer server.Close()
+	c := listen(t, ctx)
+	only := os.Getenv("TOCSIN_PAGES")
+	for _, s := range screens {
+		setScreen(t, ctx, s)
+		for _, e := range examples(time.Now()) {
+			if only != "" && !strings.Contains(","+only+",", ","+e.name+",") {
+				continue
+			}
+			if err := chromedp.Do(ctx, chromedp.Navigate(server.URL+"/example/"+e.name)); err != nil {
+				t.Fatal(err)
+			}
+			look(t, ctx, c, e.name, s)
+		}
+	}
+}
