@@ -332,6 +332,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"count negative", func(m map[string]any) { m["counts"] = map[string]int{"received": -1} }, ErrManifest},
 		{"count huge", func(m map[string]any) { m["counts"] = map[string]uint64{"received": 1 << 53} }, ErrManifest},
 		{"count name", func(m map[string]any) { m["counts"] = map[string]int{"<script>": 1} }, ErrManifest},
+		{"long position", func(m map[string]any) { m["position"] = strings.Repeat("x", 2049) }, ErrManifest},
 		{"long text", func(m map[string]any) { m["rule_pack"] = strings.Repeat("x", 201) }, ErrManifest},
 		{"envelope", func(m map[string]any) { m["future"] = strings.Repeat("x", MaxEnvelope) }, ErrTooBig},
 	} {
@@ -756,6 +757,9 @@ func FuzzVerify(f *testing.F) {
 		m, digest, err := Verify(env, signer.Public())
 		if err != nil {
 			return
+		}
+		if m2, d2, err := Parse(env); err != nil || d2 != digest || m2.Seq != m.Seq {
+			t.Errorf("Parse differs: %v", err)
 		}
 		if digest != sha256.Sum256(env) {
 			t.Error("wrong digest")

@@ -33,6 +33,7 @@ const (
 	maxCountName  = 80
 	maxText       = 200
 	maxCheckpoint = 4096
+	maxPosition   = 2048
 	maxSafeInt    = 1<<53 - 1 // RFC 7493, section 2.2
 )
 
@@ -108,6 +109,7 @@ type Manifest struct {
 	IndicatorSet     string
 	ClockOffset      time.Duration // hub's clock minus the collector's, as last measured
 	Checkpoint       string        // the last ledger checkpoint seen, whole; empty if none
+	Position         string        // the collector's own note of what it has sealed, given back to it with the stream's head; at most 2 KiB
 	Counts           map[string]uint64
 	Events           int
 	BodySize         int // bytes compressed
@@ -136,6 +138,7 @@ type wire struct {
 	IndicatorSet     string            `json:"indicator_set"`
 	ClockOffset      string            `json:"clock_offset_ns"`
 	Checkpoint       string            `json:"checkpoint,omitempty"`
+	Position         string            `json:"position,omitempty"`
 	Counts           map[string]uint64 `json:"counts"`
 	Events           int               `json:"events"`
 	BodySize         int               `json:"body_size"`
@@ -147,7 +150,7 @@ type wire struct {
 }
 
 var known = []string{"version", "collector", "tenant", "lane", "epoch", "seq", "prev", "last_receipt", "created", "collector_version", "policy_digest",
-	"parser_pack", "rule_pack", "indicator_set", "clock_offset_ns", "checkpoint", "counts", "events", "body_size", "expanded", "body_sha256", "root", "urgent", "crit"}
+	"parser_pack", "rule_pack", "indicator_set", "clock_offset_ns", "checkpoint", "position", "counts", "events", "body_size", "expanded", "body_sha256", "root", "urgent", "crit"}
 
 func (m *Manifest) encode() ([]byte, error) {
 	if err := m.validate(); err != nil {
@@ -157,7 +160,7 @@ func (m *Manifest) encode() ([]byte, error) {
 		Version: m.Version, Collector: m.Stream.Collector, Tenant: uint32(m.Stream.Tenant), Lane: string(m.Stream.Lane), Epoch: m.Stream.Epoch,
 		Seq: strconv.FormatUint(m.Seq, 10), Prev: hex.EncodeToString(m.Prev[:]), Created: m.Created.UTC().Format(time.RFC3339Nano),
 		CollectorVersion: m.CollectorVersion, PolicyDigest: m.PolicyDigest, ParserPack: m.ParserPack, RulePack: m.RulePack, IndicatorSet: m.IndicatorSet,
-		ClockOffset: strconv.FormatInt(int64(m.ClockOffset), 10), Checkpoint: m.Checkpoint, Counts: m.Counts, Events: m.Events, BodySize: m.BodySize,
+		ClockOffset: strconv.FormatInt(int64(m.ClockOffset), 10), Checkpoint: m.Checkpoint, Position: m.Position, Counts: m.Counts, Events: m.Events, BodySize: m.BodySize,
 		Expanded: m.Expanded, BodySHA256: hex.EncodeToString(m.BodySHA256[:]), Root: hex.EncodeToString(m.Root[:]), Urgent: m.Urgent, Crit: m.Crit,
 	}
 	if m.LastReceipt != [32]byte{} {
@@ -205,7 +208,7 @@ func decodeManifest(payload []byte) (Manifest, error) {
 	m = Manifest{
 		Version: w.Version, Stream: Stream{Collector: w.Collector, Tenant: event.TenantID(w.Tenant), Lane: Lane(w.Lane), Epoch: w.Epoch},
 		CollectorVersion: w.CollectorVersion, PolicyDigest: w.PolicyDigest, ParserPack: w.ParserPack, RulePack: w.RulePack, IndicatorSet: w.IndicatorSet,
-		Checkpoint: w.Checkpoint, Counts: w.Counts, Events: w.Events, BodySize: w.BodySize, Expanded: w.Expanded, Urgent: w.Urgent, Crit: w.Crit,
+		Checkpoint: w.Checkpoint, Position: w.Position, Counts: w.Counts, Events: w.Events, BodySize: w.BodySize, Expanded: w.Expanded, Urgent: w.Urgent, Crit: w.Crit,
 	}
 	var err error
 	if m.Seq, err = strconv.ParseUint(w.Seq, 10, 64); err != nil {
@@ -287,6 +290,9 @@ func (m *Manifest) validate() error {
 	if len(m.Checkpoint) > maxCheckpoint {
 		return bad("the checkpoint is longer than %d bytes", maxCheckpoint)
 	}
+	if len(m.Position) > maxPosition {
+		return bad("the position is longer than %d bytes", maxPosition)
+	}
 	if len(m.Crit) > len(known) {
 		return bad("too many critical members")
 	}
@@ -307,6 +313,24 @@ func Verify(envelope []byte, pub ed25519.PublicKey) (Manifest, [32]byte, error) 
 	m, err := decodeManifest(payload)
 	if err != nil {
 		return Manifest{}, digest, fmt.Errorf("verify batch: %w", err)
+	}
+	return m, digest, nil
+}
+
+// Parse reads the manifest of an envelope without checking its signature, and returns its digest. It is for those who hold the digest from
+// somebody who did check (the gate's message on the bus): they must compare the two.
+func Parse(envelope []byte) (Manifest, [32]byte, error) {
+	digest := sha256.Sum256(envelope)
+	if len(envelope) > MaxEnvelope {
+		return Manifest{}, digest, fmt.Errorf("parse manifest: %w: the envelope is %d bytes, at most %d", ErrTooBig, len(envelope), MaxEnvelope)
+	}
+	payload, err := keys.PeekEnvelope(envelope, Type)
+	if err != nil {
+		return Manifest{}, digest, fmt.Errorf("parse manifest: %w", err)
+	}
+	m, err := decodeManifest(payload)
+	if err != nil {
+		return Manifest{}, digest, fmt.Errorf("parse manifest: %w", err)
 	}
 	return m, digest, nil
 }

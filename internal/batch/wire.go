@@ -17,17 +17,20 @@ type Ack struct {
 
 // Head is where a stream stands at the hub: the last batch it holds.
 type Head struct {
-	Lane     Lane      `json:"lane"`
-	Tenant   uint32    `json:"tenant"`
-	Epoch    string    `json:"epoch"`
-	Seq      uint64    `json:"seq,string"`
-	Digest   string    `json:"digest"` // hexadecimal
-	Received time.Time `json:"received"`
+	Lane     Lane            `json:"lane"`
+	Tenant   uint32          `json:"tenant"`
+	Epoch    string          `json:"epoch"`
+	Seq      uint64          `json:"seq,string"`
+	Digest   string          `json:"digest"` // hexadecimal
+	Created  time.Time       `json:"created"`
+	Received time.Time       `json:"received"`
+	Position string          `json:"position,omitempty"` // of that batch's manifest, verbatim
+	Receipt  json.RawMessage `json:"receipt,omitempty"`  // of that batch
 }
 
-// Heads answers GET /v1/streams.
+// Heads answers GET /v1/streams: every stream of the collector that asks, oldest first; empty for a new one.
 type Heads struct {
-	Heads []Head `json:"heads"`
+	Streams []Head `json:"streams"`
 }
 
 // Self answers GET /v1/self: what the hub knows of the collector that asks.

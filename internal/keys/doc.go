@@ -11,8 +11,9 @@
 //	  PURPOSE.key             PKCS #8 PEM, 0600: hub-tls, collector-ca (ECDSA P-256); receipts, checkpoints, indicator-sets (Ed25519)
 //	  collector-ca.crt        the authority's certificate
 //	  tenants/ID/YYYY-MM.key  key id and AES-256 key of one member's month, hexadecimal; never in an ordinary backup
+//	  records.secret          what the hub seals in its database with: 64 hexadecimal digits
 //	offline/                  0700, on another medium: root.key, packs.key, questions.key, commands.key
-//	collector's folder        0700: batch.key (Ed25519), tls.key (ECDSA P-256), tls.crt, trust.json
+//	collector's folder        0700: batch.key (Ed25519), tls.key (ECDSA P-256), tls.crt, trust.json, archive.secret, pseudonyms.secret
 //
 // # What is signed
 //

@@ -7,12 +7,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // ErrPermissions means that others on the machine could read a private key.
@@ -163,3 +165,50 @@ func exists(path string) (bool, error) {
 	}
 	return err == nil, err
 }
+
+// Secret returns the 32 random bytes of dir/NAME.secret and makes them if there are none, durable on return. It is for secrets that one side
+// keeps for itself and that sign nothing: a collector's digest and pseudonym keys, the hub's key for what it seals in its database.
+func Secret(dir, name string) ([32]byte, error) {
+	var out [32]byte
+	if name == "" || strings.ContainsAny(name, "/\\. ") {
+		return out, fmt.Errorf("secret %q: not a name", name)
+	}
+	if err := makeDir(dir); err != nil {
+		return out, fmt.Errorf("secret %s: %w", name, err)
+	}
+	path := filepath.Join(dir, name+".secret")
+	if ok, err := exists(path); err != nil {
+		return out, fmt.Errorf("secret %s: %w", name, err)
+	} else if !ok {
+		if _, err := rand.Read(out[:]); err != nil {
+			return out, fmt.Errorf("secret %s: %w", name, err)
+		}
+		tmp, err := writeTemp(path, fmt.Appendf(nil, "%x\n", out))
+		if err != nil {
+			return out, fmt.Errorf("secret %s: %w", name, err)
+		}
+		defer os.Remove(tmp)
+		// Of two programs that make it at once, both must go on with the same one.
+		if err := os.Link(tmp, path); err != nil && !errors.Is(err, fs.ErrExist) {
+			return out, fmt.Errorf("secret %s: %w", name, err)
+		}
+		if err := syncDir(dir); err != nil {
+			return out, fmt.Errorf("secret %s: %w", name, err)
+		}
+	}
+	if err := checkMode(path); err != nil {
+		return out, fmt.Errorf("secret %s: %w", name, err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return out, fmt.Errorf("secret %s: %w", name, err)
+	}
+	raw, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(raw) != len(out) {
+		return out, fmt.Errorf("secret %s: %s is damaged; restore it from the key backup", name, path)
+	}
+	return [32]byte(raw), nil
+}
+
+// RecordsKey returns the key under which the hub seals secrets in its database (dir/records.secret), made on first use.
+func RecordsKey(dir string) ([32]byte, error) { return Secret(dir, "records") }

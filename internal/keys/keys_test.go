@@ -794,3 +794,32 @@ func FuzzOpenEnvelope(f *testing.F) {
 		}
 	})
 }
+
+func TestSecret(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "k")
+	a, err := Secret(dir, "archive")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := Secret(dir, "archive"); err != nil || b != a {
+		t.Errorf("read again: %v", err)
+	}
+	if b, err := Secret(dir, "pseudonyms"); err != nil || b == a {
+		t.Errorf("two names, one secret: %v", err)
+	}
+	if _, err := Secret(dir, "../x"); err == nil {
+		t.Error("a path was taken for a name")
+	}
+	path := filepath.Join(dir, "archive.secret")
+	os.Chmod(path, 0o644)
+	if _, err := Secret(dir, "archive"); !errors.Is(err, ErrPermissions) {
+		t.Errorf("readable secret: %v", err)
+	}
+	os.Chmod(path, 0o600)
+	if err := os.WriteFile(path, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Secret(dir, "archive"); err == nil {
+		t.Error("a damaged secret was taken")
+	}
+}
