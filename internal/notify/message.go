@@ -1,0 +1,99 @@
+// Package notify carries alerts out of the hub: mail for people, signed webhooks for programs. It is the outbox's channels.
+//
+// It reads outbox entries and speaks SMTP and HTTPS. It keeps nothing: what was recorded and what came of it is the outbox's. An attempt
+// that may have succeeded before a crash is made again with the same Message-ID or Tocsin-Delivery, so that the receiver can tell.
+package notify
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"tocsin/internal/event"
+	"tocsin/internal/outbox"
+)
+
+// The kinds of outbox entries that this package runs.
+const (
+	KindMail    = "mail"
+	KindWebhook = "webhook"
+)
+
+// Message is what an alert says outside. It stands on its own: what is sent is what was true when it was recorded.
+type Message struct {
+	Alert        int64          `json:"alert"`
+	Number       string         `json:"number"` // as people quote it: AL-123
+	Update       int            `json:"update"` // 0 the first notice, then 1, 2 …
+	Tenant       event.TenantID `json:"tenant"`
+	Organisation string         `json:"organisation"`
+	Title        string         `json:"title"`
+	Level        string         `json:"level"`
+	Family       string         `json:"family"`
+	Techniques   []string       `json:"techniques,omitempty"` // ATT&CK ids
+	Reason       string         `json:"reason"`               // why it fired, with its numbers
+	What         string         `json:"what,omitempty"`       // what happened, in plain words
+	Do           []string       `json:"do,omitempty"`         // what to do, step by step
+	Entity       string         `json:"entity"`
+	EntityKind   string         `json:"entity_kind"`
+	Source       string         `json:"source,omitempty"`
+	Country      string         `json:"country,omitempty"`
+	Count        int64          `json:"count"`
+	First        time.Time      `json:"first"`
+	Last         time.Time      `json:"last"`
+	URL          string         `json:"url"`
+}
+
+// mailPayload and hookPayload are what outbox entries hold.
+type mailPayload struct {
+	To      string  `json:"to"`
+	Message Message `json:"message"`
+}
+
+type hookPayload struct {
+	URL     string  `json:"url"`
+	Message Message `json:"message"`
+}
+
+// Mail makes the outbox entry that mails m to one address.
+func Mail(m Message, to string) (outbox.Entry, error) {
+	return entry(KindMail, m, to, mailPayload{to, m})
+}
+
+// Webhook makes the outbox entry that posts m to a URL.
+func Webhook(m Message, url string) (outbox.Entry, error) {
+	return entry(KindWebhook, m, url, hookPayload{url, m})
+}
+
+func entry(kind string, m Message, to string, payload any) (outbox.Entry, error) {
+	b, err := json.Marshal(payload)
+	if err != nil {
+		return outbox.Entry{}, fmt.Errorf("notice of alert %s: %w", m.Number, err)
+	}
+	return outbox.Entry{Key: fmt.Sprintf("alert/%d/%d/%s/%s", m.Alert, m.Update, kind, to), Kind: kind, Tenant: m.Tenant, Payload: b}, nil
+}
+
+// levelWord is how a level is said to people.
+func levelWord(level string) string {
+	if level == "informational" {
+		return "For your information"
+	}
+	if level == "" {
+		return "Alert"
+	}
+	return strings.ToUpper(level[:1]) + level[1:]
+}
+
+// oneLine makes text from outside fit for a header: no line ends, no controls, not endless.
+func oneLine(s string, most int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == 0x2028 || r == 0x2029 {
+			return ' '
+		}
+		return r
+	}, s)
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most-1]) + "…"
+	}
+	return s
+}
