@@ -68,7 +68,7 @@ func (g *generator) fill(l line, now time.Time) {
 	case staff:
 		v.Src, v.Dst = netip.AddrFrom4([4]byte{192, 0, 2, byte(128 + m.number*16 + rng.IntN(12))}), m.hosts[0]
 		v.NAT = m.inside.Addr().Next() // the address the VPN gives
-	case local:
+	case within:
 		v.Src, v.Dst, v.DstPort = host(m, rng), host(m, rng), 443
 	}
 }

@@ -47,7 +47,7 @@ const (
 	noise                // a stranger to a public address, denied
 	guess                // a stranger tries to sign in
 	staff                // a person of the member signs in
-	local                // the device itself, or inside to inside
+	within               // the device itself, or inside to inside
 )
 
 // line is one kind of background line.
@@ -79,8 +79,8 @@ var cast = []*member{
 		background: []line{
 			{0, "draytek/pass", 48, outbound, false}, {0, "draytek/pass", 22, outbound, true}, {0, "draytek/block", 6, noise, false}, {0, "draytek/icmp-block", 1, outbound, false},
 			{0, "draytek/web-block", 2, outbound, false}, {0, "draytek/dns-block", 1, outbound, true},
-			{1, "eve/flow", 10, outbound, false}, {1, "eve/dns", 5, outbound, true}, {1, "eve/tls", 4, outbound, false}, {1, "eve/http", 2, local, false}, {1, "eve/alert-apt", 1, outbound, false},
-			{2, "cef/admin", 1, local, false},
+			{1, "eve/flow", 10, outbound, false}, {1, "eve/dns", 5, outbound, true}, {1, "eve/tls", 4, outbound, false}, {1, "eve/http", 2, within, false}, {1, "eve/alert-apt", 1, outbound, false},
+			{2, "cef/admin", 1, within, false},
 		},
 	},
 	{
@@ -90,7 +90,7 @@ var cast = []*member{
 		devices: []device{{name: "fgt-works", addr: addr("127.22.0.1")}, {name: "ids-works", tcp: true, addr: addr("127.22.0.2")}, {name: "build-1", tcp: true, addr: addr("127.22.0.3")}},
 		background: []line{
 			{0, "fortigate/close", 60, outbound, false}, {0, "fortigate/close", 20, outbound, true}, {0, "fortigate/deny", 6, noise, false}, {0, "fortigate/web", 3, outbound, false},
-			{0, "fortigate/perf", 1, local, false}, {0, "fortigate/sniffer", 1, local, false}, {0, "fortigate/vpn-up", 1, staff, false}, {0, "fortigate/vpn-down", 1, staff, false},
+			{0, "fortigate/perf", 1, within, false}, {0, "fortigate/sniffer", 1, within, false}, {0, "fortigate/vpn-up", 1, staff, false}, {0, "fortigate/vpn-down", 1, staff, false},
 			{1, "eve/flow", 8, outbound, false}, {1, "eve/tls", 4, outbound, false}, {1, "eve/alert-apt", 1, outbound, false},
 			{2, "sshd/invalid-user", 1, guess, false}, {2, "sshd/closed", 1, guess, false}, {2, "sshd/accepted", 1, staff, false},
 		},
@@ -102,7 +102,7 @@ var cast = []*member{
 		devices: []device{{name: "asa-civic", addr: addr("127.23.0.1")}, {name: "web-1", addr: addr("127.23.0.2")}, {name: "pf-library", addr: addr("127.23.0.3")}, {name: "sw-depot", addr: addr("127.23.0.4")}, {name: "sftp-1", tcp: true, addr: addr("127.23.0.5")}},
 		background: []line{
 			{0, "asa/built-tcp", 34, outbound, false}, {0, "asa/built-udp", 16, outbound, true}, {0, "asa/deny-acl", 3, noise, false}, {0, "asa/deny-in", 1, noise, false}, {0, "asa/vpn-up", 1, staff, false},
-			{1, "netfilter/ufw-block", 1, noise, false}, {1, "netfilter/drop", 1, noise, false}, {1, "netfilter/accept", 6, local, false},
+			{1, "netfilter/ufw-block", 1, noise, false}, {1, "netfilter/drop", 1, noise, false}, {1, "netfilter/accept", 6, within, false},
 			{2, "filterlog/pass", 14, outbound, false}, {2, "filterlog/pass-out-udp", 8, outbound, true}, {2, "filterlog/block-syn", 1, noise, false}, {2, "filterlog/block-v6", 1, noise, true},
 			{3, "sonicwall/closed", 10, outbound, false}, {3, "sonicwall/web", 3, outbound, false},
 			{4, "sshd/accepted", 1, staff, false},

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tocsin/internal/app/status"
+	"tocsin/internal/load/local"
 )
 
 // Options say how the demo runs.
@@ -51,8 +52,8 @@ const (
 type demo struct {
 	opt     Options
 	state   *state
-	centre  *centre
-	hub     *child
+	centre  *local.Centre
+	hub     *local.Child
 	members []*running
 	say     func(format string, args ...any)
 
@@ -72,9 +73,9 @@ type running struct {
 	*member
 	tenant uint32
 	dir    string
-	child  *child
+	child  *local.Child
 	feeder *feeder
-	local  http.Client // the collector's own socket
+	socket http.Client // the collector's own
 	base   status.Collector
 }
 
@@ -112,7 +113,7 @@ func Run(ctx context.Context, opt Options) (res *Result, err error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	defer d.stop()
-	d.hub.start(life)
+	d.hub.Start(life)
 	if err := d.waitHub(ctx); err != nil {
 		return nil, err
 	}
@@ -188,11 +189,11 @@ func (d *demo) configure() error {
 	if err := writeYAML(filepath.Join(dir, "hub.yaml"), hub); err != nil {
 		return err
 	}
-	d.hub = &child{
-		what: "the hub", command: []string{d.opt.Tocsin, "hub", "--config", filepath.Join(dir, "hub.yaml")},
-		log: filepath.Join(dir, "logs", "hub.log"), drain: drainTime, say: func(s string) { d.say("%s", s) },
+	d.hub = &local.Child{
+		What: "the hub", Command: []string{d.opt.Tocsin, "hub", "--config", filepath.Join(dir, "hub.yaml")},
+		Log: filepath.Join(dir, "logs", "hub.log"), Drain: drainTime, Say: func(s string) { d.say("%s", s) },
 	}
-	d.centre = newCentre(filepath.Join(dir, "hub", "run", "admin.sock"))
+	d.centre = local.NewCentre(filepath.Join(dir, "hub", "run", "admin.sock"))
 	for _, m := range cast {
 		r := &running{member: m, dir: filepath.Join(dir, m.key)}
 		port := d.state.Collectors[m.key].Port
@@ -209,12 +210,12 @@ func (d *demo) configure() error {
 		if err := writeYAML(filepath.Join(r.dir, "collector.yaml"), config); err != nil {
 			return err
 		}
-		r.child = &child{
-			what: "the collector of " + m.name, command: []string{d.opt.Collector, "run", "--config", filepath.Join(r.dir, "collector.yaml")},
-			log: filepath.Join(dir, "logs", m.key+".log"), drain: drainTime, say: func(s string) { d.say("%s", s) },
+		r.child = &local.Child{
+			What: "the collector of " + m.name, Command: []string{d.opt.Collector, "run", "--config", filepath.Join(r.dir, "collector.yaml")},
+			Log: filepath.Join(dir, "logs", m.key+".log"), Drain: drainTime, Say: func(s string) { d.say("%s", s) },
 		}
 		r.feeder = newFeeder(m, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port)))
-		r.local = unixClient(filepath.Join(r.dir, "run", "status.sock"))
+		r.socket = local.UnixClient(filepath.Join(r.dir, "run", "status.sock"))
 		d.members = append(d.members, r)
 	}
 	return d.state.save()
@@ -257,11 +258,11 @@ func (d *demo) await(ctx context.Context, limit time.Duration, what string, try 
 
 // dead returns the error of a child that does not stay up.
 func (d *demo) dead() error {
-	if err := d.hub.err(); err != nil {
+	if err := d.hub.Err(); err != nil {
 		return err
 	}
 	for _, m := range d.members {
-		if err := m.child.err(); err != nil {
+		if err := m.child.Err(); err != nil {
 			return err
 		}
 	}
@@ -270,8 +271,8 @@ func (d *demo) dead() error {
 
 func (d *demo) waitHub(ctx context.Context) error {
 	d.say("The hub starts.")
-	if err := d.await(ctx, hubStart, "starting the hub", d.centre.ready); err != nil {
-		return fmt.Errorf("%w\n%s", err, d.hub.tail())
+	if err := d.await(ctx, hubStart, "starting the hub", d.centre.Ready); err != nil {
+		return fmt.Errorf("%w\n%s", err, d.hub.Tail())
 	}
 	d.say("The hub is ready after %s.", seconds(time.Since(d.start)))
 	return nil
@@ -279,7 +280,7 @@ func (d *demo) waitHub(ctx context.Context) error {
 
 // people makes the members and the sign-ins, those that are not there yet.
 func (d *demo) people(ctx context.Context) error {
-	have, err := d.centre.members(ctx)
+	have, err := d.centre.Members(ctx)
 	if err != nil {
 		return fmt.Errorf("list the members: %w", err)
 	}
@@ -290,7 +291,7 @@ func (d *demo) people(ctx context.Context) error {
 			}
 		}
 		if m.tenant == 0 {
-			if m.tenant, err = d.centre.addMember(ctx, m.member); err != nil {
+			if m.tenant, err = d.centre.AddMember(ctx, m.name, m.sector, m.region); err != nil {
 				return fmt.Errorf("add the member %s: %w", m.name, err)
 			}
 		}
@@ -308,8 +309,8 @@ func (d *demo) people(ctx context.Context) error {
 		all = append(all, person{m.contact, m.name, "member", m.tenant})
 	}
 	for _, p := range all {
-		s, err := d.centre.addUser(ctx, p.email, p.who, p.role, p.tenant)
-		var refused *problem
+		s, err := d.centre.AddUser(ctx, p.email, p.who, p.role, p.tenant)
+		var refused *local.Problem
 		if errors.As(err, &refused) && refused.Status == http.StatusConflict {
 			return fmt.Errorf("the hub in %s knows %s, but the demo's own record of the password is gone: remove the folder to begin anew", d.opt.Dir, p.email)
 		}
@@ -323,7 +324,7 @@ func (d *demo) people(ctx context.Context) error {
 
 // join enrols the collectors that are not enrolled, starts all, confirms their check words and gives the hub its indicators.
 func (d *demo) join(ctx, life context.Context) error {
-	if _, err := d.centre.importIndicators(ctx, indicators()); err != nil {
+	if _, err := d.centre.ImportIndicators(ctx, indicators()); err != nil {
 		return fmt.Errorf("import the indicator list: %w", err)
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -331,7 +332,7 @@ func (d *demo) join(ctx, life context.Context) error {
 		g.Go(func() error {
 			s := d.state.Collectors[m.key]
 			if !s.Enrolled {
-				token, err := d.centre.addToken(gctx, m.tenant, m.site)
+				token, err := d.centre.AddToken(gctx, m.tenant, m.site)
 				if err != nil {
 					return fmt.Errorf("make an enrolment token for %s: %w", m.name, err)
 				}
@@ -341,7 +342,7 @@ func (d *demo) join(ctx, life context.Context) error {
 				}
 				s.Enrolled, s.CheckWords = true, words
 			}
-			m.child.start(life)
+			m.child.Start(life)
 			return nil
 		})
 	}
@@ -353,11 +354,11 @@ func (d *demo) join(ctx, life context.Context) error {
 	}
 	for _, m := range d.members {
 		err := d.await(ctx, collectorStart, "starting the collector of "+m.name, func(ctx context.Context) error {
-			_, err := siteStatus(ctx, &m.local)
+			_, err := local.SiteStatus(ctx, &m.socket)
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("%w\n%s", err, m.child.tail())
+			return fmt.Errorf("%w\n%s", err, m.child.Tail())
 		}
 		if err := d.confirm(ctx, m); err != nil {
 			return fmt.Errorf("confirm the collector of %s: %w", m.name, err)
@@ -390,7 +391,7 @@ func (d *demo) confirm(ctx context.Context, m *running) error {
 	if s.Confirmed {
 		return nil
 	}
-	all, err := d.centre.collectors(ctx)
+	all, err := d.centre.Collectors(ctx)
 	if err != nil {
 		return err
 	}
@@ -401,7 +402,7 @@ func (d *demo) confirm(ctx context.Context, m *running) error {
 		if c.CheckWords != s.CheckWords {
 			return fmt.Errorf("the check words differ: the hub shows %q, the collector showed %q; somebody else may have used the token", c.CheckWords, s.CheckWords)
 		}
-		if err := d.centre.confirm(ctx, c.ID, s.CheckWords); err != nil {
+		if err := d.centre.Confirm(ctx, c.ID, s.CheckWords); err != nil {
 			return err
 		}
 		s.Confirmed = true
@@ -414,7 +415,7 @@ func (d *demo) confirm(ctx context.Context, m *running) error {
 // baseline notes what the collectors had counted before this run's first line, once nothing of an earlier run waits any more.
 func (d *demo) baseline(ctx context.Context) error {
 	return d.await(ctx, balanceEnd, "sending what an earlier run left", func(ctx context.Context) error {
-		st, err := d.centre.status(ctx)
+		st, err := d.centre.Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -423,13 +424,13 @@ func (d *demo) baseline(ctx context.Context) error {
 			d.shown[a.ID] = true
 		}
 		for _, m := range d.members {
-			local, err := siteStatus(ctx, &m.local)
+			site, err := local.SiteStatus(ctx, &m.socket)
 			if err != nil {
 				return err
 			}
 			m.base, _ = collectorOf(st, m.tenant)
-			if local.Waiting > 0 || m.base.Received != local.Counts["received"] || m.base.Stored+m.base.Dead < m.base.Acknowledged {
-				return fmt.Errorf("%s has %d events to send", m.name, local.Waiting)
+			if site.Waiting > 0 || m.base.Received != site.Counts["received"] || m.base.Stored+m.base.Dead < m.base.Acknowledged {
+				return fmt.Errorf("%s has %d events to send", m.name, site.Waiting)
 			}
 		}
 		return nil
@@ -500,7 +501,7 @@ func (d *demo) watch(ctx context.Context) error {
 		if err := d.dead(); err != nil {
 			return err
 		}
-		st, err := d.centre.status(ctx)
+		st, err := d.centre.Status(ctx)
 		if err != nil {
 			continue // the hub is being started again; dead says when it stays away
 		}
@@ -550,7 +551,7 @@ func (d *demo) summary(st status.Status) {
 // waitAlerts waits after the story until every expected alert is there, and then a little for those that should not come.
 func (d *demo) waitAlerts(ctx context.Context) error {
 	err := d.await(ctx, storyEnd, "raising the story's alerts", func(ctx context.Context) error {
-		st, err := d.centre.status(ctx)
+		st, err := d.centre.Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -598,7 +599,7 @@ func (d *demo) finish(ctx context.Context) (*Result, error) {
 	d.say("The devices have stopped; waiting for the last lines to arrive.")
 	var res *Result
 	balanced := func(ctx context.Context) error {
-		st, err := d.centre.status(ctx)
+		st, err := d.centre.Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -625,10 +626,10 @@ func (d *demo) stop() {
 	d.say("Stopping: the collectors hand over what they have, then the hub closes.")
 	var wg sync.WaitGroup
 	for _, m := range d.members {
-		wg.Go(m.child.stopAndWait)
+		wg.Go(m.child.Stop)
 	}
 	wg.Wait()
-	d.hub.stopAndWait()
+	d.hub.Stop()
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tocsin/internal/app/status"
+	"tocsin/internal/load/local"
 )
 
 // Result is what `tocsin demo --once` reports.
@@ -84,17 +85,17 @@ func (d *demo) result(ctx context.Context, st status.Status) *Result {
 		}
 	}
 	r.AlertLatency = latencyOf(ms)
-	r.Restarts = d.hub.restartsSoFar()
+	r.Restarts = d.hub.Restarts()
 	for _, m := range d.members {
-		r.Restarts += m.child.restartsSoFar()
+		r.Restarts += m.child.Restarts()
 		c, known := collectorOf(st, m.tenant)
 		x := MemberResult{
 			Name: m.name, Devices: m.feeder.sent.Load(), Received: c.Received - m.base.Received, NotUnderstood: c.NotUnderstood - m.base.NotUnderstood,
 			Kept: minus(c.Kept, m.base.Kept), Left: minus(c.Left, m.base.Left), Made: minus(c.Made, m.base.Made), Dropped: minus(c.Dropped, m.base.Dropped),
 			Sent: c.Sent - m.base.Sent, Acknowledged: c.Acknowledged - m.base.Acknowledged, Stored: c.Stored - m.base.Stored, Dead: c.Dead - m.base.Dead,
 		}
-		local, err := siteStatus(ctx, &m.local)
-		x.Waiting = local.Waiting
+		site, err := local.SiteStatus(ctx, &m.socket)
+		x.Waiting = site.Waiting
 		x.check(known, err)
 		r.Balanced = r.Balanced && len(x.Gaps) == 0
 		r.Members = append(r.Members, x)
@@ -217,10 +218,4 @@ func byReason(m map[string]uint64) string {
 		parts = append(parts, fmt.Sprintf("%s %s", number(m[k]), strings.ReplaceAll(k, "_", " ")))
 	}
 	return strings.Join(parts, ", ")
-}
-
-func (c *child) restartsSoFar() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.restarts
 }

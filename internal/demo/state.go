@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"tocsin/internal/load/local"
 )
 
 // state is what a second start must know: DIR/demo.json, for its owner only. It holds the sign-ins of people who do not exist, of a hub
@@ -18,7 +20,7 @@ import (
 type state struct {
 	GatePort   int                        `json:"gate_port"`
 	WebPort    int                        `json:"web_port"`
-	SignIns    []signIn                   `json:"sign_ins,omitempty"`
+	SignIns    []local.SignIn             `json:"sign_ins,omitempty"`
 	Collectors map[string]*collectorState `json:"collectors"`
 
 	path string

@@ -1,4 +1,4 @@
-package demo
+package local
 
 import (
 	"bytes"
@@ -15,13 +15,13 @@ import (
 	"tocsin/internal/app/status"
 )
 
-// centre is the hub's admin socket: what `tocsin admin` and this supervisor speak to. The file's owner alone may open it.
-type centre struct {
+// Centre is the hub's admin socket: what `tocsin admin` and this supervisor speak to. The file's owner alone may open it.
+type Centre struct {
 	http http.Client
 }
 
-// unixClient speaks HTTP over a unix socket.
-func unixClient(path string) http.Client {
+// UnixClient speaks HTTP over a unix socket.
+func UnixClient(path string) http.Client {
 	return http.Client{
 		Timeout: 30 * time.Second,
 		Transport: &http.Transport{
@@ -34,10 +34,11 @@ func unixClient(path string) http.Client {
 	}
 }
 
-func newCentre(socket string) *centre { return &centre{http: unixClient(socket)} }
+// NewCentre speaks to the hub whose admin socket that is.
+func NewCentre(socket string) *Centre { return &Centre{http: UnixClient(socket)} }
 
-// problem is the hub's answer when it refuses (RFC 9457).
-type problem struct {
+// Problem is the hub's answer when it refuses (RFC 9457).
+type Problem struct {
 	Status int    `json:"-"`
 	Code   string `json:"code"`
 	Title  string `json:"title"`
@@ -45,7 +46,7 @@ type problem struct {
 	Next   string `json:"next"`
 }
 
-func (p *problem) Error() string {
+func (p *Problem) Error() string {
 	text := p.Title
 	if p.Detail != "" {
 		text += ": " + p.Detail
@@ -94,7 +95,7 @@ func call(ctx context.Context, client *http.Client, method, path string, in, out
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	if resp.StatusCode/100 != 2 {
-		p := &problem{Status: resp.StatusCode}
+		p := &Problem{Status: resp.StatusCode}
 		if json.Unmarshal(b, p) != nil || p.Title == "" {
 			p.Title = resp.Status
 		}
@@ -109,26 +110,32 @@ func call(ctx context.Context, client *http.Client, method, path string, in, out
 	return nil
 }
 
-func (c *centre) ready(ctx context.Context) error {
+// Ready is nil when every stage of the hub works.
+func (c *Centre) Ready(ctx context.Context) error {
 	return call(ctx, &c.http, http.MethodGet, "/healthz", nil, nil)
 }
 
-type organisation struct {
+// Organisation is a member as the hub knows it.
+type Organisation struct {
 	Tenant uint32 `json:"tenant"`
 	Name   string `json:"name"`
 }
 
-func (c *centre) members(ctx context.Context) (out []organisation, err error) {
-	return out, call(ctx, &c.http, http.MethodGet, "/admin/members", nil, &out)
+// Members lists all members.
+func (c *Centre) Members(ctx context.Context) (out []Organisation, err error) {
+	err = call(ctx, &c.http, http.MethodGet, "/admin/members", nil, &out)
+	return out, err
 }
 
-func (c *centre) addMember(ctx context.Context, m *member) (uint32, error) {
-	var out organisation
-	err := call(ctx, &c.http, http.MethodPost, "/admin/members", map[string]string{"name": m.name, "sector": m.sector, "region": m.region}, &out)
+// AddMember makes a member.
+func (c *Centre) AddMember(ctx context.Context, name, sector, region string) (tenant uint32, err error) {
+	var out Organisation
+	err = call(ctx, &c.http, http.MethodPost, "/admin/members", map[string]string{"name": name, "sector": sector, "region": region}, &out)
 	return out.Tenant, err
 }
 
-func (c *centre) addToken(ctx context.Context, tenant uint32, site string) (string, error) {
+// AddToken makes a single-use enrolment token for one site of the member.
+func (c *Centre) AddToken(ctx context.Context, tenant uint32, site string) (string, error) {
 	var out struct {
 		Token string `json:"token"`
 	}
@@ -136,8 +143,8 @@ func (c *centre) addToken(ctx context.Context, tenant uint32, site string) (stri
 	return out.Token, err
 }
 
-// signIn is how one person of the demo gets in. It is invented for this demo and kept in its folder.
-type signIn struct {
+// SignIn is how one person of the demo gets in. It is invented for this demo and kept in its folder.
+type SignIn struct {
 	Email    string `json:"email"`
 	Role     string `json:"role"`
 	Who      string `json:"who"`
@@ -145,28 +152,34 @@ type signIn struct {
 	Secret   string `json:"totp_secret"`
 }
 
-func (c *centre) addUser(ctx context.Context, email, name, role string, tenant uint32) (signIn, error) {
-	s := signIn{Email: email, Role: role, Who: name}
+// AddUser makes a sign-in with a random password and TOTP secret.
+func (c *Centre) AddUser(ctx context.Context, email, name, role string, tenant uint32) (SignIn, error) {
+	s := SignIn{Email: email, Role: role, Who: name}
 	err := call(ctx, &c.http, http.MethodPost, "/admin/users", map[string]any{"email": email, "name": name, "role": role, "tenant": tenant}, &s)
 	return s, err
 }
 
-type registered struct {
+// Registered is a collector as the hub knows it.
+type Registered struct {
 	ID         string `json:"id"`
 	Tenant     uint32 `json:"tenant"`
 	State      string `json:"state"`
 	CheckWords string `json:"check_words"`
 }
 
-func (c *centre) collectors(ctx context.Context) (out []registered, err error) {
-	return out, call(ctx, &c.http, http.MethodGet, "/admin/collectors", nil, &out)
+// Collectors lists all collectors.
+func (c *Centre) Collectors(ctx context.Context) (out []Registered, err error) {
+	err = call(ctx, &c.http, http.MethodGet, "/admin/collectors", nil, &out)
+	return out, err
 }
 
-func (c *centre) confirm(ctx context.Context, id, words string) error {
+// Confirm ends a collector's quarantine, the check words having been compared.
+func (c *Centre) Confirm(ctx context.Context, id, words string) error {
 	return call(ctx, &c.http, http.MethodPost, "/admin/collectors/"+url.PathEscape(id)+"/confirm", map[string]string{"words": words}, nil)
 }
 
-func (c *centre) importIndicators(ctx context.Context, list string) (int, error) {
+// ImportIndicators adds a list, one value and an optional note a line, and returns how many are new.
+func (c *Centre) ImportIndicators(ctx context.Context, list string) (int, error) {
 	var out struct {
 		Added int `json:"added"`
 	}
@@ -174,16 +187,20 @@ func (c *centre) importIndicators(ctx context.Context, list string) (int, error)
 	return out.Added, err
 }
 
-func (c *centre) status(ctx context.Context) (out status.Status, err error) {
-	return out, call(ctx, &c.http, http.MethodGet, "/status", nil, &out)
+// Status returns the sums from every collector to every alert.
+func (c *Centre) Status(ctx context.Context) (out status.Status, err error) {
+	err = call(ctx, &c.http, http.MethodGet, "/status", nil, &out)
+	return out, err
 }
 
-// onSite is what a collector says of itself on its own socket.
-type onSite struct {
+// OnSite is what a collector says of itself on its own socket.
+type OnSite struct {
 	Counts  map[string]uint64 `json:"counts"`
 	Waiting uint64            `json:"waiting"`
 }
 
-func siteStatus(ctx context.Context, client *http.Client) (out onSite, err error) {
-	return out, call(ctx, client, http.MethodGet, "/status", nil, &out)
+// SiteStatus asks a collector.
+func SiteStatus(ctx context.Context, client *http.Client) (out OnSite, err error) {
+	err = call(ctx, client, http.MethodGet, "/status", nil, &out)
+	return out, err
 }

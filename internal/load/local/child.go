@@ -1,4 +1,6 @@
-package demo
+// Package local runs the programs on this machine, for the demo and the load generator: children that are kept running and that end with their
+// parent, and a client for the hub's admin socket, the one `tocsin admin` speaks to as well. It keeps nothing on disk.
+package local
 
 import (
 	"bytes"
@@ -14,14 +16,14 @@ import (
 	"time"
 )
 
-// child is one program kept running. It ends with us: when this process dies, the kernel stops it (PR_SET_PDEATHSIG); when we stop it,
+// Child is one program kept running. It ends with us: when this process dies, the kernel stops it (PR_SET_PDEATHSIG); when we stop it,
 // it gets SIGTERM and time to drain.
-type child struct {
-	what    string // for people: "the hub", "the collector of Alderwick High School"
-	command []string
-	log     string // file that gets its stdout and stderr
-	drain   time.Duration
-	say     func(string) // told of restarts
+type Child struct {
+	What    string // for people: "the hub", "the collector of Alderwick High School"
+	Command []string
+	Log     string // file that gets its stdout and stderr
+	Drain   time.Duration
+	Say     func(string) // told of restarts
 
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when it ended and will not be started again
@@ -39,8 +41,8 @@ const (
 	giveUp    = 8                // starts in a row that end sooner: something is wrong that another start will not mend
 )
 
-// start runs the child until ctx ends or stopChild is called.
-func (c *child) start(ctx context.Context) {
+// Start runs the child until ctx ends or Stop is called.
+func (c *Child) Start(ctx context.Context) {
 	ctx, c.stop = context.WithCancel(ctx)
 	c.stopped = make(chan struct{})
 	go func() {
@@ -61,15 +63,15 @@ func (c *child) start(ctx context.Context) {
 			quick++
 			if quick >= giveUp {
 				c.mu.Lock()
-				c.failed = fmt.Errorf("%s does not stay up (%v): %s", c.what, err, c.tail())
+				c.failed = fmt.Errorf("%s does not stay up (%v): %s", c.What, err, c.Tail())
 				c.mu.Unlock()
 				return
 			}
 			c.mu.Lock()
 			c.restarts++
 			c.mu.Unlock()
-			if c.say != nil {
-				c.say(fmt.Sprintf("%s stopped (%v) and is started again.", capital(c.what), err))
+			if c.Say != nil {
+				c.Say(fmt.Sprintf("%s stopped (%v) and is started again.", capital(c.What), err))
 			}
 			select {
 			case <-ctx.Done():
@@ -81,16 +83,16 @@ func (c *child) start(ctx context.Context) {
 	}()
 }
 
-func (c *child) once(ctx context.Context) error {
-	log, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (c *Child) once(ctx context.Context) error {
+	log, err := os.OpenFile(c.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, c.command[0], c.command[1:]...)
+	cmd := exec.CommandContext(ctx, c.Command[0], c.Command[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = c.drain
+	cmd.WaitDelay = c.Drain
 	// A group of its own, so that Ctrl-C reaches us alone and the order of stopping is ours.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
@@ -106,24 +108,24 @@ func (c *child) once(ctx context.Context) error {
 	return err
 }
 
-// stopAndWait asks the child to drain and waits until it has ended.
-func (c *child) stopAndWait() {
+// Stop asks the child to drain and waits until it has ended.
+func (c *Child) Stop() {
 	if c.stop != nil {
 		c.stop()
 		<-c.stopped
 	}
 }
 
-// err says that the child cannot be kept running.
-func (c *child) err() error {
+// Err says that the child cannot be kept running.
+func (c *Child) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.failed
 }
 
-// tail is the end of what the child last said, for an error message.
-func (c *child) tail() string {
-	f, err := os.Open(c.log)
+// Tail is the end of what the child last said, for an error message.
+func (c *Child) Tail() string {
+	f, err := os.Open(c.Log)
 	if err != nil {
 		return err.Error()
 	}
@@ -142,7 +144,7 @@ func (c *child) tail() string {
 	if len(lines) > 5 {
 		lines = lines[len(lines)-5:]
 	}
-	return fmt.Sprintf("its last words, from %s:\n%s", c.log, bytes.Join(lines, []byte("\n")))
+	return fmt.Sprintf("its last words, from %s:\n%s", c.Log, bytes.Join(lines, []byte("\n")))
 }
 
 func capital(s string) string {
@@ -150,4 +152,18 @@ func capital(s string) string {
 		return s
 	}
 	return string(s[0]-'a'+'A') + s[1:]
+}
+
+// Restarts counts how often the child was started again.
+func (c *Child) Restarts() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.restarts
+}
+
+// PID is the process id of the running child, 0 before it started.
+func (c *Child) PID() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pid
 }
