@@ -36,6 +36,7 @@ type Engine struct {
 	rules []*compiledRule
 	cors  []*compiledCorrelation
 	quiet []bool // rules that only feed correlations
+	feeds feedTable
 
 	mu    sync.Mutex
 	preds map[string]*predicate // interned

@@ -48,7 +48,7 @@ type predicate struct {
 	set     *litSet    // opSet
 	glob    *glob
 	re      *regexp.Regexp
-	need    []string // opRegex: one of these, folded, must be in the value; nil: not known
+	guard   *guard // opRegex
 	nets    netip.Prefix
 	num     float64
 	cmp     string // opNumber: gt gte lt lte; opTime: minute hour day week month year
@@ -158,7 +158,7 @@ func draftItem(it *item, expand func(string) ([]string, bool)) (groups [][]draft
 				}
 				d := base
 				d.op, d.text = opRegex, src
-				if d.re, d.need, err = compileRegex(src); err != nil {
+				if d.re, d.guard, err = compileRegex(src); err != nil {
 					return fail("the regular expression %q cannot be used: %v", v.text, err)
 				}
 				group = append(group, d)
@@ -510,8 +510,16 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// compileRegex compiles src and works out literals, one of which every match must contain.
-func compileRegex(src string) (*regexp.Regexp, []string, error) {
+// guard is what can be told about a match of a regular expression without running it, which costs about a hundred times more.
+type guard struct {
+	need   []string   // one of these, folded, is in every match; nil: not known
+	seq    [][]string // of each group one text, folded, is in every match, in this order
+	length int        // bytes that every match has at least
+	run    int        // the expression is .{run,}: so many characters without a line feed decide it
+}
+
+// compileRegex compiles src and works out its guard.
+func compileRegex(src string) (*regexp.Regexp, *guard, error) {
 	if len(src) > 10_000 {
 		return nil, nil, fmt.Errorf("longer than 10,000 characters")
 	}
@@ -523,17 +531,129 @@ func compileRegex(src string) (*regexp.Regexp, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var need []string
-	for _, l := range required(tree.Simplify(), 0) {
-		if strings.ContainsRune(l, utf8.RuneError) { // it also matches bytes that are not UTF-8
-			return re, nil, nil
-		}
-		l = fold(l)
-		if !slices.Contains(need, l) {
-			need = append(need, l)
+	g := &guard{length: leastBytes(tree, 0)}
+	if tree.Op == syntax.OpRepeat && tree.Max == -1 && tree.Sub[0].Op == syntax.OpAnyCharNotNL {
+		g.run = tree.Min
+	}
+	tree = tree.Simplify()
+	if namesReplacement(tree, 0) {
+		return re, g, nil // that character also matches bytes which are not UTF-8, so texts prove nothing
+	}
+	for _, l := range required(tree, 0) {
+		if l = fold(l); !slices.Contains(g.need, l) {
+			g.need = append(g.need, l)
 		}
 	}
-	return re, need, nil
+	g.sequence(tree, 0)
+	return re, g, nil
+}
+
+// namesReplacement says whether a literal or a small class of re holds U+FFFD.
+func namesReplacement(re *syntax.Regexp, depth int) bool {
+	if depth > 200 || re.Op == syntax.OpLiteral && slices.Contains(re.Rune, utf8.RuneError) {
+		return true
+	}
+	if re.Op == syntax.OpCharClass && len(re.Rune) <= 8 {
+		for i := 0; i+1 < len(re.Rune); i += 2 {
+			if re.Rune[i] <= utf8.RuneError && re.Rune[i+1] >= utf8.RuneError {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(re.Sub, func(s *syntax.Regexp) bool { return namesReplacement(s, depth+1) })
+}
+
+// leastBytes is a lower bound of the length of a match.
+func leastBytes(re *syntax.Regexp, depth int) int {
+	if depth > 200 {
+		return 0
+	}
+	switch re.Op {
+	case syntax.OpLiteral:
+		return len(re.Rune)
+	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return 1
+	case syntax.OpCapture, syntax.OpPlus:
+		return leastBytes(re.Sub[0], depth+1)
+	case syntax.OpRepeat:
+		return re.Min * leastBytes(re.Sub[0], depth+1)
+	case syntax.OpConcat:
+		n := 0
+		for _, s := range re.Sub {
+			n += leastBytes(s, depth+1)
+		}
+		return n
+	case syntax.OpAlternate:
+		n := leastBytes(re.Sub[0], depth+1)
+		for _, s := range re.Sub[1:] {
+			n = min(n, leastBytes(s, depth+1))
+		}
+		return n
+	}
+	return 0
+}
+
+// sequence appends the groups of re. Folding maps character by character, so what follows in the text follows in its folded form.
+func (g *guard) sequence(re *syntax.Regexp, depth int) {
+	if depth > 200 || len(g.seq) >= 16 {
+		return
+	}
+	switch re.Op {
+	case syntax.OpLiteral:
+		g.seq = append(g.seq, []string{fold(string(re.Rune))})
+	case syntax.OpCapture, syntax.OpPlus:
+		g.sequence(re.Sub[0], depth+1)
+	case syntax.OpRepeat:
+		if re.Min > 0 {
+			g.sequence(re.Sub[0], depth+1)
+		}
+	case syntax.OpConcat:
+		for _, s := range re.Sub {
+			g.sequence(s, depth+1)
+		}
+	case syntax.OpAlternate, syntax.OpCharClass:
+		if l := required(re, depth+1); len(l) > 0 {
+			group := make([]string, len(l))
+			for i := range l {
+				group[i] = fold(l[i])
+			}
+			g.seq = append(g.seq, group)
+		}
+	}
+}
+
+// possible says whether a match is possible; low is the folded text.
+func (g *guard) possible(text, low string) bool {
+	if len(text) < g.length {
+		return false
+	}
+	for _, group := range g.seq {
+		end := -1
+		for _, t := range group {
+			if i := strings.Index(low, t); i >= 0 && (end < 0 || i+len(t) < end) {
+				end = i + len(t)
+			}
+		}
+		if end < 0 {
+			return false
+		}
+		low = low[end:]
+	}
+	return true
+}
+
+// hasRun says whether s has n characters in a row without a line feed.
+func hasRun(s string, n int) bool {
+	for {
+		line, rest, more := strings.Cut(s, "\n")
+		if len(line) >= n && (len(line) >= n*utf8.UTFMax || utf8.RuneCountInString(line) >= n) {
+			return true
+		}
+		if !more {
+			return false
+		}
+		s = rest
+	}
 }
 
 // required gives a set of literals one of which is in every match of re, or nil when there is none of use. Longer is better: of a
@@ -634,17 +754,11 @@ func (p *predicate) testText(text, low string) bool {
 	case opGlob:
 		return p.glob.match(s)
 	case opRegex:
-		if p.need != nil {
-			found := false
-			for _, l := range p.need {
-				if strings.Contains(low, l) {
-					found = true
-					break
-				}
-			}
-			if !found {
-				return false
-			}
+		if p.guard.run > 0 {
+			return hasRun(text, p.guard.run)
+		}
+		if !p.guard.possible(text, low) {
+			return false
 		}
 		return p.re.MatchString(text)
 	}
@@ -712,7 +826,7 @@ func (p *predicate) literals() (lits []*literal, exact bool) {
 			return []*literal{{opContains, fold(t)}}, false
 		}
 	case opRegex:
-		for _, n := range p.need {
+		for _, n := range p.guard.need {
 			if n == "" {
 				return nil, false
 			}

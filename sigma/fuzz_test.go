@@ -1,0 +1,299 @@
+package sigma
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// FuzzParse: whatever the bytes, parsing and compiling end, every error has a reason, and what compiled can be evaluated.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{
+		baseRule,
+		"title: x\nlogsource: {category: c}\ndetection:\n  a|b: c\n  condition: 1 of them\n",
+		"title: x\nlogsource: {category: c}\ndetection:\n  s:\n    - f|contains|all: [a, '*b?', \"\"]\n    - k\n    - g|re: '(a|b){1,3}'\n  _t: {f: null}\n  condition: not (s or all of _*) and s\n",
+		"title: x\nlogsource: {category: c}\ndetection:\n  s: {f|windash|contains: ' -a -b', g|base64offset|contains: x, h|cidr: 10.0.0.0/8, i|gte: 3, j|exists: no, k|fieldref: f, l|expand: '%a%'}\n  condition: s\n",
+		"a: &a [x, x]\nb: &b [*a, *a]\ntitle: t\nlogsource: {product: p}\ndetection: {s: *b, condition: s}\n",
+		"action: global\ntitle: t\nlogsource: {product: p}\n---\ndetection: {s: {a: 1}, condition: s}\n---\n",
+		counting("value_count", "field: port, gte: 4", ""),
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c := &Collection{}
+		for _, err := range c.Parse("f.yml", []byte(text)) {
+			if err.Reason == "" {
+				t.Fatal("an error without a reason")
+			}
+		}
+		names := &Names{}
+		e, err := Compile(c, Options{Schema: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(e.Rules)+len(e.Correlations)+len(e.Errors) < len(c.Rules)+len(c.Correlations) {
+			t.Fatal("a rule was lost in silence")
+		}
+		var rec Record
+		rec.AddString(NoKey, "some value")
+		var m Matcher
+		for _, r := range e.Rules {
+			s := e.Set(Source{LogSource: r.LogSource})
+			if a, b := m.Match(s, &rec, nil), s.MatchAll(&rec, nil); !same(a, b) {
+				t.Fatalf("with index %v, without %v", a, b)
+			}
+		}
+	})
+}
+
+func same(a, b []int32) bool {
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
+}
+
+// FuzzMatch compares the index with the full evaluation for a rule that is made of the input, and both with regular expressions made
+// from the same pattern by other code.
+func FuzzMatch(f *testing.F) {
+	f.Add("contains", `\cmd.exe`, `C:\Windows\CMD.EXE /c`)
+	f.Add("", `a*b?c\*`, "aXXbéc*")
+	f.Add("endswith", "ſſſſſ", "SSSSS")
+	f.Add("startswith|windash", "-a /b", "–a ―b")
+	f.Add("contains", "K\x00\xff", "k\x00\xff")
+	f.Add("re|i", "(set).*&&\\s?(a|bc)", "SET x && bc")
+	f.Add("contains|cased", "Ab", "ab Ab")
+	f.Fuzz(func(t *testing.T, mods, given, text string) {
+		if len(given) > 200 || len(text) > 2000 {
+			return
+		}
+		it := &item{field: "f", values: []value{{text: given}}}
+		if mods != "" {
+			it.mods = strings.Split(mods, "|")
+		}
+		keyword := &item{mods: it.mods, values: it.values}
+		many := &item{field: "f", mods: it.mods, values: []value{{text: given}, {text: given + "x"}, {text: "y" + given}, {text: "zz"}, {text: "longer literal"}}}
+		name := &expr{name: "s"}
+		var rules []*Rule
+		for i, x := range []*item{it, keyword, many} {
+			r := &Rule{Meta: Meta{Title: "t", ID: fmt.Sprint(i)}, LogSource: LogSource{Product: "p"}, conditions: []*expr{name}, searches: map[string]*search{"s": {item: x}}}
+			rules = append(rules, r, &Rule{Meta: Meta{Title: "t", ID: fmt.Sprint(i + 10)}, LogSource: r.LogSource, searches: r.searches, conditions: []*expr{{op: exprNot, kids: []*expr{name}}}})
+		}
+		names := &Names{}
+		e, err := Compile(&Collection{Rules: rules}, Options{Schema: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rec Record
+		rec.AddString(names.Lookup("f"), text)
+		rec.AddString(NoKey, "beside")
+		s := e.Set(Source{LogSource: LogSource{Product: "p"}})
+		var m Matcher
+		got, all := m.Match(s, &rec, nil), s.MatchAll(&rec, nil)
+		if !same(got, all) {
+			t.Fatalf("%q %q on %q: with index %v, without %v", mods, given, text, got, all)
+		}
+		if mods == "" || mods == "contains" || mods == "startswith" || mods == "endswith" {
+			if want := naive(mods, given, text); len(e.Errors) == 0 && slices.Contains(idsOf(e, got), "0") != want {
+				t.Fatalf("%q %q on %q: %v, want %v", mods, given, text, !want, want)
+			}
+		}
+	})
+}
+
+func idsOf(e *Engine, list []int32) []string {
+	out := []string{}
+	for _, i := range list {
+		out = append(out, e.Rules[i].ID)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// naive matches a Sigma string by plain recursion over characters: slow, and obviously right.
+func naive(mods, value, text string) bool {
+	type tok struct {
+		lit  string
+		wild byte
+	}
+	var toks []tok
+	for i := 0; i < len(value); i++ {
+		switch {
+		case value[i] == '\\' && i+1 < len(value) && strings.IndexByte(`*?\`, value[i+1]) >= 0:
+			i++
+			toks = append(toks, tok{lit: value[i : i+1]})
+		case value[i] == '*' || value[i] == '?':
+			toks = append(toks, tok{wild: value[i]})
+		default:
+			toks = append(toks, tok{lit: value[i : i+1]})
+		}
+	}
+	// Join literal bytes, then split them into characters, as text is.
+	var pat []tok
+	for i := 0; i < len(toks); {
+		if toks[i].wild != 0 {
+			pat = append(pat, toks[i])
+			i++
+			continue
+		}
+		lit := ""
+		for i < len(toks) && toks[i].wild == 0 {
+			lit += toks[i].lit
+			i++
+		}
+		for _, c := range characters(lit) {
+			pat = append(pat, tok{lit: c})
+		}
+	}
+	star := tok{wild: '*'}
+	if mods == "contains" || mods == "endswith" {
+		pat = append([]tok{star}, pat...)
+	}
+	if mods == "contains" || mods == "startswith" {
+		pat = append(pat, star)
+	}
+	str := characters(text)
+	// dp[j]: the pattern so far matches the first j characters.
+	dp := make([]bool, len(str)+1)
+	dp[0] = true
+	for _, p := range pat {
+		next := make([]bool, len(str)+1)
+		for j := range next {
+			switch {
+			case p.wild == '*':
+				next[j] = dp[j] || j > 0 && next[j-1]
+			case j == 0:
+			case p.wild == '?':
+				next[j] = dp[j-1]
+			default:
+				next[j] = dp[j-1] && p.lit == str[j-1]
+			}
+		}
+		dp = next
+	}
+	return dp[len(str)]
+}
+
+// characters splits s and folds each; a byte that is not UTF-8 is a character.
+func characters(s string) []string {
+	var out []string
+	for i, r := range s {
+		if r == unicode.ReplacementChar && !strings.HasPrefix(s[i:], "�") {
+			out = append(out, s[i:i+1])
+			continue
+		}
+		out = append(out, fold(string(r)))
+	}
+	return out
+}
+
+// FuzzDecode compares the decoder with encoding/json: both take or both refuse, and flat values are the same.
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{`{}`, `{"a":"b\u00e9\ud83d\ude00\ud800x","n":-1.5e3,"t":true,"z":null,"l":[1,["x"],{"k":"v"}],"o":{"p":{"q":1}},"o.p.q":"lit"}`, `{"a":1}x`, "{\"a\":\"\x01\"}", `{"a":01}`, `[1]`, `{"a":"b"`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		names := &Names{}
+		var want map[string]any
+		dec := json.NewDecoder(strings.NewReader(line))
+		dec.UseNumber()
+		ok := json.Valid([]byte(line)) && strings.HasPrefix(strings.TrimLeft(line, " \t\r\n"), "{")
+		if ok {
+			if err := dec.Decode(&want); err != nil {
+				ok = false
+			}
+		}
+		for k := range want {
+			if _, err := names.Key(k); err != nil {
+				t.Skip()
+			}
+		}
+		var rec Record
+		d := &Decoder{Names: names}
+		err := d.Decode(&rec, []byte(line))
+		if err == nil && !ok {
+			t.Fatalf("%q was taken, encoding/json refuses it", line)
+		}
+		if err != nil {
+			if ok && !strings.Contains(err.Error(), "nested") {
+				t.Fatalf("%q: %v, encoding/json takes it", line, err)
+			}
+			return
+		}
+		if strings.ContainsRune(line, unicode.ReplacementChar) || strings.ToValidUTF8(line, "") != line || strings.Contains(line, `\u`) {
+			return // they differ in what they make of text that is not Unicode
+		}
+		for k, v := range want {
+			s, isText := v.(string)
+			if !isText || strings.Count(line, `"`+k+`"`) != 1 {
+				continue
+			}
+			if got, ok := rec.Text(names.Lookup(k)); !ok || got != s {
+				t.Fatalf("%q: field %q is %q (%v), want %q", line, k, got, ok, s)
+			}
+		}
+	})
+}
+
+// TestFold: characters that Go's case-insensitive regular expressions take for equal fold to the same one; otherwise the literals that
+// guard an expression would hide matches.
+func TestFold(t *testing.T) {
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		if f := unicode.SimpleFold(r); foldRune(f) != foldRune(r) {
+			t.Errorf("%U and %U are equal without case but fold to %U and %U", r, f, foldRune(r), foldRune(f))
+		}
+	}
+	for _, s := range []string{"", "ABC", "abcdefgH", "ÄÖÜ straße ẞ", "ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`{@", "x\xffY\xc3"} {
+		slow := foldSlow(nil, s)
+		if fold(s) != string(slow) {
+			t.Errorf("fold(%q) = %q, want %q", s, fold(s), slow)
+		}
+	}
+}
+
+// TestDifferential runs all upstream rules over all events, and over events with fields exchanged, with and without the index.
+func TestDifferential(t *testing.T) {
+	e, names := upstream(t)
+	router, err := NewRouter(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := readLines(t, filepath.Join(shared(t), "oracle", "otrf_windows.events.jsonl"))
+	files, _ := filepath.Glob(filepath.Join(shared(t), "events", "*.jsonl"))
+	for _, f := range files {
+		lines = append(lines, readLines(t, f)...)
+	}
+	linux := e.Set(Source{LogSource: LogSource{Product: "linux", Category: "process_creation"}}, Source{LogSource: LogSource{Category: "proxy"}}, Source{LogSource: LogSource{Category: "webserver"}})
+	d := &Decoder{Names: names}
+	var rec Record
+	var m Matcher
+	for i, l := range lines {
+		for shift := range Key(3) {
+			if err := d.Decode(&rec, l); err != nil {
+				t.Fatal(err)
+			}
+			set := router.Route(&rec)
+			if shift > 0 { // the same values under other names
+				fields := slices.Clone(rec.fields)
+				rec.Reset()
+				for j, f := range fields {
+					if f.kind == fieldString {
+						rec.AddString(fields[(j+int(shift))%len(fields)].key, f.text)
+					}
+				}
+			}
+			for _, s := range []*Set{set, linux} {
+				if s == linux && i%4 != 0 {
+					continue
+				}
+				if a, b := m.Match(s, &rec, nil), s.MatchAll(&rec, nil); !same(a, b) {
+					t.Fatalf("event %d, shift %d: with index %v, without %v", i, shift, idsOf(e, a), idsOf(e, b))
+				}
+			}
+		}
+	}
+}
