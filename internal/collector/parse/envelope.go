@@ -186,6 +186,10 @@ func (s *Set) tail5424(h *header, rest string) bool {
 		h.host = nilDash(h.host)
 		return true
 	}
+	if merakiType(w) { // "<134>1 1794474060.123456789 NAME flows src=..." has the version and nothing else of RFC 5424
+		h.msg = rest
+		return true
+	}
 	h.app = w
 	h.pid, after = cutSpace(after)
 	h.id, after = cutSpace(after)

@@ -295,8 +295,6 @@ func (s *Set) fortiField(f *fgt, key, v string) {
 		if len(v) > 8 {
 			s.str(event.ObserverSerialNumber, v)
 		}
-	case "vd":
-		s.str(event.OrganizationName, v)
 	case "ip":
 		f.client = v
 	case "mac":

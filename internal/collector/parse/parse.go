@@ -22,10 +22,29 @@ var formats = []format{
 	{"draytek", (*Set).draytek},
 	{"eve", (*Set).eve},
 	{"sshd", (*Set).sshd},
+	{"sophos", (*Set).sophos},
+	{"sophos-utm", (*Set).sophosUTM},
+	{"watchguard", (*Set).watchguard},
+	{"sonicwall", (*Set).sonicwall},
+	{"meraki", (*Set).meraki},
+	{"smoothwall", (*Set).smoothwall},
+	{"panos", (*Set).panos},
+	{"zyxel", (*Set).zyxel},
+	{"mikrotik", (*Set).mikrotik},
+	{"barracuda", (*Set).barracuda},
+	{"checkpoint", (*Set).checkpoint},
+	{"junos", (*Set).junos},
+	{"netscreen", (*Set).netscreen},
+	{"stormshield", (*Set).stormshield},
+	{"snort", (*Set).snort},
+	{"squid", (*Set).squid},
+	{"haproxy", (*Set).haproxy},
+	{"web", (*Set).access},
 	{"cef", (*Set).cefEvent},
 	{"leef", (*Set).leef},
 	{"json", (*Set).genericJSON},
 	{"kv", (*Set).genericKV},
+	{"text", (*Set).text},
 }
 
 // Formats gives the names that Parse takes as a hint, in the order of documentation.
@@ -66,57 +85,131 @@ func (s *Set) pick(hint string) (string, bool) {
 	msg := s.h.msg
 	if hint != "" && hint != "auto" {
 		for i := range formats {
-			if formats[i].name == hint && formats[i].parse(s, msg) {
+			if formats[i].name == hint && s.try(&formats[i], msg) {
 				return hint, true
 			}
 		}
 	}
-	return s.dispatch(msg)
+	name, ok := s.dispatch(msg)
+	if !ok && s.e.Len() == 0 {
+		return "", false
+	}
+	return name, ok
 }
 
-// dispatch chooses by a few bytes of the message and by the program's name.
+// try runs one parser and undoes what it set when it refuses the message.
+func (s *Set) try(f *format, msg string) bool {
+	if len(msg) < 2 {
+		return false
+	}
+	return f.parse(s, msg) || s.undo()
+}
+
+// undo empties the event's fields; it answers false so that it can stand behind a refusal.
+func (s *Set) undo() bool {
+	for s.e.Len() > 0 {
+		k, _ := s.e.At(0)
+		s.e.Del(k)
+	}
+	s.e.Time = 0
+	return false
+}
+
+// dispatch chooses by the program's name and a few bytes of the message; what has no such mark goes to search.
 func (s *Set) dispatch(msg string) (string, bool) {
 	if len(msg) < 2 {
 		return "", false
 	}
-	switch s.h.app {
-	case "filterlog", "pf":
-		if s.filterlog(msg) {
-			return "filterlog", true
-		}
-	case "sshd", "sshd-session", "sshd-auth":
-		if s.sshd(msg) {
-			return "sshd", true
-		}
-	case "kernel":
-		if s.netfilter(msg) {
-			return "netfilter", true
-		}
-	}
 	switch msg[0] {
-	case '{':
-		if s.eve(msg) {
-			return "eve", true
+	case 'd', 'e', 't', 'l', 'v':
+		switch {
+		case strings.HasPrefix(msg, "device=\"") || strings.HasPrefix(msg, "timestamp=") || strings.HasPrefix(msg, "device_name="):
+			if s.sophos(msg) {
+				return "sophos", true
+			}
+			s.undo()
+		case strings.HasPrefix(msg, "date=") || strings.HasPrefix(msg, "logver=") || strings.HasPrefix(msg, "eventtime=") || strings.HasPrefix(msg, "devname="):
+			if s.fortigate(msg) {
+				return "fortigate", true
+			}
+			s.undo()
+		case strings.HasPrefix(msg, "time=") && strings.IndexByte(msg, '|') > 0:
+			if s.checkpoint(msg) {
+				return "checkpoint", true
+			}
+			s.undo()
 		}
 	case '%':
 		if s.asa(msg) {
 			return "asa", true
 		}
+		s.undo()
 	case 'C':
-		if strings.HasPrefix(msg, "CEF:") && s.cefEvent(msg) {
+		if strings.HasPrefix(msg, "CEF:") && (s.cefEvent(msg) || s.undo()) {
 			return "cef", true
 		}
 	case 'L':
-		if strings.HasPrefix(msg, "LEEF:") && s.leef(msg) {
+		if strings.HasPrefix(msg, "LEEF:") && (s.leef(msg) || s.undo()) {
 			return "leef", true
 		}
-	case 'd':
-		if s.fortigate(msg) {
-			return "fortigate", true
+	case '{':
+		switch {
+		case s.eve(msg) || s.undo():
+			return "eve", true
+		case s.smoothwall(msg) || s.undo():
+			return "smoothwall", true
+		case s.genericJSON(msg) || s.undo():
+			return "json", true
+		}
+	case 'i':
+		if strings.HasPrefix(msg, "id=") {
+			switch {
+			case s.stormshield(msg) || s.undo():
+				return "stormshield", true
+			case s.sonicwall(msg) || s.undo():
+				return "sonicwall", true
+			case s.sophosUTM(msg) || s.undo():
+				return "sophos-utm", true
+			}
 		}
 	case '[':
-		if s.draytek(msg) {
+		if (strings.HasPrefix(msg, "[FILTER]") || strings.HasPrefix(msg, "[CSM_")) && (s.draytek(msg) || s.undo()) {
 			return "draytek", true
+		}
+	case '1', '0':
+		if msg[1] == ',' && (s.panos(msg) || s.undo()) {
+			return "panos", true
+		}
+		if msg[1] == '|' && (s.cefEvent(msg) || s.undo()) {
+			return "cef", true
+		}
+	}
+	switch s.h.app {
+	case "filterlog", "pf":
+		if s.filterlog(msg) || s.undo() {
+			return "filterlog", true
+		}
+	case "sshd", "sshd-session", "sshd-auth":
+		if s.sshd(msg) || s.undo() {
+			return "sshd", true
+		}
+	case "kernel", "ulogd", "":
+		if strings.Contains(msg, "SRC=") && (s.netfilter(msg) || s.undo()) {
+			return "netfilter", true
+		}
+	case "CEF":
+		if s.cefEvent(msg) || s.undo() {
+			return "cef", true
+		}
+	}
+	if isAlpha(msg[0]) {
+		if w, _ := cutSpace(msg); merakiType(w) && (s.meraki(msg) || s.undo()) {
+			return "meraki", true
+		}
+	}
+	if s.h.sd != "" {
+		if s.junosStructured() || s.undo() {
+			return "junos", true
 		}
 	}
 	return s.search(msg)
@@ -124,36 +217,137 @@ func (s *Set) dispatch(msg string) (string, bool) {
 
 // search tries the families whose messages carry their mark somewhere inside, the most telling marks first.
 func (s *Set) search(msg string) (string, bool) {
-	line := s.e.Raw()
-	if strings.Contains(msg, " SRC=") && s.netfilter(msg) {
-		return "netfilter", true
-	}
-	if strings.Contains(msg, "logid=") && s.fortigate(msg) {
-		return "fortigate", true
-	}
-	if i := strings.Index(msg, "CEF:"); i >= 0 && s.cefEvent(msg[i:]) {
-		return "cef", true
-	}
-	if i := strings.Index(msg, "LEEF:"); i >= 0 && s.leef(msg[i:]) {
-		return "leef", true
-	}
-	if s.asa(msg) {
-		return "asa", true
-	}
-	if s.draytek(msg) {
-		return "draytek", true
-	}
-	if i := strings.IndexByte(msg, '{'); i >= 0 && i < 200 {
-		if s.eve(msg[i:]) {
-			return "eve", true
+	for i := range marks {
+		m := &marks[i]
+		at := strings.Index(msg, m.text)
+		if at < 0 {
+			continue
 		}
-		if s.genericJSON(msg[i:]) {
+		from := 0
+		if m.cut {
+			from = at
+		}
+		if m.parse(s, msg[from:]) {
+			return m.name, true
+		}
+		s.undo()
+	}
+	if ciscoMark(msg) >= 0 {
+		if s.asa(msg) {
+			return "asa", true
+		}
+		s.undo()
+	}
+	for i := range shapes {
+		if shapes[i].parse(s, msg) {
+			return shapes[i].name, true
+		}
+		s.undo()
+	}
+	if sd := s.h.sd; len(sd) > 2 {
+		if s.structuredData(sd, msg) {
+			return "kv", true
+		}
+		s.undo()
+	}
+	if i := strings.Index(msg, "{"); i >= 0 && i < 300 && i+1 < len(msg) && (msg[i+1] == '"' || msg[i+1] == ' ' || msg[i+1] == '\n') {
+		switch {
+		case s.eve(msg[i:]) || s.undo():
+			return "eve", true
+		case s.genericJSON(msg[i:]) || s.undo():
 			return "json", true
 		}
 	}
 	if s.genericKV(msg) {
 		return "kv", true
 	}
-	_ = line
+	s.undo()
+	if s.words(msg) {
+		s.textDone(msg)
+		// A refused or granted sign-in with its address is understood; a lone address is not.
+		return "text", s.e.Has(event.SourceIP) && s.e.HasString(event.EventCategory, "authentication")
+	}
+	s.undo()
 	return "", false
+}
+
+// text is words for a hint.
+func (s *Set) text(msg string) bool {
+	if !s.words(msg) {
+		return false
+	}
+	s.textDone(msg)
+	return true
+}
+
+func (s *Set) textDone(msg string) {
+	s.dataset("text.generic")
+	s.str(event.Message, msg)
+	s.str(event.EventKind, "event")
+}
+
+// structuredData reads RFC 5424 structured data of unknown products through the dictionary.
+func (s *Set) structuredData(sd, msg string) bool {
+	known := 0
+	w := kv{s: sd}
+	for pairs := 0; pairs < 500; pairs++ {
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		if v != "" && s.generic(key, v) {
+			known++
+		}
+	}
+	if known < 2 && !s.e.Has(event.SourceIP) {
+		return false
+	}
+	if msg != "" {
+		s.str(event.Message, msg)
+	}
+	s.genericDone("kv.generic")
+	return true
+}
+
+// mark is a text that only one family's messages hold; cut says that the message proper starts there.
+type mark struct {
+	text  string
+	cut   bool
+	name  string
+	parse func(*Set, string) bool
+}
+
+var marks = []mark{
+	{"SRC=", false, "netfilter", (*Set).netfilter},
+	{"CEF:", true, "cef", (*Set).cefEvent},
+	{"LEEF:", true, "leef", (*Set).leef},
+	{"[FILTER]", true, "draytek", (*Set).draytek},
+	{"[CSM_", true, "draytek", (*Set).draytek},
+	{"msg_id=\"", false, "watchguard", (*Set).watchguard},
+	{"log_type=", false, "sophos", (*Set).sophos},
+	{"id=firewall", true, "stormshield", (*Set).stormshield},
+	{"id=firewall", true, "sonicwall", (*Set).sonicwall},
+	{"sys=\"Se", false, "sophos-utm", (*Set).sophosUTM},
+	{"devid=", false, "fortigate", (*Set).fortigate},
+	{"device_id=", false, "fortigate", (*Set).fortigate},
+	{"note=\"", false, "zyxel", (*Set).zyxel},
+	{"NetScreen device_id=", false, "netscreen", (*Set).netscreen},
+	{"RT_", false, "junos", (*Set).junos},
+	{"loguid", false, "checkpoint", (*Set).checkpoint},
+	{" proto ", false, "mikrotik", (*Set).mikrotik},
+	{"|", false, "barracuda", (*Set).barracuda},
+}
+
+// shapes are tried on what carries no mark; each refuses after a few bytes.
+var shapes = []format{
+	{"draytek", (*Set).draytek},
+	{"watchguard", (*Set).watchguard},
+	{"mikrotik", (*Set).mikrotik},
+	{"panos", (*Set).panos},
+	{"junos", (*Set).junos},
+	{"filterlog", (*Set).filterlog},
+	{"snort", (*Set).snort},
+	{"squid", (*Set).squid},
+	{"haproxy", (*Set).haproxy},
+	{"web", (*Set).access},
 }

@@ -555,16 +555,28 @@ func (s *Set) genericKV(msg string) bool {
 			known++
 		}
 	}
-	if known == 0 {
+	// A time or a message alone is not an understood line.
+	if known == 0 || !s.telling() {
 		return false
 	}
 	s.genericDone("kv.generic")
 	return true
 }
 
+// telling says whether the event has a field that says what happened to whom.
+func (s *Set) telling() bool {
+	for _, k := range [...]event.Key{event.SourceIP, event.DestinationIP, event.UserName, event.TocsinVerdict, event.URLOriginal, event.URLDomain, event.DNSQuestionName,
+		event.EventAction, event.EventOutcome, event.RuleName, event.RuleID, event.FileName, event.SourceMAC, event.HostHostname, event.EmailFromAddress} {
+		if s.e.Has(k) {
+			return true
+		}
+	}
+	return false
+}
+
 // bareValues guesses whether unquoted values hold blanks: when few values are quoted and most words are not pairs.
 func bareValues(msg string) bool {
-	return strings.IndexByte(msg, '"') < 0 && strings.Count(msg, ", ") < 3 && strings.IndexByte(msg, '|') < 0 && strings.IndexByte(msg, '\t') < 0
+	return strings.IndexByte(msg, '"') < 0 && strings.Index(msg, "='") < 0 && strings.Count(msg, ", ") < 3 && strings.IndexByte(msg, '|') < 0 && strings.IndexByte(msg, '\t') < 0
 }
 
 // words searches a plain sentence for what is safe to take: the address behind "from" and its relatives, a named user, and

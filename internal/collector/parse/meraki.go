@@ -1,0 +1,217 @@
+package parse
+
+import (
+	"strings"
+
+	"tocsin/internal/event"
+)
+
+// merakiType says whether w is a Meraki event type, which stands where a program's tag would be.
+func merakiType(w string) bool {
+	switch w {
+	case "flows", "firewall", "vpn_firewall", "cellular_firewall", "bridge_anyconnect_client_vpn_firewall", "ip_flow_start", "ip_flow_end", "urls", "events", "security_event",
+		"ids-alerts", "airmarshal_events", "l7_firewall":
+		return true
+	}
+	return false
+}
+
+// meraki reads Cisco Meraki MX, MS and MR: "flows src= dst= protocol= sport= dport= pattern: allow all" and its relatives. In
+// patterns 0 and allow permit, 1 and deny refuse.
+func (s *Set) meraki(msg string) bool {
+	typ, r := cutSpace(msg)
+	if !merakiType(typ) {
+		return false
+	}
+	if !strings.Contains(r, "=") && typ != "events" {
+		return false
+	}
+	if typ == "firewall" && !strings.Contains(r, "pattern:") {
+		return false
+	}
+	e := s.e
+	s.device("Cisco", "Meraki", "firewall")
+	s.dataset("cisco_meraki.events")
+	first, rest := cutSpace(r)
+	head := ""
+	if first != "" && strings.IndexByte(first, '=') < 0 {
+		head = first // "flows allow src=", "security_event ids_alerted signature=", "events content_filtering_block url="
+	}
+	var pattern, request, decision, action, disposition, peer string
+	w := kv{s: r}
+	for pairs := 0; pairs < 100; pairs++ {
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		if v == "" {
+			continue
+		}
+		switch key {
+		case "src":
+			s.endpoint(event.SourceIP, event.SourcePort, v)
+		case "dst":
+			s.endpoint(event.DestinationIP, event.DestinationPort, v)
+		case "sport":
+			s.port(event.SourcePort, v)
+		case "dport":
+			s.port(event.DestinationPort, v)
+		case "protocol":
+			if i := strings.IndexByte(v, '/'); i > 0 {
+				v = v[:i]
+			}
+			s.transport(v)
+		case "mac", "client_mac":
+			s.mac(event.SourceMAC, v)
+		case "translated_src_ip":
+			s.ip(event.SourceNATIP, v)
+		case "translated_dst_ip":
+			s.ip(event.DestinationNATIP, v)
+		case "translated_port":
+			s.port(event.SourceNATPort, v)
+		case "user", "user_name", "identity", "username":
+			s.user(v)
+		case "agent":
+			s.str(event.UserAgentOriginal, v)
+		case "url":
+			s.urlText(v)
+		case "server":
+			s.endpoint(event.DestinationIP, event.DestinationPort, v)
+		case "category0":
+			s.str(event.RuleCategory, v)
+		case "signature":
+			s.str(event.RuleID, v)
+		case "priority":
+			s.int(event.EventSeverity, v)
+		case "timestamp":
+			if !s.h.has {
+				s.setTime(v)
+			}
+		case "decision":
+			decision = v
+		case "action":
+			action = v
+		case "disposition":
+			disposition = v
+		case "dhost":
+			s.mac(event.DestinationMAC, v)
+		case "direction":
+			switch v {
+			case "ingress":
+				s.str(event.NetworkDirection, "inbound")
+			case "egress":
+				s.str(event.NetworkDirection, "outbound")
+			}
+		case "sha256":
+			s.str(event.FileHashSHA256, v)
+		case "name":
+			s.str(event.FileName, v)
+		case "type":
+			head = v
+		case "peer_contact", "peer_ip", "client_ip", "remote_ip", "ip":
+			peer = v
+		case "ssid", "vap", "channel", "rssi", "aid", "radio", "band":
+		}
+	}
+	if i := strings.Index(r, "pattern: "); i >= 0 {
+		pattern = r[i+9:]
+	}
+	if i := strings.Index(r, "request: "); i >= 0 {
+		request = r[i+9:]
+	}
+	if i := strings.Index(r, "message: "); i >= 0 {
+		s.str(event.RuleName, trim(r[i+9:]))
+	}
+	switch typ {
+	case "urls":
+		method, u := cutSpace(request)
+		s.method(method)
+		u, _ = cutSpace(u)
+		if method == "UNKNOWN" || u != "" {
+			s.urlText(u)
+		} else {
+			s.urlText(method)
+		}
+		s.str(event.EventAction, "urls")
+		s.category("web")
+		s.network()
+	case "flows", "firewall", "vpn_firewall", "cellular_firewall", "bridge_anyconnect_client_vpn_firewall", "l7_firewall":
+		word, _ := cutSpace(pattern)
+		if word == "" {
+			word = head
+		}
+		if word == "" && decision != "" {
+			word = decision
+		}
+		switch word {
+		case "0":
+			s.str(event.EventAction, "allow")
+			s.decide(allow)
+		case "1":
+			s.str(event.EventAction, "deny")
+			s.decide(deny)
+		default:
+			s.act(word)
+		}
+		if pattern != "" {
+			s.str(event.RuleDescription, trim(pattern))
+		}
+		s.network()
+	case "ip_flow_start", "ip_flow_end":
+		s.str(event.EventAction, typ)
+		if typ == "ip_flow_start" {
+			s.kind("start")
+		} else {
+			s.kind("end")
+		}
+		s.decide(allow)
+		s.network()
+	case "security_event", "ids-alerts":
+		s.alert("intrusion_detection")
+		if strings.Contains(head, "file") || disposition != "" {
+			s.category("malware")
+		}
+		switch {
+		case decision != "":
+			s.act(decision)
+		case action != "":
+			s.act(action)
+		case head != "":
+			s.str(event.EventAction, head)
+		}
+		s.str(event.TocsinVerdict, "detect")
+		s.network()
+	default:
+		name := head
+		if name == "" {
+			name = typ
+		}
+		s.str(event.EventAction, name)
+		if peer != "" {
+			s.endpoint(event.SourceIP, event.SourcePort, peer)
+		}
+		switch {
+		case strings.HasSuffix(name, "_block") || strings.Contains(name, "blocked"):
+			s.decide(deny)
+			s.category("web")
+		case strings.Contains(name, "auth_success") || name == "client_vpn_connect" || name == "8021x_auth" || name == "anyconnect_vpn_connect" || name == "splash_auth":
+			s.signIn(merakiService(name), true)
+		case strings.Contains(name, "auth_fail") || name == "8021x_eap_failure":
+			s.signIn(merakiService(name), false)
+		case name == "dhcp" || strings.HasPrefix(r, "dhcp lease of ip "):
+			s.ip(event.SourceIP, after(r, "dhcp lease of ip "))
+		}
+		s.str(event.Message, r)
+	}
+	_ = rest
+	s.str(event.EventKind, "event")
+	_ = e
+	return true
+}
+
+func merakiService(name string) string {
+	if strings.Contains(name, "vpn") {
+		return "vpn"
+	}
+	return "wireless"
+}

@@ -1,0 +1,186 @@
+package parse
+
+import (
+	"strings"
+
+	"tocsin/internal/event"
+)
+
+// mikrotik reads RouterOS: "firewall,info PREFIX forward: in:ether1 out:bridge LAN, connection-state:new,snat src-mac ..,
+// proto TCP (SYN), a:p->b:p, NAT (a:p->x:p)->b:p, len 60", often without any syslog header and without the topics. The action is
+// only what the administrator wrote in the prefix. Interface names hold blanks.
+func (s *Set) mikrotik(msg string) bool {
+	e := s.e
+	t := msg
+	topics, r := cutSpace(msg)
+	hasTopics := false
+	if i := strings.IndexByte(topics, ','); i > 0 && topic(topics[:i]) {
+		hasTopics = true
+		t = r
+	}
+	i := strings.Index(t, "in:")
+	if i < 0 || i > 0 && t[i-1] != ' ' || !strings.Contains(t, " out:") || !strings.Contains(t, "proto ") {
+		if i == 0 && strings.Contains(t, " out:") {
+			// no prefix
+		} else {
+			return hasTopics && s.mikrotikSystem(topics, t)
+		}
+	}
+	head := trim(t[:i])
+	flow := t[i:]
+	if head == "" && s.h.app != "" { // "forward: in:" whose chain was taken for a tag
+		head = s.h.app
+		s.h.app = ""
+	}
+	head = strings.TrimSuffix(head, ":")
+	chain := head
+	prefix := ""
+	if j := strings.LastIndexByte(head, ' '); j >= 0 {
+		prefix, chain = trim(head[:j]), head[j+1:]
+	}
+	switch chain {
+	case "input":
+		s.str(event.NetworkDirection, "inbound")
+	case "output":
+		s.str(event.NetworkDirection, "outbound")
+	case "forward", "prerouting", "postrouting", "srcnat", "dstnat":
+	default:
+		if prefix == "" {
+			prefix = ""
+		}
+	}
+	if j := strings.Index(flow, " out:"); j >= 0 {
+		s.mtInterface(event.ObserverIngressInterfaceName, flow[3:j])
+		out := flow[j+5:]
+		if k := strings.IndexByte(out, ','); k >= 0 {
+			s.mtInterface(event.ObserverEgressInterfaceName, out[:k])
+		}
+	}
+	if j := strings.Index(flow, "src-mac "); j >= 0 {
+		s.mac(event.SourceMAC, wordOf(flow[j+8:]))
+	}
+	if j := strings.Index(flow, "proto "); j >= 0 {
+		p := flow[j+6:]
+		if k := strings.IndexAny(p, ", "); k > 0 {
+			s.transport(p[:k])
+			rest := p[k:]
+			if k := strings.IndexByte(p, ','); k >= 0 {
+				rest = p[k+1:]
+			}
+			if strings.HasPrefix(trimLeft(rest), "type ") || strings.HasPrefix(trimLeft(rest), "code ") {
+				if k := strings.Index(rest, "), "); k >= 0 {
+					rest = rest[k+2:]
+				}
+			}
+			s.mtFlow(rest)
+		}
+	}
+	if j := strings.Index(flow, ", len "); j >= 0 {
+		n, l := digits(flow[j+6:])
+		if l > 0 && !e.Has(event.NetworkBytes) {
+			e.SetInt(event.NetworkBytes, n)
+		}
+	}
+	if j := strings.Index(flow, "NAT "); j >= 0 {
+		s.mtNAT(flow[j+4:])
+	}
+	s.device("MikroTik", "RouterOS", "firewall")
+	s.dataset("mikrotik.firewall")
+	if prefix != "" && len(prefix) < 64 {
+		s.str(event.RuleName, prefix)
+		if w, v := actionWord(prefix); v != noVerdict {
+			s.action(w, v)
+		}
+	}
+	s.network()
+	return true
+}
+
+func (s *Set) mtInterface(k event.Key, v string) {
+	v = trim(v)
+	if !strings.HasPrefix(v, "(unknown") {
+		s.str(k, v)
+	}
+}
+
+// mtFlow finds "a:p->b:p" in the parts between commas.
+func (s *Set) mtFlow(r string) {
+	for r != "" {
+		part := r
+		if k := strings.IndexByte(r, ','); k >= 0 {
+			part, r = r[:k], r[k+1:]
+		} else {
+			r = ""
+		}
+		part = trim(part)
+		k := strings.Index(part, "->")
+		if k <= 0 || strings.HasPrefix(part, "NAT") {
+			continue
+		}
+		s.endpoint(event.SourceIP, event.SourcePort, part[:k])
+		s.endpoint(event.DestinationIP, event.DestinationPort, part[k+2:])
+		return
+	}
+}
+
+// mtNAT reads "(a:p->x:p)->b:p" (source translated to x) and "a:p->(b:p->y:p)" (destination translated to y).
+func (s *Set) mtNAT(r string) {
+	if k := strings.Index(r, ", "); k >= 0 {
+		r = r[:k]
+	}
+	open, end := strings.IndexByte(r, '('), strings.IndexByte(r, ')')
+	if open < 0 || end < open {
+		return
+	}
+	in := r[open+1 : end]
+	k := strings.Index(in, "->")
+	if k < 0 {
+		return
+	}
+	if open == 0 {
+		s.endpoint(event.SourceNATIP, event.SourceNATPort, in[k+2:])
+	} else {
+		s.endpoint(event.DestinationNATIP, event.DestinationNATPort, in[k+2:])
+	}
+}
+
+// mikrotikSystem reads other topics: sign-ins above all.
+func (s *Set) mikrotikSystem(topics, t string) bool {
+	s.device("MikroTik", "RouterOS", "firewall")
+	s.dataset("mikrotik.system")
+	s.str(event.Message, t)
+	svc := after(t, " via ")
+	switch {
+	case strings.HasPrefix(t, "login failure for user "):
+		u, from := sshFrom(t[len("login failure for user "):])
+		s.user(u)
+		s.sshAddr(from)
+		s.str(event.EventAction, "login failure")
+		s.signIn(svc, false)
+	case strings.Contains(t, " logged in"):
+		if strings.HasPrefix(t, "user ") {
+			u, _ := cutSpace(t[5:])
+			s.user(u)
+			s.cue(t, " from ")
+		} else {
+			u := t[:strings.Index(t, " logged in")]
+			s.user(strings.TrimPrefix(strings.Trim(u, "<> "), "user "))
+			svc = "vpn"
+		}
+		s.str(event.EventAction, "logged in")
+		s.signIn(svc, true)
+	case strings.Contains(t, " logged out"):
+		s.str(event.EventAction, "logged out")
+		if strings.HasPrefix(t, "user ") {
+			u, _ := cutSpace(t[5:])
+			s.user(u)
+			s.cue(t, " from ")
+		}
+		s.category("session")
+		s.kind("end")
+	default:
+		s.words(t)
+	}
+	s.str(event.EventKind, "event")
+	return true
+}
