@@ -1,0 +1,720 @@
+// Package blob keeps batches as they came, encrypted under their member's key of the month, so that destroying a key deletes them for good.
+//
+// It writes pack files: records one after another, each found again by its reference (what [Store.Put] returns) or, slower, by its name.
+// Put returns when the record is on the disk; all who wait at the same moment share one flush.
+//
+//	DIR/YYYY-MM/TIME-RANDOM.pack   "TOCSINP1", then records: a header of 84 bytes (see header) and AES-256-GCM output
+//	DIR/YYYY-MM/TIME-RANDOM.idx    names in order with offset and length, written when the pack is full or old
+//
+// A process never appends to a pack it did not begin. After a crash the last record of its pack may be torn: nobody was told of it. At the
+// next Open the pack is read through and gets its index. A pack in use is locked (flock), so several processes may share DIR.
+//
+// Counted: records and bytes written, flushes, refusals for lack of room.
+package blob
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"tocsin/internal/event"
+	"tocsin/internal/keys"
+)
+
+// Errors a caller decides on.
+var (
+	ErrMissing = errors.New("there is no such blob")
+	ErrDeleted = errors.New("the blob was deleted: its key has been destroyed")
+	ErrCorrupt = errors.New("the blob is damaged")
+	ErrFull    = errors.New("the disk of the blobs has no room") // come back later
+	ErrClosed  = errors.New("the blob store is closed")
+)
+
+// Kind says what a blob is.
+type Kind uint8
+
+// The kinds.
+const (
+	Batch Kind = 1 // a submission that was accepted
+	Aside Kind = 2 // a submission that was refused and is evidence: a fork, a body that does not fit its manifest
+)
+
+// Blob describes what is put.
+type Blob struct {
+	Name     [32]byte // SHA-256 of the envelope
+	Tenant   event.TenantID
+	Kind     Kind
+	Received time.Time // decides the month, and so the key
+}
+
+// Options configure a Store.
+type Options struct {
+	Dir       string
+	Keys      *keys.TenantKeys
+	PackBytes int64         // begin another pack after so many; default 256 MiB
+	PackAge   time.Duration // or when the pack is so old; default 1 h
+	Reserve   uint64        // bytes of disk to leave free; default 1 GiB
+	Logger    *slog.Logger
+}
+
+// MaxBlob is the largest blob, in bytes.
+const MaxBlob = 4 << 20
+
+// Stats are counts since Open.
+type Stats struct {
+	Puts, Bytes, Flushes, Full, Failed uint64
+}
+
+// Store is an open blob store. It is safe for concurrent use.
+type Store struct {
+	o   Options
+	log *slog.Logger
+
+	queue    chan *put
+	closing  chan struct{}
+	stopped  chan struct{}
+	closeOne sync.Once
+
+	mu     sync.RWMutex // guards active and files; held for map look-ups and opening a file, never while the disk is flushed
+	active map[[32]byte]place
+	pack   string // the active pack's path relative to Dir
+	files  map[string]*os.File
+
+	puts, bytes, flushes, full, failed atomic.Uint64
+}
+
+type place struct {
+	offset int64
+	length uint32
+}
+
+type put struct {
+	rec  []byte
+	name [32]byte
+	ref  string
+	at   place
+	done chan error
+}
+
+const (
+	packMagic  = "TOCSINP1"
+	recMagic   = 0x31424c54 // "TLB1"
+	headerSize = 84
+	maxGroup   = 32 << 20 // bytes flushed at once
+	maxFiles   = 64       // packs kept open for reading
+	idxEntry   = 32 + 8 + 4
+	idxMagic   = "TOCSINI1"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// header is a record's fixed part, little endian: magic 4, crc32c of the bytes after it 4, length of the sealed data 4, its crc32c 4, tenant 4,
+// month 4, kind 1, three zero bytes, key id 8, received 8, name 32, eight zero bytes.
+type header struct {
+	length, dataCRC uint32
+	tenant, month   uint32
+	kind            Kind
+	keyID           [8]byte
+	received        int64
+	name            [32]byte
+}
+
+func (h *header) put(b []byte) {
+	le := binary.LittleEndian
+	clear(b[:headerSize])
+	le.PutUint32(b[0:], recMagic)
+	le.PutUint32(b[8:], h.length)
+	le.PutUint32(b[12:], h.dataCRC)
+	le.PutUint32(b[16:], h.tenant)
+	le.PutUint32(b[20:], h.month)
+	b[24] = byte(h.kind)
+	copy(b[28:], h.keyID[:])
+	le.PutUint64(b[36:], uint64(h.received))
+	copy(b[44:], h.name[:])
+	le.PutUint32(b[4:], crc32.Checksum(b[8:headerSize], castagnoli))
+}
+
+func (h *header) get(b []byte) bool {
+	le := binary.LittleEndian
+	if len(b) < headerSize || le.Uint32(b) != recMagic || le.Uint32(b[4:]) != crc32.Checksum(b[8:headerSize], castagnoli) {
+		return false
+	}
+	h.length, h.dataCRC, h.tenant, h.month, h.kind = le.Uint32(b[8:]), le.Uint32(b[12:]), le.Uint32(b[16:]), le.Uint32(b[20:]), Kind(b[24])
+	copy(h.keyID[:], b[28:])
+	h.received = int64(le.Uint64(b[36:]))
+	copy(h.name[:], b[44:])
+	return h.length <= MaxBlob+1024
+}
+
+// aad binds a record's content to what its header says of it.
+func aad(name [32]byte, tenant uint32, kind Kind) []byte {
+	b := make([]byte, 0, 37)
+	b = append(b, name[:]...)
+	b = binary.BigEndian.AppendUint32(b, tenant)
+	return append(b, byte(kind))
+}
+
+// Open opens (or makes) the store, and gives an index to every pack that a crash left without one.
+func Open(o Options) (*Store, error) {
+	if o.Dir == "" || o.Keys == nil {
+		return nil, errors.New("open blobs: the folder and the tenant keys must be given")
+	}
+	if o.PackBytes <= 0 {
+		o.PackBytes = 256 << 20
+	}
+	if o.PackAge <= 0 {
+		o.PackAge = time.Hour
+	}
+	if o.Reserve == 0 {
+		o.Reserve = 1 << 30
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open blobs: %w", err)
+	}
+	s := &Store{o: o, log: o.Logger.With("part", "blob"), queue: make(chan *put, 1024), closing: make(chan struct{}), stopped: make(chan struct{}),
+		active: map[[32]byte]place{}, files: map[string]*os.File{}}
+	if err := s.repair(); err != nil {
+		return nil, fmt.Errorf("open blobs: %w", err)
+	}
+	go s.write()
+	return s, nil
+}
+
+// Close flushes what waits and closes the pack. Puts after it fail with [ErrClosed].
+func (s *Store) Close() error {
+	s.closeOne.Do(func() { close(s.closing) })
+	<-s.stopped
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.files {
+		f.Close()
+	}
+	clear(s.files)
+	return nil
+}
+
+// Stats returns the counts.
+func (s *Store) Stats() Stats {
+	return Stats{s.puts.Load(), s.bytes.Load(), s.flushes.Load(), s.full.Load(), s.failed.Load()}
+}
+
+// Put encrypts data and writes it, durable on return. The reference finds it again. The same name may be put twice; both stay.
+func (s *Store) Put(ctx context.Context, b Blob, data []byte) (ref string, err error) {
+	if len(data) > MaxBlob {
+		return "", fmt.Errorf("put blob: %d bytes, at most %d", len(data), MaxBlob)
+	}
+	month := keys.MonthOf(b.Received)
+	key, err := s.o.Keys.Create(uint32(b.Tenant), month)
+	if err != nil {
+		return "", fmt.Errorf("put blob: %w", err)
+	}
+	rec := make([]byte, headerSize, headerSize+len(data)+key.Overhead())
+	rec = key.Seal(rec, data, aad(b.Name, uint32(b.Tenant), b.Kind))
+	h := header{length: uint32(len(rec) - headerSize), dataCRC: crc32.Checksum(rec[headerSize:], castagnoli), tenant: uint32(b.Tenant), month: uint32(month), kind: b.Kind,
+		keyID: key.ID, received: b.Received.UnixNano(), name: b.Name}
+	h.put(rec)
+	p := &put{rec: rec, name: b.Name, done: make(chan error, 1)}
+	select {
+	case <-s.closing:
+		return "", fmt.Errorf("put blob: %w", ErrClosed)
+	default:
+	}
+	select {
+	case s.queue <- p:
+	case <-ctx.Done():
+		return "", fmt.Errorf("put blob: %w", ctx.Err())
+	case <-s.stopped:
+		return "", fmt.Errorf("put blob: %w", ErrClosed)
+	}
+	// Once queued it is written, whatever becomes of ctx; the caller learns how it ended.
+	select {
+	case err = <-p.done:
+	case <-s.stopped:
+		select {
+		case err = <-p.done:
+		default:
+			err = ErrClosed
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("put blob: %w", err)
+	}
+	return p.ref, nil
+}
+
+// write is the one goroutine that touches the active pack.
+func (s *Store) write() {
+	defer close(s.stopped)
+	var a *appender
+	defer func() { s.seal(a) }()
+	idle := time.NewTicker(time.Minute)
+	defer idle.Stop()
+	for {
+		var first *put
+		select {
+		case first = <-s.queue:
+		case <-idle.C:
+			if a != nil && time.Since(a.begun) > s.o.PackAge {
+				s.seal(a)
+				a = nil
+			}
+			continue
+		case <-s.closing:
+			select {
+			case first = <-s.queue: // handed in before Close
+			default:
+				return
+			}
+		}
+		group, size := []*put{first}, len(first.rec)
+	more:
+		for size < maxGroup {
+			select {
+			case p := <-s.queue:
+				group, size = append(group, p), size+len(p.rec)
+			default:
+				break more
+			}
+		}
+		if a != nil && (a.size+int64(size) > s.o.PackBytes || time.Since(a.begun) > s.o.PackAge) {
+			s.seal(a)
+			a = nil
+		}
+		var err error
+		if err = s.room(uint64(size)); err == nil && a == nil {
+			a, err = s.begin()
+		}
+		if err == nil {
+			if err = a.write(group); err != nil {
+				// What the disk holds is now unknown. Nobody is told of these records; the pack is closed and the next group begins another.
+				s.seal(a)
+				a = nil
+			}
+		}
+		if err == nil {
+			s.flushes.Add(1)
+			s.mu.Lock()
+			for _, p := range group {
+				s.active[p.name] = p.at
+			}
+			s.mu.Unlock()
+		}
+		for _, p := range group {
+			switch {
+			case err == nil:
+				s.puts.Add(1)
+				s.bytes.Add(uint64(len(p.rec)))
+			case errors.Is(err, ErrFull):
+				s.full.Add(1)
+			default:
+				s.failed.Add(1)
+			}
+			p.done <- err
+		}
+	}
+}
+
+func (s *Store) room(need uint64) error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(s.o.Dir, &st); err != nil {
+		return err
+	}
+	if free := st.Bavail * uint64(st.Bsize); free < s.o.Reserve+need {
+		return fmt.Errorf("%w: %d MiB free, %d MiB are kept in reserve", ErrFull, free>>20, s.o.Reserve>>20)
+	}
+	return nil
+}
+
+// appender is an active pack.
+type appender struct {
+	f     *os.File
+	path  string // relative to Dir
+	size  int64
+	begun time.Time
+	buf   []byte
+}
+
+func (s *Store) begin() (*appender, error) {
+	now := time.Now()
+	month := keys.MonthOf(now).String()
+	dir := filepath.Join(s.o.Dir, month)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	var r [4]byte
+	if _, err := rand.Read(r[:]); err != nil {
+		return nil, err
+	}
+	path := fmt.Sprintf("%s/%016x-%x.pack", month, now.UnixNano(), r)
+	f, err := os.OpenFile(filepath.Join(s.o.Dir, path), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+		if _, err = f.WriteString(packMagic); err == nil {
+			// The folders must be on the disk too, or the first record could be lost with its file's name.
+			if err = syncDir(dir); err == nil {
+				err = syncDir(s.o.Dir)
+			}
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	s.mu.Lock()
+	clear(s.active)
+	s.pack = path
+	s.mu.Unlock()
+	return &appender{f: f, path: path, size: int64(len(packMagic)), begun: now}, nil
+}
+
+func (a *appender) write(group []*put) error {
+	a.buf = a.buf[:0]
+	at := a.size
+	for _, p := range group {
+		p.at = place{at, uint32(len(p.rec))}
+		p.ref = a.path + ":" + strconv.FormatInt(at, 10) + ":" + strconv.Itoa(len(p.rec))
+		a.buf = append(a.buf, p.rec...)
+		at += int64(len(p.rec))
+	}
+	_, err := a.f.WriteAt(a.buf, a.size)
+	if err == nil {
+		err = syscall.Fdatasync(int(a.f.Fd()))
+	}
+	if cap(a.buf) > 4<<20 {
+		a.buf = nil
+	}
+	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("%w: %w", ErrFull, err)
+		}
+		return err
+	}
+	a.size = at
+	return nil
+}
+
+// seal gives a pack its index and lets go of it.
+func (s *Store) seal(a *appender) {
+	if a == nil {
+		return
+	}
+	if err := s.index(a.path, a.size); err != nil {
+		s.log.Error("a pack has no index yet; the next start makes it", "pack", a.path, "error", err)
+	}
+	a.f.Close() // and with it the lock
+}
+
+// syncDir flushes a folder's names.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// index reads a pack through, up to size (negative: to its end or its first torn record), and writes its index.
+func (s *Store) index(path string, size int64) error {
+	f, err := os.Open(filepath.Join(s.o.Dir, path))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if size < 0 || size > st.Size() {
+		size = st.Size()
+	}
+	type entry struct {
+		name [32]byte
+		at   place
+	}
+	var es []entry
+	var hb [headerSize]byte
+	var h header
+	for at := int64(len(packMagic)); at+headerSize <= size; {
+		if _, err := f.ReadAt(hb[:], at); err != nil {
+			return err
+		}
+		n := int64(headerSize)
+		if !h.get(hb[:]) {
+			break
+		}
+		if n += int64(h.length); at+n > size {
+			break
+		}
+		es = append(es, entry{h.name, place{at, uint32(n)}})
+		at += n
+	}
+	slices.SortStableFunc(es, func(a, b entry) int { return bytes.Compare(a.name[:], b.name[:]) })
+	out := make([]byte, 0, len(idxMagic)+len(es)*idxEntry+4)
+	out = append(out, idxMagic...)
+	for _, e := range es {
+		out = append(out, e.name[:]...)
+		out = binary.LittleEndian.AppendUint64(out, uint64(e.at.offset))
+		out = binary.LittleEndian.AppendUint32(out, e.at.length)
+	}
+	out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
+	to := filepath.Join(s.o.Dir, indexOf(path))
+	tmp := to + ".tmp"
+	g, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = g.Write(out)
+	if err == nil {
+		err = g.Sync()
+	}
+	if cerr := g.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, to)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(to))
+	}
+	return err
+}
+
+func indexOf(pack string) string { return strings.TrimSuffix(pack, ".pack") + ".idx" }
+
+// packs lists the packs, newest first, by paths relative to Dir.
+func (s *Store) packs() ([]string, error) {
+	m, err := fs.Glob(os.DirFS(s.o.Dir), "[0-9]*-[0-9]*/*.pack")
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(m, func(a, b string) int { return cmp.Compare(filepath.Base(b), filepath.Base(a)) })
+	return m, nil
+}
+
+// repair indexes the packs that have no index and that nobody is writing.
+func (s *Store) repair() error {
+	packs, err := s.packs()
+	if err != nil {
+		return err
+	}
+	for _, p := range packs {
+		if _, err := os.Stat(filepath.Join(s.o.Dir, indexOf(p))); err == nil {
+			continue
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		f, err := os.OpenFile(filepath.Join(s.o.Dir, p), os.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			f.Close() // another process is writing it
+			continue
+		}
+		err = s.index(p, -1)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("index %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+var refForm = regexp.MustCompile(`^([0-9]{4}-[0-9]{2}/[0-9a-f]{16}-[0-9a-f]{8}\.pack):([0-9]{1,15}):([0-9]{1,8})$`)
+
+// Get returns the blob of a tenant by its name. ref is what Put returned; without it the blob is looked for in every pack.
+func (s *Store) Get(ctx context.Context, tenant event.TenantID, name [32]byte, ref string) ([]byte, error) {
+	if ref == "" {
+		var err error
+		if ref, err = s.Find(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	m := refForm.FindStringSubmatch(ref)
+	if m == nil {
+		return nil, fmt.Errorf("get blob: %w: %.100q is no reference", ErrMissing, ref)
+	}
+	at, err1 := strconv.ParseInt(m[2], 10, 64)
+	n, err2 := strconv.Atoi(m[3])
+	if err := errors.Join(err1, err2); err != nil || n < headerSize || n > headerSize+MaxBlob+1024 {
+		return nil, fmt.Errorf("get blob: %w: %.100q is no reference", ErrMissing, ref)
+	}
+	f, err := s.file(m[1])
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("get blob %x: %w: its pack is gone", name[:8], ErrMissing)
+	} else if err != nil {
+		return nil, fmt.Errorf("get blob %x: %w", name[:8], err)
+	}
+	rec := make([]byte, n)
+	if _, err := f.ReadAt(rec, at); errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("get blob %x: %w: %s is shorter than that", name[:8], ErrCorrupt, m[1])
+	} else if err != nil {
+		return nil, fmt.Errorf("get blob %x: %w", name[:8], err)
+	}
+	var h header
+	if !h.get(rec) || int(h.length) != n-headerSize || h.dataCRC != crc32.Checksum(rec[headerSize:], castagnoli) {
+		return nil, fmt.Errorf("get blob %x: %w at %s", name[:8], ErrCorrupt, ref)
+	}
+	if h.name != name || h.tenant != uint32(tenant) {
+		return nil, fmt.Errorf("get blob %x of member %d: %w at %s", name[:8], tenant, ErrMissing, ref)
+	}
+	key, err := s.o.Keys.Get(h.tenant, keys.Month(h.month))
+	if errors.Is(err, keys.ErrKeyDestroyed) || err == nil && key.ID != h.keyID {
+		return nil, fmt.Errorf("get blob %x: %w", name[:8], ErrDeleted)
+	} else if err != nil {
+		return nil, fmt.Errorf("get blob %x: %w", name[:8], err)
+	}
+	data, err := key.Open(rec[headerSize:headerSize], rec[headerSize:], aad(h.name, h.tenant, h.kind))
+	if err != nil {
+		return nil, fmt.Errorf("get blob %x: %w: %w", name[:8], ErrCorrupt, err)
+	}
+	return data, nil
+}
+
+// file returns a pack open for reading. Few packs are read at a time, and those are the newest.
+func (s *Store) file(path string) (*os.File, error) {
+	s.mu.RLock()
+	f := s.files[path]
+	s.mu.RUnlock()
+	if f != nil {
+		return f, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f = s.files[path]; f != nil {
+		return f, nil
+	}
+	f, err := os.Open(filepath.Join(s.o.Dir, path))
+	if err != nil {
+		return nil, err
+	}
+	if len(s.files) >= maxFiles {
+		oldest := ""
+		for p := range s.files {
+			if oldest == "" || filepath.Base(p) < filepath.Base(oldest) {
+				oldest = p
+			}
+		}
+		// Someone may be reading it this moment; the file closes itself when the last reference is gone.
+		delete(s.files, oldest)
+	}
+	s.files[path] = f
+	return f, nil
+}
+
+// Find returns the reference of the newest blob of that name. It looks through the index of every pack.
+func (s *Store) Find(ctx context.Context, name [32]byte) (string, error) {
+	s.mu.RLock()
+	at, ok := s.active[name]
+	pack := s.pack
+	s.mu.RUnlock()
+	if ok {
+		return fmt.Sprintf("%s:%d:%d", pack, at.offset, at.length), nil
+	}
+	packs, err := s.packs()
+	if err != nil {
+		return "", fmt.Errorf("find blob: %w", err)
+	}
+	for _, p := range packs {
+		if err := ctx.Err(); err != nil {
+			return "", fmt.Errorf("find blob: %w", err)
+		}
+		at, ok, err := lookup(filepath.Join(s.o.Dir, indexOf(p)), name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // in use by another process, or gone since
+		} else if err != nil {
+			return "", fmt.Errorf("find blob in %s: %w", p, err)
+		}
+		if ok {
+			return fmt.Sprintf("%s:%d:%d", p, at.offset, at.length), nil
+		}
+	}
+	return "", fmt.Errorf("find blob %x: %w", name[:8], ErrMissing)
+}
+
+// lookup searches one index by halving.
+func lookup(path string, name [32]byte) (place, bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return place{}, false, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return place{}, false, err
+	}
+	n := int(st.Size()-int64(len(idxMagic))-4) / idxEntry
+	var b [idxEntry]byte
+	lo, hi := 0, n
+	for lo < hi {
+		mid := (lo + hi) / 2
+		if _, err := f.ReadAt(b[:], int64(len(idxMagic)+mid*idxEntry)); err != nil {
+			return place{}, false, err
+		}
+		switch c := bytes.Compare(b[:32], name[:]); {
+		case c == 0:
+			return place{int64(binary.LittleEndian.Uint64(b[32:])), binary.LittleEndian.Uint32(b[40:])}, true, nil
+		case c < 0:
+			lo = mid + 1
+		default:
+			hi = mid
+		}
+	}
+	return place{}, false, nil
+}
+
+// Expire removes the packs that were last written before a moment and are no longer in use, and returns how many. It is for retention; what
+// must be gone at once goes with its key.
+func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
+	packs, err := s.packs()
+	if err != nil {
+		return 0, fmt.Errorf("expire blobs: %w", err)
+	}
+	n := 0
+	for _, p := range packs {
+		if err := ctx.Err(); err != nil {
+			return n, fmt.Errorf("expire blobs: %w", err)
+		}
+		full := filepath.Join(s.o.Dir, p)
+		if _, err := os.Stat(filepath.Join(s.o.Dir, indexOf(p))); err != nil {
+			continue // in use
+		}
+		st, err := os.Stat(full)
+		if err != nil || !st.ModTime().Before(before) {
+			continue
+		}
+		// The pack goes first: an index without a pack finds nothing, a pack without an index would be repaired.
+		if err := errors.Join(os.Remove(full), os.Remove(filepath.Join(s.o.Dir, indexOf(p)))); err != nil {
+			return n, fmt.Errorf("expire blobs: %w", err)
+		}
+		s.mu.Lock()
+		delete(s.files, p)
+		s.mu.Unlock()
+		n++
+	}
+	return n, nil
+}
