@@ -1,0 +1,488 @@
+// Package ledger is the tamper-evident log of what the hub took: one entry for each batch, in the order of the bus, and one for each
+// registration, confirmation, revocation, fork and clone.
+//
+// It reads the bus and the register of members, and writes a Tessera log (tiles, entry bundles and signed checkpoints in files, in the
+// tlog-tiles format that others can read) and, in the database, where each entry stands. An entry is 32 bytes: the SHA-256 of a batch's
+// envelope, or of a line of the register. It says nothing to who does not hold what was digested.
+//
+// The log's files are the truth. An entry is in them before it is in the database, and in the database before the bus is told. After a
+// crash in between, Open reads from the files what the database lacks, and what the bus brings again is known and dropped.
+//
+// There is one writer, held by a lock on the folder. Counted: entries added, repeats dropped, failures, messages behind (Stats).
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/transparency-dev/tessera"
+	"github.com/transparency-dev/tessera/client"
+	"github.com/transparency-dev/tessera/storage/posix"
+	"github.com/uptrace/bun"
+	"golang.org/x/mod/sumdb/note"
+
+	"tocsin/internal/batch"
+	"tocsin/internal/bus"
+	"tocsin/internal/db"
+	"tocsin/internal/event"
+	"tocsin/internal/member"
+)
+
+// Follower is the ledger's name on the bus.
+const Follower = "ledger"
+
+// ErrBusy says that another process writes this ledger.
+var ErrBusy = errors.New("another process writes this ledger")
+
+// ErrNotFound says that a digest is not in the ledger.
+var ErrNotFound = errors.New("not in the ledger")
+
+// Register is what the ledger follows besides the bus: member.Store.
+type Register interface {
+	// Log returns up to n lines after a number, in order.
+	Log(ctx context.Context, after int64, n int) ([]member.LogEntry, error)
+}
+
+// Messages is the ledger's place on the bus: *bus.Consumer.
+type Messages interface {
+	Fetch(ctx context.Context, limit int, wait time.Duration) ([]bus.Msg, error)
+	AckThrough(ctx context.Context, seq uint64) error
+	Lag(ctx context.Context) (uint64, error)
+}
+
+// Options say where the ledger stands and what it follows.
+type Options struct {
+	Dir      string
+	Signer   note.Signer // of checkpoints; its name is the log's origin
+	DB       *db.DB
+	Messages Messages
+	Register Register
+	Logger   *slog.Logger
+	Now      func() time.Time // default time.Now
+	// CheckpointEvery is how often a checkpoint is signed while entries come; default 1 s.
+	CheckpointEvery time.Duration
+}
+
+// Ledger is an open ledger. Run belongs to one goroutine; everything else is safe for concurrent use.
+type Ledger struct {
+	o        Options
+	log      *slog.Logger
+	lock     *os.File
+	appender *tessera.Appender
+	shutdown func(context.Context) error
+	reader   tessera.LogReader
+	stop     context.CancelFunc // ends the appender's own goroutines
+
+	latestMu sync.Mutex
+	latest   []byte
+	latestAt time.Time
+
+	added, repeated, failed atomic.Uint64
+}
+
+// Stats counts since Open.
+type Stats struct {
+	Added, Repeated, Failed uint64
+	Lag                     uint64 // bus messages not yet in the ledger
+}
+
+const (
+	fetchLimit  = 1024
+	fetchWait   = 200 * time.Millisecond
+	batchAge    = 50 * time.Millisecond // how long Tessera waits for more entries before it writes
+	registerMax = 256
+)
+
+// Open opens the ledger in o.Dir, making it if there is none, and mends what a crash left between its files and the database.
+func Open(ctx context.Context, o Options) (*Ledger, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.CheckpointEvery == 0 {
+		o.CheckpointEvery = time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(o.Dir, "writer.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("ledger %s: %w", o.Dir, ErrBusy)
+	}
+	l := &Ledger{o: o, log: o.Logger.With("stage", "ledger"), lock: lock}
+	if err := l.open(); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("ledger %s: %w", o.Dir, err)
+	}
+	if err := l.mend(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("ledger %s: %w", o.Dir, err), l.Close(ctx))
+	}
+	return l, nil
+}
+
+func (l *Ledger) open() error {
+	// The appender outlives the context of the one who opens it; Close ends it.
+	ctx, stop := context.WithCancel(context.Background())
+	driver, err := posix.New(ctx, posix.Config{Path: filepath.Join(l.o.Dir, "log")})
+	if err != nil {
+		stop()
+		return err
+	}
+	opts := tessera.NewAppendOptions().
+		WithCheckpointSigner(l.o.Signer).
+		WithCheckpointInterval(l.o.CheckpointEvery).
+		WithBatching(fetchLimit, batchAge).
+		WithPushback(4 * fetchLimit)
+	l.appender, l.shutdown, l.reader, err = tessera.NewAppender(ctx, driver, opts)
+	if err != nil {
+		stop()
+		return err
+	}
+	l.stop = stop
+	return nil
+}
+
+// mend writes into the database what stands in the files and not there.
+func (l *Ledger) mend(ctx context.Context) error {
+	size, err := l.reader.IntegratedSize(ctx)
+	if err != nil {
+		return fmt.Errorf("size: %w", err)
+	}
+	var known uint64
+	if err := l.o.DB.Read().NewRaw("SELECT coalesce(max(idx) + 1, 0) FROM ledger_entries").Scan(ctx, &known); err != nil {
+		return fmt.Errorf("entries known: %w", err)
+	}
+	if known > size {
+		return fmt.Errorf("the database knows %d entries, the log has %d: an older copy of the log was put back. A tree must never grow again at a size that was published; restore the newest copy of the ledger's folder", known, size)
+	}
+	if known < size {
+		l.log.InfoContext(ctx, "reading entries that the database lacks", "from", known, "to", size)
+	}
+	const width = 256 // entries in a bundle (tlog-tiles)
+	for known < size {
+		bundle, err := client.GetEntryBundle(ctx, l.reader.ReadEntryBundle, known/width, size)
+		if err != nil {
+			return err
+		}
+		start := known / width * width
+		var rows []row
+		for i, e := range bundle.Entries {
+			idx := start + uint64(i)
+			if idx < known || idx >= size {
+				continue
+			}
+			if len(e) != sha256.Size {
+				return fmt.Errorf("entry %d has %d bytes, want 32: this is not a ledger of ours", idx, len(e))
+			}
+			rows = append(rows, row{Leaf: e, Idx: int64(idx)})
+		}
+		if len(rows) == 0 {
+			return fmt.Errorf("bundle %d is empty", known/width)
+		}
+		if err := l.o.DB.Write(ctx, func(ctx context.Context, tx bun.IDB) error { return insert(ctx, tx, rows) }); err != nil {
+			return err
+		}
+		known += uint64(len(rows))
+	}
+	return nil
+}
+
+type row struct {
+	bun.BaseModel `bun:"table:ledger_entries"`
+
+	Leaf      []byte `bun:"leaf"`
+	Idx       int64  `bun:"idx"`
+	Kind      string `bun:"kind"`
+	Tenant    int64  `bun:"tenant"`
+	Collector string `bun:"collector"`
+	Stream    []byte `bun:"stream,nullzero"`
+	Seq       int64  `bun:"seq"`
+	AddedNS   int64  `bun:"added_ns"`
+}
+
+// insert writes rows; one that was made again from the files gets what only the messenger knows.
+func insert(ctx context.Context, tx bun.IDB, rows []row) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	_, err := tx.NewInsert().Model(&rows).
+		On("CONFLICT (leaf) DO UPDATE").
+		Set("kind = EXCLUDED.kind, tenant = EXCLUDED.tenant, collector = EXCLUDED.collector, stream = EXCLUDED.stream, seq = EXCLUDED.seq, added_ns = EXCLUDED.added_ns").
+		Where("row.kind = ''").Exec(ctx)
+	return err
+}
+
+// Run follows the bus and the register until ctx is done. An error means that the ledger's state is unknown: close it and open it again.
+func (l *Ledger) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := l.register(ctx); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("ledger: %w", err)
+		}
+		if err := l.batches(ctx); err != nil && ctx.Err() == nil {
+			if errors.Is(err, bus.ErrUnavailable) {
+				l.failed.Add(1)
+				l.log.WarnContext(ctx, "the bus is away; trying again", "err", err)
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Second):
+				}
+				continue
+			}
+			return fmt.Errorf("ledger: %w", err)
+		}
+	}
+	return nil
+}
+
+// batches takes what the bus has next.
+func (l *Ledger) batches(ctx context.Context) error {
+	msgs, err := l.o.Messages.Fetch(ctx, fetchLimit, fetchWait)
+	if err != nil || len(msgs) == 0 {
+		return err
+	}
+	rows := make([]row, 0, len(msgs))
+	for _, m := range msgs {
+		n, err := bus.ParseNotice(m.Data)
+		if err != nil {
+			// The gate wrote it, so this is a fault of ours: it must be seen, and must not stop the line.
+			l.failed.Add(1)
+			l.log.ErrorContext(ctx, "a message cannot be read and is passed over", "bus_seq", m.Seq, "err", err)
+			continue
+		}
+		stream := batch.Stream{Collector: n.Collector, Tenant: n.Tenant, Lane: batch.Lane(n.Lane), Epoch: n.Epoch}.ID()
+		rows = append(rows, row{Leaf: bytes.Clone(n.Digest[:]), Kind: "batch", Tenant: int64(n.Tenant), Collector: n.Collector, Stream: stream[:], Seq: int64(n.Seq)})
+	}
+	if err := l.add(ctx, rows, nil); err != nil {
+		return err
+	}
+	return l.o.Messages.AckThrough(ctx, msgs[len(msgs)-1].Seq)
+}
+
+// register takes what the register of members has next.
+func (l *Ledger) register(ctx context.Context) error {
+	for {
+		var after int64
+		if err := l.o.DB.Read().NewRaw("SELECT register FROM ledger_cursor WHERE id = 1").Scan(ctx, &after); err != nil {
+			return fmt.Errorf("place in the register: %w", err)
+		}
+		lines, err := l.o.Register.Log(ctx, after, registerMax)
+		if err != nil {
+			return fmt.Errorf("register: %w", err)
+		}
+		if len(lines) == 0 {
+			return nil
+		}
+		rows := make([]row, len(lines))
+		for i, line := range lines {
+			leaf, err := RegisterLeaf(line)
+			if err != nil {
+				return err
+			}
+			rows[i] = row{Leaf: leaf[:], Kind: line.Kind, Tenant: int64(line.Tenant), Collector: line.Collector, Seq: line.Seq}
+		}
+		last := lines[len(lines)-1].Seq
+		if err := l.add(ctx, rows, &last); err != nil {
+			return err
+		}
+	}
+}
+
+// RegisterLeaf is the entry that a line of the register makes: the SHA-256 of its JSON with the keys seq, kind, collector, tenant, at and
+// body, in that order.
+func RegisterLeaf(line member.LogEntry) ([32]byte, error) {
+	b, err := json.Marshal(struct {
+		Seq       int64           `json:"seq,string"`
+		Kind      string          `json:"kind"`
+		Collector string          `json:"collector"`
+		Tenant    event.TenantID  `json:"tenant"`
+		At        int64           `json:"at,string"`
+		Body      json.RawMessage `json:"body"`
+	}{line.Seq, line.Kind, line.Collector, line.Tenant, line.AtNS, line.Body})
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("line %d of the register: %w", line.Seq, err)
+	}
+	return sha256.Sum256(b), nil
+}
+
+// add puts rows that are new into the log, then all of them into the database, with the place in the register if that moved.
+func (l *Ledger) add(ctx context.Context, rows []row, registerSeq *int64) error {
+	places, err := l.places(ctx, rows)
+	if err != nil {
+		return err
+	}
+	type pending struct {
+		at     int
+		future tessera.IndexFuture
+	}
+	var futures []pending
+	now := l.o.Now().UnixNano()
+	fresh := rows[:0:0]
+	for i := range rows {
+		key := string(rows[i].Leaf)
+		idx, known := places[key]
+		if known && idx >= 0 {
+			l.repeated.Add(1)
+			rows[i].Idx = idx
+			rows[i].AddedNS = now
+			fresh = append(fresh, rows[i]) // only fills in what a mended row lacks
+			continue
+		}
+		if known {
+			l.repeated.Add(1) // twice among these rows
+			continue
+		}
+		places[key] = -1
+		rows[i].AddedNS = now
+		// Entries are added all at once and waited for together: Tessera writes them as one bundle.
+		futures = append(futures, pending{len(fresh), l.appender.Add(ctx, tessera.NewEntry(rows[i].Leaf))})
+		fresh = append(fresh, rows[i])
+	}
+	for _, p := range futures {
+		index, err := p.future()
+		if err != nil {
+			l.failed.Add(1)
+			return fmt.Errorf("adding to the log: %w", err)
+		}
+		fresh[p.at].Idx = int64(index.Index)
+	}
+	err = l.o.DB.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		if err := insert(ctx, tx, fresh); err != nil {
+			return err
+		}
+		if registerSeq != nil {
+			_, err := tx.NewRaw("UPDATE ledger_cursor SET register = ? WHERE id = 1", *registerSeq).Exec(ctx)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("recording %d entries: %w", len(fresh), err)
+	}
+	l.added.Add(uint64(len(futures)))
+	return nil
+}
+
+// places finds which leaves are in the log already.
+func (l *Ledger) places(ctx context.Context, rows []row) (map[string]int64, error) {
+	out := make(map[string]int64, len(rows))
+	for from := 0; from < len(rows); from += 500 { // SQLite's limit on bound values, with room
+		leaves := make([][]byte, 0, 500)
+		for _, r := range rows[from:min(from+500, len(rows))] {
+			leaves = append(leaves, r.Leaf)
+		}
+		var found []row
+		if err := l.o.DB.Read().NewSelect().Model(&found).Column("leaf", "idx").Where("leaf IN (?)", bun.List(leaves)).Scan(ctx); err != nil {
+			return nil, fmt.Errorf("looking for known entries: %w", err)
+		}
+		for _, r := range found {
+			out[string(r.Leaf)] = r.Idx
+		}
+	}
+	return out, nil
+}
+
+// Origin is the log's name, the first line of its checkpoints.
+func (l *Ledger) Origin() string { return l.o.Signer.Name() }
+
+// Latest is the newest signed checkpoint (C2SP tlog-checkpoint), or nothing when none has been signed yet. It is read at most ten times a
+// second; the slice must not be changed.
+func (l *Ledger) Latest(ctx context.Context) ([]byte, error) {
+	l.latestMu.Lock()
+	defer l.latestMu.Unlock()
+	now := l.o.Now()
+	if age := now.Sub(l.latestAt); l.latest != nil && age >= 0 && age < 100*time.Millisecond {
+		return l.latest, nil
+	}
+	cp, err := l.reader.ReadCheckpoint(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ledger: checkpoint: %w", err)
+	}
+	l.latest, l.latestAt = cp, now
+	return cp, nil
+}
+
+// Proof shows that a digest is in the log.
+type Proof struct {
+	Index      uint64
+	Size       uint64 // of the tree that Checkpoint signs
+	Hashes     [][]byte
+	Checkpoint []byte
+}
+
+// Prove gives the inclusion proof of a batch's envelope digest, or of a register leaf, under the newest checkpoint. ErrNotFound when it is
+// not in the log, or not yet under a checkpoint.
+func (l *Ledger) Prove(ctx context.Context, leaf [32]byte) (Proof, error) {
+	var idx uint64
+	err := l.o.DB.Read().NewRaw("SELECT idx FROM ledger_entries WHERE leaf = ?", leaf[:]).Scan(ctx, &idx)
+	if db.NotFound(err) {
+		return Proof{}, fmt.Errorf("%x: %w", leaf, ErrNotFound)
+	}
+	if err != nil {
+		return Proof{}, fmt.Errorf("ledger: %w", err)
+	}
+	cp, err := l.Latest(ctx)
+	if err != nil {
+		return Proof{}, err
+	}
+	size, err := treeSize(cp)
+	if err != nil {
+		return Proof{}, err
+	}
+	if idx >= size {
+		return Proof{}, fmt.Errorf("%x: no checkpoint covers it yet: %w", leaf, ErrNotFound)
+	}
+	builder, err := client.NewProofBuilder(ctx, size, l.reader.ReadTile)
+	if err != nil {
+		return Proof{}, fmt.Errorf("ledger: %w", err)
+	}
+	hashes, err := builder.InclusionProof(ctx, idx)
+	if err != nil {
+		return Proof{}, fmt.Errorf("ledger: %w", err)
+	}
+	return Proof{Index: idx, Size: size, Hashes: hashes, Checkpoint: cp}, nil
+}
+
+// treeSize reads the second line of a checkpoint.
+func treeSize(cp []byte) (uint64, error) {
+	lines := strings.SplitN(string(cp), "\n", 3)
+	if len(lines) < 3 {
+		return 0, fmt.Errorf("no checkpoint has been signed yet: %w", ErrNotFound)
+	}
+	return strconv.ParseUint(lines[1], 10, 64)
+}
+
+// Stats returns the counts.
+func (l *Ledger) Stats(ctx context.Context) (Stats, error) {
+	lag, err := l.o.Messages.Lag(ctx)
+	return Stats{Added: l.added.Load(), Repeated: l.repeated.Load(), Failed: l.failed.Load(), Lag: lag}, err
+}
+
+// Close waits until a checkpoint covers everything that was added, bounded by ctx, and gives the folder up.
+func (l *Ledger) Close(ctx context.Context) error {
+	err := l.shutdown(ctx)
+	l.stop()
+	return errors.Join(err, l.lock.Close())
+}
