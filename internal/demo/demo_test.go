@@ -17,6 +17,7 @@ import (
 	"tocsin/internal/enrich"
 	"tocsin/internal/event"
 	"tocsin/internal/indicator"
+	"tocsin/internal/load/local"
 	"tocsin/internal/load/sample"
 )
 
@@ -292,7 +293,7 @@ func TestState(t *testing.T) {
 	if err := again.ports(again.WebPort); err == nil || !strings.Contains(err.Error(), "--port") {
 		t.Errorf("a taken port that was asked for: %v", err)
 	}
-	if err := again.ports(0); err != nil || again.WebPort == s.WebPort && again.WebPort != 0 && !free(again.WebPort, false) {
+	if err := again.ports(0); err != nil || again.WebPort == s.WebPort && again.WebPort != 0 && !local.Free(again.WebPort, false) {
 		t.Errorf("a taken port must be replaced: %v", err)
 	}
 }

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 
 	"tocsin/internal/load/local"
@@ -86,67 +83,26 @@ func (s *state) ports(web int) error {
 	var err error
 	switch {
 	case web != 0:
-		if !free(web, false) {
+		if !local.Free(web, false) {
 			return fmt.Errorf("port %d is taken by another program: choose another with --port, or 0 for any", web)
 		}
 		s.WebPort = web
-	case s.WebPort == 0 || !free(s.WebPort, false):
-		if s.WebPort, err = freePort(false, 8080, 8081, 8082); err != nil {
+	case s.WebPort == 0 || !local.Free(s.WebPort, false):
+		if s.WebPort, err = local.FreePort(8080, 8081, 8082); err != nil {
 			return err
 		}
 	}
-	if s.GatePort == 0 || !free(s.GatePort, false) {
-		if s.GatePort, err = freePort(false); err != nil {
+	if s.GatePort == 0 || !local.Free(s.GatePort, false) {
+		if s.GatePort, err = local.FreePort(); err != nil {
 			return err
 		}
 	}
 	for _, c := range s.Collectors {
-		if c.Port == 0 || !free(c.Port, true) {
-			if c.Port, err = freePort(true); err != nil {
+		if c.Port == 0 || !local.Free(c.Port, true) {
+			if c.Port, err = local.FreePort(); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// free says whether a TCP (and UDP) port of 127.0.0.1 can be had.
-func free(port int, udp bool) bool {
-	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	l, err := net.Listen("tcp", at)
-	if err != nil {
-		return false
-	}
-	defer l.Close()
-	if udp {
-		p, err := net.ListenPacket("udp", at)
-		if err != nil {
-			return false
-		}
-		defer p.Close()
-	}
-	return true
-}
-
-// freePort returns the first free of the wishes, else one the system chooses.
-func freePort(udp bool, wishes ...int) (int, error) {
-	for _, p := range wishes {
-		if free(p, udp) {
-			return p, nil
-		}
-	}
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		p := int(netip.MustParseAddrPort(l.Addr().String()).Port())
-		if err := l.Close(); err != nil {
-			return 0, err
-		}
-		if free(p, udp) {
-			return p, nil
-		}
-	}
-	return 0, errors.New("no free port on 127.0.0.1")
 }
