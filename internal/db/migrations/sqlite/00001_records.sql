@@ -295,6 +295,7 @@ CREATE TABLE alerts (
   site          INTEGER NOT NULL DEFAULT 0,
   notices       INTEGER NOT NULL DEFAULT 0,        -- notices sent
   noticed_ns    INTEGER NOT NULL DEFAULT 0,
+  noticed_count INTEGER NOT NULL DEFAULT 0,        -- count at the last notice
   due_ns        INTEGER NOT NULL DEFAULT 0,        -- when the next counted update may go; 0: none waits
   previous      TEXT NOT NULL DEFAULT '',          -- the closed alert of the same group
   body          BLOB NOT NULL                      -- JSON: rules, tags, reason, steps, member text …
