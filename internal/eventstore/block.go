@@ -2,7 +2,6 @@ package eventstore
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,12 +20,9 @@ const (
 	maxBlockDays  = 64
 )
 
-// ErrFull is returned by Block.Add when the event must go to the next block.
-var ErrFull = errors.New("the block is full")
-
 // Meta is what the hub knows about an event beyond the event itself. It comes from the event's batch and from the plan, so
 // that a redo makes the same row.
-type Meta struct {
+type Meta = struct {
 	ClockOffset time.Duration // added to event.created to get the storage time
 	Keep        uint16        // days the row is kept; 0 means DefaultKeep, less than MinKeep means MinKeep
 	Quarantined bool          // stored, shown as such, counted in nothing shared
@@ -136,13 +132,13 @@ func (b *Block) Len() int { return b.n }
 // is event.ingested: bad clocks must not make endless partitions. The times the sender gave are kept beside it.
 func StorageTime(e *event.Event, m Meta) int64 {
 	t := e.Created + int64(m.ClockOffset)
-	if e.Created == 0 || t > e.Ingested+int64(5*time.Minute) || t < e.Ingested-int64(m.keep()-2)*24*int64(time.Hour) {
+	if e.Created == 0 || t > e.Ingested+int64(5*time.Minute) || t < e.Ingested-int64(keepDays(m)-2)*24*int64(time.Hour) {
 		return e.Ingested
 	}
 	return t
 }
 
-func (m Meta) keep() uint16 {
+func keepDays(m Meta) uint16 {
 	switch {
 	case m.Keep == 0:
 		return DefaultKeep
@@ -152,18 +148,19 @@ func (m Meta) keep() uint16 {
 	return m.Keep
 }
 
-// Add appends one event. Its ID, Tenant, Created and Ingested must be set. Nothing of the event's memory is kept.
-func (b *Block) Add(e *event.Event, m Meta) error {
+// Add appends one event. Its ID, Tenant, Created and Ingested must be set. Nothing of the event's memory is kept. False means
+// that the block is full and the event must go to the next one: which events share a block depends on them alone.
+func (b *Block) Add(e *event.Event, m Meta) bool {
 	when := StorageTime(e, m) / 1e3
 	day := int32(when / 86_400e6)
 	if b.n >= MaxBlockRows || len(b.raw.Buf)+len(b.tail.values.Buf) > MaxBlockBytes {
-		return ErrFull
+		return false
 	}
 	key := batchDay{e.Tenant, e.ID.Stream, e.ID.Seq, day}
 	if key != b.lastDay || b.n == 0 {
 		if _, ok := b.days[day]; !ok {
 			if len(b.days) >= maxBlockDays {
-				return ErrFull
+				return false
 			}
 			b.days[day] = struct{}{}
 		}
@@ -190,7 +187,7 @@ func (b *Block) Add(e *event.Event, m Meta) error {
 	b.stream.set(row, e.ID.Stream)
 	b.seq.set(row, e.ID.Seq)
 	b.idx.set(row, uint64(e.ID.Index))
-	b.keep.set(row, uint64(m.keep()))
+	b.keep.set(row, uint64(keepDays(m)))
 	if m.Quarantined {
 		b.quar.set(row, 1)
 	}
@@ -251,7 +248,7 @@ func (b *Block) Add(e *event.Event, m Meta) error {
 	for _, x := range e.Extras() {
 		b.tail.add(row, x.Name, x.Value)
 	}
-	return nil
+	return true
 }
 
 // maxLow keeps long, unique strings out of dictionaries.

@@ -25,6 +25,15 @@ type Error struct {
 
 func (e *Error) Error() string { return "event store: " + e.Text }
 
+// Permanent says that the engine cannot take these rows, whenever they come.
+func (e *Error) Permanent() bool {
+	switch e.Code {
+	case 6, 26, 27, 33, 53, 117, 131: // cannot parse or read, type mismatch, incorrect data, string too large
+		return true
+	}
+	return false
+}
+
 // ErrUnavailable says that the store did not answer in the time allowed. Nothing was lost: an insert with the same token can
 // be repeated.
 var ErrUnavailable = errors.New("the event store is not answering")

@@ -236,9 +236,12 @@ func migrations(db string) []string {
 		// What a repair has begun and not finished: the roll-ups of these days are rebuilt at the next start.
 		"CREATE TABLE IF NOT EXISTS " + db + ".repairs (id String, at DateTime('UTC'), tenants Array(UInt32), days Array(Date), done UInt8) ENGINE = MergeTree ORDER BY id SETTINGS fsync_after_insert = 1, fsync_part_directory = 1",
 	}
+	// One statement: each costs a write of the table's metadata.
+	var grow []string
 	for _, d := range layout {
-		out = append(out, fmt.Sprintf("ALTER TABLE %s.events ADD COLUMN IF NOT EXISTS %s %s CODEC(%s)", db, d.name, kindTypes[d.kind], d.codec))
+		grow = append(grow, fmt.Sprintf("ADD COLUMN IF NOT EXISTS %s %s CODEC(%s)", d.name, kindTypes[d.kind], d.codec))
 	}
+	out = append(out, "ALTER TABLE "+db+".events "+strings.Join(grow, ", "))
 	for i := range rollups {
 		r := &rollups[i]
 		out = append(out,

@@ -122,8 +122,8 @@ func fill(t testing.TB, b *Block, m *maker, tenants []event.TenantID, seq uint64
 	t.Helper()
 	for _, tn := range tenants {
 		for i := range per {
-			if err := b.Add(m.firewall(tn, seq, i, at+int64(i)*1e6), Meta{}); err != nil {
-				t.Fatal(err)
+			if !b.Add(m.firewall(tn, seq, i, at+int64(i)*1e6), Meta{}) {
+				t.Fatal("block full")
 			}
 		}
 	}
@@ -158,8 +158,8 @@ func TestRoundTrip(t *testing.T) {
 		m := newMaker(1)
 		var want []*event.Event
 		add := func(e *event.Event) {
-			if err := b.Add(e, Meta{ClockOffset: 1500 * time.Millisecond}); err != nil {
-				t.Fatal(err)
+			if !b.Add(e, Meta{ClockOffset: 1500 * time.Millisecond}) {
+				t.Fatal("block full")
 			}
 			want = append(want, e.Clone())
 		}

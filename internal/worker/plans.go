@@ -124,6 +124,17 @@ func (p *Plans) Renew(ctx context.Context, l Lease, until time.Time) error {
 	})
 }
 
+// Rewind forgets position and pending plans, because the bus they speak of is gone. Heads stay.
+func (p *Plans) Rewind(ctx context.Context, l Lease) error {
+	return p.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		if err := guard(ctx, tx, l, "position = 0"); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND done_ns = 0", l.Shard)
+		return err
+	})
+}
+
 // Release gives the shard up.
 func (p *Plans) Release(ctx context.Context, l Lease) error { return p.Renew(ctx, l, time.Unix(0, 0)) }
 

@@ -1,0 +1,338 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"tocsin/internal/batch"
+	"tocsin/internal/bus"
+	"tocsin/internal/event"
+)
+
+// opened is a batch that was fetched and checked, or the reason why it cannot be.
+type opened struct {
+	msg    bus.Msg
+	n      bus.Notice
+	m      batch.Manifest
+	stream event.StreamID
+	body   *batch.Body
+	reason string // not empty: put it aside
+	got    time.Time
+	memory *budget
+	size   int64
+}
+
+var bodies = sync.Pool{New: func() any { return &batch.Body{} }}
+
+func (o *opened) rows() int {
+	if o.body == nil {
+		return 0
+	}
+	return len(o.body.Lines())
+}
+
+// release gives the body's memory back.
+func (o *opened) release() {
+	if o.body != nil {
+		if o.size <= 4<<20 {
+			bodies.Put(o.body)
+		}
+		o.body = nil
+	}
+	o.memory.give(o.size)
+	o.size = 0
+}
+
+// budget bounds the bytes of decompressed batches that wait.
+type budget struct {
+	mu   sync.Mutex
+	free int64
+	more chan struct{}
+}
+
+func newBudget(n int64) *budget { return &budget{free: n, more: make(chan struct{}, 1)} }
+
+func (b *budget) take(ctx context.Context, n int64) error {
+	for {
+		b.mu.Lock()
+		if b.free >= n {
+			b.free -= n
+			b.mu.Unlock()
+			return nil
+		}
+		b.mu.Unlock()
+		select {
+		case <-b.more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (b *budget) give(n int64) {
+	if n == 0 {
+		return
+	}
+	b.mu.Lock()
+	b.free += n
+	b.mu.Unlock()
+	select {
+	case b.more <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	readAhead = 128 << 20 // bytes of decompressed batches in memory, above one plan of small ones
+	fetchMany = 64
+	fetchWait = 250 * time.Millisecond
+)
+
+// read fetches, opens and hands over batches until ctx ends; it also acknowledges, since a feed belongs to one goroutine.
+func (w *Worker) read(ctx, work context.Context, out chan<- *opened) error {
+	memory := newBudget(readAhead)
+	defer close(w.ackDone)
+	wait := 100 * time.Millisecond
+	for ctx.Err() == nil {
+		select {
+		case seq := <-w.acks:
+			w.acknowledge(work, seq)
+		default:
+		}
+		msgs, err := w.o.Feed.Fetch(ctx, fetchMany, fetchWait)
+		if err != nil {
+			if ctx.Err() != nil {
+				break
+			}
+			w.log.Warn("the bus does not answer, trying again", "error", err)
+			w.m.retries.Add(1)
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait):
+			}
+			wait = min(2*wait, 5*time.Second)
+			continue
+		}
+		wait = 100 * time.Millisecond
+		for _, m := range msgs {
+			o, err := w.open(ctx, m, memory)
+			if err != nil {
+				return nil // ctx ended; the message comes again
+			}
+			select {
+			case out <- o:
+			case <-ctx.Done():
+				o.release()
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// open brings one batch into memory. A batch that can never be read gets a reason; a store that does not answer is waited for.
+// The only error is the context's.
+func (w *Worker) open(ctx context.Context, m bus.Msg, memory *budget) (*opened, error) {
+	o := &opened{msg: m, got: w.o.Now(), memory: memory}
+	var err error
+	if o.n, err = bus.ParseNotice(m.Data); err != nil {
+		o.reason = err.Error()
+		return o, nil
+	}
+	var sub []byte
+	wait := 50 * time.Millisecond
+	for {
+		if sub, err = w.o.Blobs.Get(ctx, o.n); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if w.o.Blobs.Missing(err) {
+			o.reason = "its blob: " + err.Error()
+			return o, nil
+		}
+		w.m.retries.Add(1)
+		w.log.Warn("a batch cannot be read from the blob store, trying again", "tenant", o.n.Tenant, "collector", o.n.Collector, "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+	envelope, packed, err := batch.SplitSubmission(sub)
+	if err != nil {
+		o.reason = err.Error()
+		return o, nil
+	}
+	manifest, digest, err := batch.Parse(envelope)
+	switch {
+	case digest != o.n.Digest:
+		// The gate verified the signature over these very bytes and named their digest.
+		o.reason = "the blob is not the batch that the gate accepted: its digest differs"
+	case err != nil:
+		o.reason = err.Error()
+	case manifest.Stream.Tenant != o.n.Tenant || manifest.Stream.Collector != o.n.Collector || manifest.Seq != o.n.Seq:
+		o.reason = "the manifest names another stream than the gate did"
+	}
+	if o.reason != "" {
+		return o, nil
+	}
+	if err := memory.take(ctx, int64(manifest.Expanded)); err != nil {
+		return nil, err
+	}
+	o.size = int64(manifest.Expanded)
+	body := bodies.Get().(*batch.Body)
+	if err := body.Open(manifest, packed); err != nil {
+		bodies.Put(body)
+		o.release()
+		o.reason = err.Error()
+		return o, nil
+	}
+	o.m, o.body, o.stream = manifest, body, manifest.Stream.ID()
+	return o, nil
+}
+
+// ack hands a sequence to the reader; if that has ended, it acknowledges itself.
+func (w *Worker) ack(ctx context.Context, seq uint64) {
+	select {
+	case <-w.acks: // an older one that was not taken yet
+	default:
+	}
+	select {
+	case <-w.ackDone:
+		w.acknowledge(ctx, seq)
+	default:
+		w.acks <- seq // there is room: nobody else puts one in
+	}
+}
+
+func (w *Worker) acknowledge(ctx context.Context, seq uint64) {
+	if err := w.o.Feed.AckThrough(ctx, seq); err != nil {
+		// The bus keeps the messages; the next acknowledgement covers them.
+		w.log.Warn("the bus does not take an acknowledgement", "error", err)
+		w.m.retries.Add(1)
+	}
+}
+
+// prepare decodes line i of the batch into w.e and gives it its place.
+func (w *Worker) prepare(o *opened, i int, ingested int64) error {
+	e := &w.e
+	e.Reset()
+	if err := event.DecodeJSON(e, o.body.Lines()[i]); err != nil {
+		return err
+	}
+	e.ID = event.ID{Stream: o.stream, Seq: o.m.Seq, Index: uint32(i)}
+	e.Tenant = o.m.Stream.Tenant
+	e.Ingested = ingested
+	if e.Created == 0 {
+		e.Created = o.m.Created.UnixNano()
+	}
+	// What the hub says of an event, whatever the event says itself.
+	e.SetString(event.TocsinCollectorID, o.m.Stream.Collector)
+	e.Del(event.TocsinTenant)
+	if o.n.Quarantined {
+		e.SetBool(event.TocsinCollectorQuarantined, true)
+	} else {
+		e.Del(event.TocsinCollectorQuarantined)
+	}
+	if w.o.Enrich != nil {
+		w.o.Enrich.Enrich(e)
+	}
+	return nil
+}
+
+// replay feeds the detector with a batch that is done: its state since the snapshot is rebuilt, what it finds was said before.
+func (w *Worker) replay(o *opened) {
+	w.m.replayed.Add(1)
+	if o.msg.Seq <= w.covered || w.o.Detect == nil || o.body == nil || o.n.Quarantined || o.m.Seq <= w.again[o.stream] {
+		return
+	}
+	w.again[o.stream] = o.m.Seq
+	for i := range o.body.Lines() {
+		if w.prepare(o, i, o.n.Received) == nil {
+			w.o.Detect.Process(&w.e, o.n.Received)
+		}
+	}
+	w.seen = max(w.seen, o.msg.Seq)
+}
+
+const maxDeadPerBatch = 20
+
+// batch makes the rows and detections of one batch. It returns the block that takes the next rows.
+func (w *Worker) batch(o *opened, j *job, block Block, dets *[]event.Detection, causes *[]int64) Block {
+	w.m.batches.Add(1)
+	putAside := func(index, events int, reason string) {
+		w.m.dead.Add(uint64(events))
+		j.dead = append(j.dead, Dead{BusSeq: o.msg.Seq, Index: index, Tenant: o.n.Tenant, Collector: o.n.Collector, Digest: fmt.Sprintf("%x", o.n.Digest), Events: events, Reason: reason, Notice: o.msg.Data})
+	}
+	if o.reason != "" {
+		w.log.Warn("a batch is put aside", "tenant", o.n.Tenant, "collector", o.n.Collector, "batch", o.n.Seq, "reason", o.reason)
+		putAside(-1, o.n.Events, o.reason)
+		return block
+	}
+	if o.m.Seq <= w.heads[o.stream] {
+		w.m.repeats.Add(1)
+		return block
+	}
+	w.heads[o.stream] = o.m.Seq
+	h := Head{Stream: o.stream, Tenant: o.m.Stream.Tenant, Collector: o.m.Stream.Collector, Lane: string(o.m.Stream.Lane), Seq: o.m.Seq, Batches: 1}
+	meta := Meta{ClockOffset: o.m.ClockOffset, Quarantined: o.n.Quarantined}
+	if w.o.Keep != nil {
+		meta.Keep = w.o.Keep(o.m.Stream.Tenant)
+	}
+	j.got = max(j.got, o.n.Received)
+	if !j.redo {
+		w.m.gate.observe(o.got.Sub(time.Unix(0, o.n.Received)))
+	}
+	bad, badReason := 0, ""
+	for i := range o.body.Lines() {
+		if err := w.prepare(o, i, j.plan.Ingested); err != nil {
+			if bad++; bad <= maxDeadPerBatch {
+				putAside(i, 1, err.Error())
+			} else {
+				badReason = err.Error()
+			}
+			continue
+		}
+		e := &w.e
+		created := e.Created + int64(o.m.ClockOffset)
+		j.created = max(j.created, created)
+		if !o.n.Quarantined {
+			from := len(*dets)
+			if e.IsDetection() {
+				if d, err := event.ToDetection(e); err != nil {
+					w.m.badDetections.Add(1)
+				} else {
+					// Keys are the senders' words: each in its own member's space, or one could silence another.
+					d.Key = "site/" + strconv.FormatUint(uint64(d.Tenant), 10) + "/" + d.Key
+					*dets = append(*dets, d)
+				}
+			}
+			if w.o.Detect != nil {
+				*dets = append(*dets, w.o.Detect.Process(e, o.n.Received)...)
+			}
+			for range len(*dets) - from {
+				*causes = append(*causes, created)
+			}
+		}
+		if !block.Add(e, meta) {
+			j.blocks = append(j.blocks, block)
+			block = w.free.Get().(Block)
+			block.Add(e, meta)
+		}
+		h.Events++
+	}
+	if bad > maxDeadPerBatch {
+		putAside(len(o.body.Lines()), bad-maxDeadPerBatch, "more events like this: "+strings.ToValidUTF8(badReason, "?"))
+	}
+	h.Dead = uint64(bad)
+	j.events += h.Events
+	j.heads = append(j.heads, h)
+	return block
+}
