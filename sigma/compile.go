@@ -357,6 +357,8 @@ type Set struct {
 	known   []bool    // by predicate: all its literals are in the index, so the scan decides it
 	trigs   []trigger
 	always  []int32 // positions of rules without a trigger
+
+	keywords bool
 }
 
 // flat is a node of the evaluation tree.
@@ -380,6 +382,9 @@ func (s *Set) Rules() []int32 { return slices.Clone(s.rules) }
 
 // Unindexed is the number of rules in s that are evaluated for every event.
 func (s *Set) Unindexed() int { return len(s.always) }
+
+// Keywords says whether a rule of s looks at every value and the raw text of events, not only at fields it names.
+func (s *Set) Keywords() bool { return s.keywords }
 
 // Set gives the rules that apply to events which can be read as any of the sources. It is made at the first call and kept.
 // Names that only a Rename holds are asked of the schema then: with a growing schema, before the records are decoded.
@@ -446,6 +451,7 @@ func (s *Set) flatten(n *node, local map[*predicate]int32) int32 {
 			p = int32(len(s.preds))
 			local[n.p] = p
 			s.preds = append(s.preds, n.p)
+			s.keywords = s.keywords || n.p.keyword
 		}
 		s.nodes = append(s.nodes, flat{op: nodeLeaf, pred: p})
 		return int32(len(s.nodes) - 1)
@@ -460,4 +466,32 @@ func (s *Set) flatten(n *node, local map[*predicate]int32) int32 {
 	s.kids = append(s.kids, list...)
 	s.nodes = append(s.nodes, flat{op: n.op, lo: lo, hi: int32(len(s.kids))})
 	return int32(len(s.nodes) - 1)
+}
+
+// FieldNames lists the names of fields that rules and correlations look at, before any Rename.
+func (e *Engine) FieldNames() []string {
+	seen := map[string]bool{}
+	var walk func(*node)
+	walk = func(n *node) {
+		if n.d != nil {
+			seen[n.d.name] = true
+			seen[n.d.refName] = true
+		}
+		for _, k := range n.kids {
+			walk(k)
+		}
+	}
+	for _, r := range e.rules {
+		walk(r.cond)
+	}
+	for _, c := range e.Correlations {
+		for _, g := range append(slices.Clone(c.GroupBy), c.valueField) {
+			seen[g] = true
+			for _, to := range c.Aliases[g] {
+				seen[to] = true
+			}
+		}
+	}
+	delete(seen, "")
+	return slices.Sorted(maps.Keys(seen))
 }

@@ -412,7 +412,7 @@ func (c *Correlator) fromRule(f *feed, r *Record, at, now int64, scope uint32, l
 	c.values = c.values[:0]
 	for _, k := range f.in.keys {
 		low, shown, ok := c.groupText(r, k)
-		if !ok {
+		if !ok && !c.e.Correlations[f.cor].OptionalGroup {
 			c.stats.NoGroup++
 			return dst
 		}
@@ -481,7 +481,9 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 		g.reset()
 	}
 	g.last = max(g.last, at)
-	if len(g.refs) < c.opts.MaxRefs {
+	if ref == (Ref{}) {
+		// A hit of another correlation without an event of its own.
+	} else if len(g.refs) < c.opts.MaxRefs {
 		g.refs = append(g.refs, ref)
 	} else { // the first half stays, the latest take turns in the rest
 		half := c.opts.MaxRefs / 2
@@ -523,12 +525,12 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 		g.emitted, g.since = at, 0
 		g.n++
 	default:
-		return dst
+		return c.feedOthers(g, &hit, at, now, ref, dst)
 	}
-	return c.emit(g, hit, now, ref, dst)
+	return c.emit(g, hit, at, now, ref, dst)
 }
 
-func (c *Correlator) emit(g *group, hit Hit, now int64, ref Ref, dst []Hit) []Hit {
+func (c *Correlator) emit(g *group, hit Hit, at, now int64, ref Ref, dst []Hit) []Hit {
 	hit.N, hit.Episode, hit.Total = int(g.n), g.episode, int(g.total)
 	hit.Group = slices.Clone(g.names)
 	hit.Refs = slices.Clone(g.refs)
@@ -542,13 +544,23 @@ func (c *Correlator) emit(g *group, hit Hit, now int64, ref Ref, dst []Hit) []Hi
 	}
 	c.stats.Hits++
 	dst = append(dst, hit)
-	if !hit.New {
+	return c.feedOthers(g, &hit, at, now, ref, dst)
+}
+
+// feedOthers tells the correlations that build on this one. They see its group-by fields and nothing else. Counts take an episode once;
+// for temporal types the condition is as recent as the last event for which it held.
+func (c *Correlator) feedOthers(g *group, hit *Hit, at, now int64, ref Ref, dst []Hit) []Hit {
+	feeds := c.e.feeds.byCor[hit.Correlation]
+	if len(feeds) == 0 {
 		return dst
 	}
-	// Other correlations may build on this one. They see its group-by fields and nothing else.
-	names := hit.Group
-	for i := range c.e.feeds.byCor[hit.Correlation] {
-		f := &c.e.feeds.byCor[hit.Correlation][i]
+	names := g.names // g itself can move when a group is made
+	for i := range feeds {
+		f := &feeds[i]
+		cc := c.e.cors[f.cor]
+		if !hit.New && !strings.HasPrefix(cc.kind, "temporal") {
+			continue
+		}
 		c.stats.Observed++
 		c.begin(f.cor, hit.Scope, hit.Late)
 		c.values = c.values[:0]
@@ -558,7 +570,7 @@ func (c *Correlator) emit(g *group, hit Hit, now int64, ref Ref, dst []Hit) []Hi
 		}
 		var value uint64
 		if p := f.in.valueGroup; p >= 0 {
-			if c.e.cors[f.cor].kind == "value_count" {
+			if cc.kind == "value_count" {
 				value = highwayhash.Sum64([]byte(fold(names[p])), c.opts.HashKey[:])
 			} else if n, ok := parseNumber(names[p]); ok {
 				value = math.Float64bits(n)
@@ -566,7 +578,7 @@ func (c *Correlator) emit(g *group, hit Hit, now int64, ref Ref, dst []Hit) []Hi
 				continue
 			}
 		}
-		dst = c.add(f, value, hit.Last, now, hit.Scope, hit.Late, ref, dst)
+		dst = c.add(f, value, at, now, hit.Scope, hit.Late, ref, dst)
 	}
 	return dst
 }
@@ -594,7 +606,7 @@ func (c *Correlator) Tick(at, now int64, dst []Hit) []Hit {
 			hit.Value = g.current(c.e.cors[g.cor])
 			g.emitted, g.since, g.inActive = max(g.emitted, g.last), 0, false
 			g.n++
-			dst = c.emit(g, hit, now, Ref{}, dst)
+			dst = c.emit(g, hit, hit.Last, now, Ref{}, dst)
 		}
 	}
 	slices.Sort(keep) // a place that was freed and taken again may be listed twice

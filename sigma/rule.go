@@ -168,9 +168,16 @@ type Correlation struct {
 	// Condition: every bound that is given must hold.
 	Bounds     []Bound
 	Percentile float64
+	// OptionalGroup counts events that lack a group-by field under an empty value. Rules cannot ask for it: it is for correlations that
+	// a program makes itself.
+	OptionalGroup bool
+
 	valueField string
 	line       int
 }
+
+// ValueField is the field of which values are counted or summed, "" for types that have none.
+func (c *Correlation) ValueField() string { return c.valueField }
 
 // Bound is one comparison of a correlation's condition.
 type Bound struct {
