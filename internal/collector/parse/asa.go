@@ -149,17 +149,21 @@ func (p *asaEnd) read(w string) {
 		}
 		return
 	}
-	if a, ok := parseIP(w); ok {
-		p.addr = a
-		return
+	i := 0
+	for i < len(w) && w[i] != ':' && w[i] != '/' {
+		i++
 	}
-	if i := strings.IndexAny(w, ":/"); i > 0 {
+	if i > 0 && i < len(w) {
 		tail := w[i+1:]
 		if a, n := ipv4Prefix(tail); n > 0 && (n == len(tail) || tail[n] == '/') {
 			p.ifc, p.addr = w[:i], a
 			if n < len(tail) {
 				p.port = tail[n+1:]
 			}
+			return
+		}
+		if a, ok := parseIP(w); ok {
+			p.addr = a
 			return
 		}
 		slash := strings.LastIndexByte(tail, '/')
@@ -663,8 +667,7 @@ func (s *Set) asaBuilt(t string) {
 		s.network()
 		return
 	}
-	b, tail := asaEndpoint(rest[j+3:])
-	_ = tail
+	b, _ := asaEndpoint(rest[j+3:])
 	if dir == "outbound" { // the initiator is the second endpoint
 		s.asaSource(&b)
 		s.asaDestination(&a)

@@ -44,7 +44,8 @@ func (s *Set) cefEvent(msg string) bool {
 	}
 	switch {
 	case equalFold(vendor, "fortinet") && hasFold(product, "fortigate"):
-		return s.fortiCEF(rest, name)
+		s.as = "fortigate"
+		return s.fortiCEF(rest)
 	}
 	s.dataset("cef.generic")
 	s.cefExtension(rest, name)
@@ -147,8 +148,7 @@ func (s *Set) cefExtension(ext, name string) {
 	e := s.e
 	var custom [48]cefCustom
 	used := false
-	act, outcome, msg, reason, cat := "", "", "", "", ""
-	host, request := "", ""
+	act, outcome, request := "", "", ""
 	w := kv{s: ext, bare: true}
 	for pairs := 0; pairs < 1000; pairs++ {
 		key, v, ok := w.next()
@@ -211,9 +211,6 @@ func (s *Set) cefExtension(ext, name string) {
 			s.domain(event.SourceDomain, v)
 		case "dhost", "destinationHostName":
 			s.domain(event.DestinationDomain, v)
-			if host == "" {
-				host = v
-			}
 		case "destinationDnsDomain":
 			s.domain(event.DestinationDomain, v)
 		case "smac", "sourceMacAddress":
@@ -233,12 +230,8 @@ func (s *Set) cefExtension(ext, name string) {
 				s.str(event.HTTPRequestReferrer, v)
 			}
 		case "msg", "message":
-			if msg == "" {
-				msg = v
-				s.str(event.Message, v)
-			}
+			s.str(event.Message, v)
 		case "reason":
-			reason = v
 			s.str(event.EventReason, v)
 		case "rt", "deviceReceiptTime":
 			if e.Time == 0 {
@@ -294,7 +287,6 @@ func (s *Set) cefExtension(ext, name string) {
 		case "fileType":
 			s.str(event.FileMimeType, v)
 		case "cat", "deviceEventCategory":
-			cat = v
 			s.str(event.RuleCategory, v)
 		case "externalId", "eventId":
 			s.str(event.EventID, v)
@@ -388,7 +380,6 @@ func (s *Set) cefExtension(ext, name string) {
 		s.signInWords(name)
 	}
 	s.genericDone("cef.generic")
-	_, _, _, _ = msg, reason, cat, host
 }
 
 // hash sets the file hash whose kind its length tells.
@@ -443,7 +434,7 @@ func (s *Set) cefUnescape(v string) string {
 }
 
 // fortiCEF reads FortiGate's CEF variant: the keys of the key=value form with the prefix FTNTFGT, the rest as CEF has them.
-func (s *Set) fortiCEF(ext, name string) bool {
+func (s *Set) fortiCEF(ext string) bool {
 	var f fgt
 	w := kv{s: ext, bare: true}
 	for pairs := 0; pairs < 1000; pairs++ {
@@ -541,7 +532,6 @@ func (s *Set) fortiCEF(ext, name string) bool {
 	if s.e.Time == 0 {
 		s.e.Time = before
 	}
-	_ = name
 	return true
 }
 

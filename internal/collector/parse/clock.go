@@ -252,7 +252,7 @@ func isoAt(s string, c *civil) int {
 		return 0
 	}
 	sep := s[4]
-	if sep != '-' && sep != '/' && sep != '.' {
+	if sep != '-' && sep != '/' && sep != '.' && sep != ':' { // Sophos UTM writes 2026:11:12-08:50:01
 		return 0
 	}
 	c.year = two(s, 0)*100 + two(s, 2)

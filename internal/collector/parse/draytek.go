@@ -53,9 +53,8 @@ func (s *Set) draytek(msg string) bool {
 		default:
 			if t := transportName(body); t != "" {
 				s.str(event.NetworkTransport, t)
-			} else if w, r := cutSpace(body); transportName(w) != "" {
+			} else if w, _ := cutSpace(body); transportName(w) != "" {
 				s.transport(w)
-				_ = r
 			}
 		}
 		part++

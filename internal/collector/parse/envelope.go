@@ -85,7 +85,7 @@ func (s *Set) stamp(p string) (rest string, ok bool) {
 	n := 0
 	switch {
 	case isDigit(p[0]):
-		if p[4] == '-' || p[4] == '/' {
+		if p[4] == '-' || p[4] == '/' || p[4] == ':' {
 			n = isoAt(p, &c)
 		} else if p[4] == ' ' {
 			n = bsdAt(p, &c)
@@ -94,7 +94,8 @@ func (s *Set) stamp(p string) (rest string, ok bool) {
 			c = civil{}
 			if _, l := digits(p); l == 10 && (p[0] == '1' || p[0] == '2') && l < len(p) && (p[l] == '.' || p[l] == ' ') {
 				w, r := cutSpace(p)
-				if t, ok := epoch(w); ok && r != "" {
+				// Squid's access log starts with an epoch and its own number.
+				if t, ok := epoch(w); ok && r != "" && !isDigit(r[0]) {
 					h.time, h.has = t, true
 					return r, true
 				}

@@ -22,9 +22,8 @@ func (s *Set) eve(msg string) bool {
 	w := &s.json
 	w.start(msg)
 	e := s.e
-	var typ, action, qtype string
+	var typ, action string
 	appProto, host, url, httpMethod := "", "", "", ""
-	tcp := false
 	for pairs := 0; pairs < 4000 && w.next(); pairs++ {
 		v := w.val
 		if v.kind == '0' || v.raw == "" {
@@ -50,7 +49,6 @@ func (s *Set) eve(msg string) bool {
 			s.port(event.DestinationPort, v.raw)
 		case "proto":
 			s.transport(v.raw)
-			tcp = equalFold(v.raw, "tcp")
 		case "app_proto":
 			appProto = v.raw
 		case "in_iface":
@@ -148,7 +146,7 @@ func (s *Set) eve(msg string) bool {
 		case "dns.rrtype", "dns.queries.rrtype", "dns.query.rrtype":
 			s.str(event.DNSQuestionType, v.raw)
 		case "dns.type":
-			qtype = v.raw
+			s.str(event.DNSType, v.raw)
 		case "dns.rcode":
 			s.str(event.DNSResponseCode, v.raw)
 		case "dns.id":
@@ -268,8 +266,6 @@ func (s *Set) eve(msg string) bool {
 			s.kind("protocol")
 		}
 	}
-	_ = qtype
-	_ = tcp
 	s.str(event.EventKind, "event")
 	return true
 }

@@ -23,6 +23,458 @@ type fgt struct {
 	product                   string
 }
 
+// fgtKey is the number of a key of FortiGate's lines; 0 is an unknown one. Keys that are known and not used have numbers too, so
+// that the walk may predict them.
+type fgtKey uint8
+
+const (
+	_ fgtKey = iota
+	fkDate
+	fkTime
+	fkTz
+	fkTimezone
+	fkEventtime
+	fkLogid
+	fkLogId
+	fkType
+	fkSubtype
+	fkEventtype
+	fkLevel
+	fkPri
+	fkDevname
+	fkDevid
+	fkDeviceId
+	fkSrcip
+	fkSrc
+	fkSrcIp
+	fkSrcport
+	fkSrcPort
+	fkDstip
+	fkDst
+	fkDstIp
+	fkDstport
+	fkDstPort
+	fkSrcintf
+	fkSrcInt
+	fkDstintf
+	fkDstInt
+	fkSrcmac
+	fkDstmac
+	fkMasterdstmac
+	fkSrcname
+	fkDstname
+	fkProto
+	fkService
+	fkApp
+	fkAction
+	fkUtmaction
+	fkStatus
+	fkPolicyid
+	fkPolicyId
+	fkPolicyname
+	fkPolicy
+	fkPolicyName
+	fkPoluuid
+	fkPolicytype
+	fkSentbyte
+	fkSent
+	fkRcvdbyte
+	fkRcvd
+	fkHttpRequestBytes
+	fkHttpResponseBytes
+	fkSentpkt
+	fkRcvdpkt
+	fkDuration
+	fkTrandisp
+	fkTransip
+	fkTransport
+	fkTranip
+	fkTranport
+	fkUser
+	fkUnauthuser
+	fkUserName
+	fkXauthuser
+	fkInitiator
+	fkGroup
+	fkUi
+	fkMsg
+	fkLogdesc
+	fkReason
+	fkErrorReason
+	fkRemip
+	fkRemote
+	fkRemIp
+	fkRemport
+	fkRemPort
+	fkLocip
+	fkLocIp
+	fkLocport
+	fkLocPort
+	fkClientIp
+	fkClientName
+	fkTunneltype
+	fkVpntunnel
+	fkTunnelip
+	fkUrl
+	fkHttpUrl
+	fkHostname
+	fkHttpHost
+	fkQname
+	fkQtype
+	fkIpaddr
+	fkMethod
+	fkHttpMethod
+	fkHttpmethod
+	fkHttpRetcode
+	fkAgent
+	fkHttpAgent
+	fkReferralurl
+	fkHttpRefer
+	fkAttack
+	fkAttackid
+	fkSignatureId
+	fkVirus
+	fkRef
+	fkSeverity
+	fkCrlevel
+	fkSeverityLevel
+	fkApprisk
+	fkCatdesc
+	fkSignatureSubclass
+	fkFilename
+	fkFile
+	fkFilesize
+	fkFilehash
+	fkAnalyticscksum
+	fkDirection
+	fkDir
+	fkSessionid
+	fkFrom
+	fkSender
+	fkTo
+	fkRecipient
+	fkSubject
+	fkSn
+	fkIp
+	fkMac
+	fkDstcountry
+	fkSrccountry
+	fkCrscore
+	fkCraction
+	fkAppcat
+	fkCountapp
+	fkSrcintfrole
+	fkDstintfrole
+	fkProfile
+	fkCfgtid
+	fkCfgpath
+	fkCfgobj
+	fkCfgattr
+	fkIncidentserialno
+	fkViruscat
+	fkDtype
+	fkQuarskip
+	fkReqtype
+	fkCat
+	fkVd
+	fkAppid
+	fkApplist
+	fkAppact
+	fkSrcserver
+	fkDstserver
+	fkSrcfamily
+	fkDstfamily
+	fkSrcswversion
+	fkDsthwvendor
+	fkSrchwvendor
+	fkOsname
+	fkDevtype
+	fkDevcategory
+	fkMastersrcmac
+	fkSentdelta
+	fkRcvddelta
+	fkCountweb
+	fkCountips
+	fkCountav
+	fkTunnelid
+	fkDstHost
+	fkEventsubtype
+	fkXid
+	fkQtypeval
+	fkQclass
+	fkCpu
+	fkMem
+	fkTotalsession
+	fkDisk
+	fkBandwidth
+	fkSetuprate
+	fkDisklograte
+	fkFazlograte
+	fkVwlid
+	fkVwlname
+	fkLanin
+	fkLanout
+	fkWanin
+	fkWanout
+	fkSrcuuid
+	fkDstuuid
+	fkLogver
+	fkItime
+	fkCollectedemail
+	fkCrdb
+	fkPoluid
+	fkDstregion
+	fkSrcregion
+	fkDstinetsvc
+	fkHostid
+	fkTzX
+	fkForwardedfor
+	fkAuthserver
+	fkSslaction
+	fkUnauthusersource
+	fkMsgId
+	fkTriggerPolicy
+	fkSrcreputation
+	fkDstreputation
+	fkCentralnatid
+	fkShapingpolicyid
+	fkShaperdropsentbyte
+	fkThreats
+	fkThreatwgts
+	fkThreatcnts
+	fkThreatlvls
+	fkThreattyps
+	fgtKeyEnd
+)
+
+var fgtNames = [fgtKeyEnd]string{
+	fkDate:               "date",
+	fkTime:               "time",
+	fkTz:                 "tz",
+	fkTimezone:           "timezone",
+	fkEventtime:          "eventtime",
+	fkLogid:              "logid",
+	fkLogId:              "log_id",
+	fkType:               "type",
+	fkSubtype:            "subtype",
+	fkEventtype:          "eventtype",
+	fkLevel:              "level",
+	fkPri:                "pri",
+	fkDevname:            "devname",
+	fkDevid:              "devid",
+	fkDeviceId:           "device_id",
+	fkSrcip:              "srcip",
+	fkSrc:                "src",
+	fkSrcIp:              "src_ip",
+	fkSrcport:            "srcport",
+	fkSrcPort:            "src_port",
+	fkDstip:              "dstip",
+	fkDst:                "dst",
+	fkDstIp:              "dst_ip",
+	fkDstport:            "dstport",
+	fkDstPort:            "dst_port",
+	fkSrcintf:            "srcintf",
+	fkSrcInt:             "src_int",
+	fkDstintf:            "dstintf",
+	fkDstInt:             "dst_int",
+	fkSrcmac:             "srcmac",
+	fkDstmac:             "dstmac",
+	fkMasterdstmac:       "masterdstmac",
+	fkSrcname:            "srcname",
+	fkDstname:            "dstname",
+	fkProto:              "proto",
+	fkService:            "service",
+	fkApp:                "app",
+	fkAction:             "action",
+	fkUtmaction:          "utmaction",
+	fkStatus:             "status",
+	fkPolicyid:           "policyid",
+	fkPolicyId:           "policy_id",
+	fkPolicyname:         "policyname",
+	fkPolicy:             "policy",
+	fkPolicyName:         "policy_name",
+	fkPoluuid:            "poluuid",
+	fkPolicytype:         "policytype",
+	fkSentbyte:           "sentbyte",
+	fkSent:               "sent",
+	fkRcvdbyte:           "rcvdbyte",
+	fkRcvd:               "rcvd",
+	fkHttpRequestBytes:   "http_request_bytes",
+	fkHttpResponseBytes:  "http_response_bytes",
+	fkSentpkt:            "sentpkt",
+	fkRcvdpkt:            "rcvdpkt",
+	fkDuration:           "duration",
+	fkTrandisp:           "trandisp",
+	fkTransip:            "transip",
+	fkTransport:          "transport",
+	fkTranip:             "tranip",
+	fkTranport:           "tranport",
+	fkUser:               "user",
+	fkUnauthuser:         "unauthuser",
+	fkUserName:           "user_name",
+	fkXauthuser:          "xauthuser",
+	fkInitiator:          "initiator",
+	fkGroup:              "group",
+	fkUi:                 "ui",
+	fkMsg:                "msg",
+	fkLogdesc:            "logdesc",
+	fkReason:             "reason",
+	fkErrorReason:        "error_reason",
+	fkRemip:              "remip",
+	fkRemote:             "remote",
+	fkRemIp:              "rem_ip",
+	fkRemport:            "remport",
+	fkRemPort:            "rem_port",
+	fkLocip:              "locip",
+	fkLocIp:              "loc_ip",
+	fkLocport:            "locport",
+	fkLocPort:            "loc_port",
+	fkClientIp:           "client_ip",
+	fkClientName:         "client_name",
+	fkTunneltype:         "tunneltype",
+	fkVpntunnel:          "vpntunnel",
+	fkTunnelip:           "tunnelip",
+	fkUrl:                "url",
+	fkHttpUrl:            "http_url",
+	fkHostname:           "hostname",
+	fkHttpHost:           "http_host",
+	fkQname:              "qname",
+	fkQtype:              "qtype",
+	fkIpaddr:             "ipaddr",
+	fkMethod:             "method",
+	fkHttpMethod:         "http_method",
+	fkHttpmethod:         "httpmethod",
+	fkHttpRetcode:        "http_retcode",
+	fkAgent:              "agent",
+	fkHttpAgent:          "http_agent",
+	fkReferralurl:        "referralurl",
+	fkHttpRefer:          "http_refer",
+	fkAttack:             "attack",
+	fkAttackid:           "attackid",
+	fkSignatureId:        "signature_id",
+	fkVirus:              "virus",
+	fkRef:                "ref",
+	fkSeverity:           "severity",
+	fkCrlevel:            "crlevel",
+	fkSeverityLevel:      "severity_level",
+	fkApprisk:            "apprisk",
+	fkCatdesc:            "catdesc",
+	fkSignatureSubclass:  "signature_subclass",
+	fkFilename:           "filename",
+	fkFile:               "file",
+	fkFilesize:           "filesize",
+	fkFilehash:           "filehash",
+	fkAnalyticscksum:     "analyticscksum",
+	fkDirection:          "direction",
+	fkDir:                "dir",
+	fkSessionid:          "sessionid",
+	fkFrom:               "from",
+	fkSender:             "sender",
+	fkTo:                 "to",
+	fkRecipient:          "recipient",
+	fkSubject:            "subject",
+	fkSn:                 "sn",
+	fkIp:                 "ip",
+	fkMac:                "mac",
+	fkDstcountry:         "dstcountry",
+	fkSrccountry:         "srccountry",
+	fkCrscore:            "crscore",
+	fkCraction:           "craction",
+	fkAppcat:             "appcat",
+	fkCountapp:           "countapp",
+	fkSrcintfrole:        "srcintfrole",
+	fkDstintfrole:        "dstintfrole",
+	fkProfile:            "profile",
+	fkCfgtid:             "cfgtid",
+	fkCfgpath:            "cfgpath",
+	fkCfgobj:             "cfgobj",
+	fkCfgattr:            "cfgattr",
+	fkIncidentserialno:   "incidentserialno",
+	fkViruscat:           "viruscat",
+	fkDtype:              "dtype",
+	fkQuarskip:           "quarskip",
+	fkReqtype:            "reqtype",
+	fkCat:                "cat",
+	fkVd:                 "vd",
+	fkAppid:              "appid",
+	fkApplist:            "applist",
+	fkAppact:             "appact",
+	fkSrcserver:          "srcserver",
+	fkDstserver:          "dstserver",
+	fkSrcfamily:          "srcfamily",
+	fkDstfamily:          "dstfamily",
+	fkSrcswversion:       "srcswversion",
+	fkDsthwvendor:        "dsthwvendor",
+	fkSrchwvendor:        "srchwvendor",
+	fkOsname:             "osname",
+	fkDevtype:            "devtype",
+	fkDevcategory:        "devcategory",
+	fkMastersrcmac:       "mastersrcmac",
+	fkSentdelta:          "sentdelta",
+	fkRcvddelta:          "rcvddelta",
+	fkCountweb:           "countweb",
+	fkCountips:           "countips",
+	fkCountav:            "countav",
+	fkTunnelid:           "tunnelid",
+	fkDstHost:            "dst_host",
+	fkEventsubtype:       "eventsubtype",
+	fkXid:                "xid",
+	fkQtypeval:           "qtypeval",
+	fkQclass:             "qclass",
+	fkCpu:                "cpu",
+	fkMem:                "mem",
+	fkTotalsession:       "totalsession",
+	fkDisk:               "disk",
+	fkBandwidth:          "bandwidth",
+	fkSetuprate:          "setuprate",
+	fkDisklograte:        "disklograte",
+	fkFazlograte:         "fazlograte",
+	fkVwlid:              "vwlid",
+	fkVwlname:            "vwlname",
+	fkLanin:              "lanin",
+	fkLanout:             "lanout",
+	fkWanin:              "wanin",
+	fkWanout:             "wanout",
+	fkSrcuuid:            "srcuuid",
+	fkDstuuid:            "dstuuid",
+	fkLogver:             "logver",
+	fkItime:              "itime",
+	fkCollectedemail:     "collectedemail",
+	fkCrdb:               "crdb",
+	fkPoluid:             "poluid",
+	fkDstregion:          "dstregion",
+	fkSrcregion:          "srcregion",
+	fkDstinetsvc:         "dstinetsvc",
+	fkHostid:             "hostid",
+	fkTzX:                "tz_",
+	fkForwardedfor:       "forwardedfor",
+	fkAuthserver:         "authserver",
+	fkSslaction:          "sslaction",
+	fkUnauthusersource:   "unauthusersource",
+	fkMsgId:              "msg_id",
+	fkTriggerPolicy:      "trigger_policy",
+	fkSrcreputation:      "srcreputation",
+	fkDstreputation:      "dstreputation",
+	fkCentralnatid:       "centralnatid",
+	fkShapingpolicyid:    "shapingpolicyid",
+	fkShaperdropsentbyte: "shaperdropsentbyte",
+	fkThreats:            "threats",
+	fkThreatwgts:         "threatwgts",
+	fkThreatcnts:         "threatcnts",
+	fkThreatlvls:         "threatlvls",
+	fkThreattyps:         "threattyps",
+}
+
+var fgtKeys = func() map[string]fgtKey {
+	m := make(map[string]fgtKey, len(fgtNames))
+	for k, n := range fgtNames {
+		if n != "" {
+			m[n] = fgtKey(k)
+		}
+	}
+	return m
+}()
+
 func (s *Set) fortigate(msg string) bool {
 	if !strings.HasPrefix(msg, "date=") {
 		i := strings.Index(msg, "devid=")
@@ -43,43 +495,62 @@ func (s *Set) fortigate(msg string) bool {
 	}
 	e := s.e
 	var f fgt
+	sep := byte(' ')
+	if len(msg) > 15 && msg[15] == ',' { // "set csv enable"
+		sep = ','
+	}
+	prev := fgtKey(0)
 	i, n := 0, len(msg)
 	for {
-		for i < n && (msg[i] == ' ' || msg[i] == ',') {
+		for i < n && (msg[i] == ' ' || msg[i] == sep) {
 			i++
 		}
-		start := i
-		for i < n && msg[i] != '=' && msg[i] != ' ' {
-			i++
+		// A device writes its keys in the same order again and again, so the key that followed last time is tried first.
+		k := s.fgtNext[prev]
+		name := fgtNames[k]
+		end := i + len(name)
+		if k == 0 || end >= n || msg[end] != '=' || msg[i:end] != name {
+			end = i
+			for end < n && msg[end] != '=' && msg[end] != ' ' {
+				end++
+			}
+			if end >= n {
+				break
+			}
+			if msg[end] == ' ' {
+				i = end
+				continue
+			}
+			k = fgtKeys[msg[i:end]]
+			s.fgtNext[prev] = k
 		}
-		if i >= n {
-			break
-		}
-		if msg[i] == ' ' {
-			continue
-		}
-		key := msg[start:i]
-		i++
+		prev = k
+		i = end + 1
 		var v string
 		if i < n && msg[i] == '"' {
-			end := quoteEnd(msg, i)
-			if end > i+1 && msg[end-1] == '"' {
-				v = msg[i+1 : end-1]
-			} else {
-				v = msg[i+1 : end]
+			j := strings.IndexByte(msg[i+1:], '"')
+			switch {
+			case j < 0:
+				v = msg[i+1:]
+				i = n
+			case j > 0 && msg[i+j] == '\\':
+				end := quoteEnd(msg, i)
+				v = strings.TrimSuffix(msg[i+1:end], `"`)
+				i = end
+			default:
+				v = msg[i+1 : i+1+j]
+				i += j + 2
 			}
-			i = end
+		} else if j := strings.IndexByte(msg[i:], sep); j >= 0 {
+			v = msg[i : i+j]
+			i += j
 		} else {
-			start = i
-			for i < n && msg[i] != ' ' && msg[i] != ',' {
-				i++
-			}
-			v = msg[start:i]
+			v = msg[i:]
+			i = n
 		}
-		if v == "" {
-			continue
+		if v != "" && k != 0 {
+			s.fortiKey(&f, k, v)
 		}
-		s.fortiField(&f, key, v)
 	}
 	if f.typ == "" && f.logid == "" {
 		if e.Len() == 0 {
@@ -90,234 +561,225 @@ func (s *Set) fortigate(msg string) bool {
 	return true
 }
 
+// fortiField takes one pair by its name.
 func (s *Set) fortiField(f *fgt, key, v string) {
-	e := s.e
-	switch key {
-	case "date":
-		f.date = v
-	case "time":
-		f.time = v
-	case "tz", "timezone":
-		f.tz = v
-	case "eventtime":
-		f.eventtime = v
-	case "logid", "log_id":
-		f.logid = v
-		s.str(event.EventCode, v)
-	case "type":
-		f.typ = v
-	case "subtype":
-		f.subtype = v
-	case "eventtype":
-		f.eventtype = v
-	case "level", "pri":
-		f.level = v
-		s.str(event.LogLevel, v)
-	case "devname":
-		s.str(event.ObserverName, v)
-	case "devid", "device_id":
-		s.str(event.ObserverSerialNumber, v)
-	case "srcip", "src", "src_ip":
-		s.ip(event.SourceIP, v)
-	case "srcport", "src_port":
-		s.port(event.SourcePort, v)
-	case "dstip", "dst", "dst_ip":
-		s.ip(event.DestinationIP, v)
-	case "dstport", "dst_port":
-		s.port(event.DestinationPort, v)
-	case "srcintf", "src_int":
-		s.str(event.ObserverIngressInterfaceName, v)
-	case "dstintf", "dst_int":
-		s.str(event.ObserverEgressInterfaceName, v)
-	case "srcmac":
-		s.mac(event.SourceMAC, v)
-	case "dstmac", "masterdstmac":
-		s.mac(event.DestinationMAC, v)
-	case "srcname":
-		s.domain(event.SourceDomain, v)
-	case "dstname":
-		s.domain(event.DestinationDomain, v)
-	case "proto":
-		if t := transportName(v); t != "" {
-			s.str(event.NetworkTransport, t)
-		}
-	case "service":
-		s.low(event.NetworkProtocol, v)
-	case "app":
-		s.low(event.NetworkApplication, v)
-	case "action":
-		if f.action == "" {
-			f.action = v
-		}
-	case "utmaction":
-		f.utmaction = v
-	case "status":
-		f.status = v
-	case "policyid", "policy_id":
-		f.policyid = v
-	case "policyname", "policy", "policy_name":
-		s.str(event.RuleName, v)
-	case "poluuid":
-		s.str(event.RuleUUID, v)
-	case "policytype":
-		s.str(event.RuleRuleset, v)
-	case "sentbyte", "sent":
-		s.int(event.SourceBytes, v)
-	case "rcvdbyte", "rcvd":
-		s.int(event.DestinationBytes, v)
-	case "http_request_bytes":
-		s.int(event.SourceBytes, v)
-		s.int(event.HTTPRequestBytes, v)
-	case "http_response_bytes":
-		s.int(event.DestinationBytes, v)
-		s.int(event.HTTPResponseBytes, v)
-	case "sentpkt":
-		s.int(event.SourcePackets, v)
-	case "rcvdpkt":
-		s.int(event.DestinationPackets, v)
-	case "duration":
-		s.seconds(v)
-	case "trandisp":
-		f.trandisp = v
-	case "transip":
-		if v != "0.0.0.0" && v != "::" {
-			s.ip(event.SourceNATIP, v)
-		}
-	case "transport":
-		s.port(event.SourceNATPort, v)
-	case "tranip":
-		if v != "0.0.0.0" && v != "::" {
-			s.ip(event.DestinationNATIP, v)
-		}
-	case "tranport":
-		s.port(event.DestinationNATPort, v)
-	case "user", "unauthuser", "user_name":
-		if f.user == "" && v != "N/A" {
-			f.user = v
-			s.user(v)
-		}
-	case "xauthuser", "initiator":
-		if f.user == "" && v != "N/A" {
-			f.user = v
-			s.user(v)
-		}
-	case "group":
-		if v != "N/A" {
-			s.str(event.SourceUserGroupName, v)
-		}
-	case "ui":
-		f.ui = v
-	case "msg":
-		f.msg = v
-		s.str(event.Message, v)
-	case "logdesc":
-		s.str(event.RuleDescription, v)
-	case "reason", "error_reason":
-		f.reason = v
-		s.str(event.EventReason, v)
-	case "remip", "remote", "rem_ip":
-		s.endpoint(event.SourceIP, event.SourcePort, v)
-	case "remport", "rem_port":
-		s.port(event.SourcePort, v)
-	case "locip", "loc_ip":
-		s.ip(event.DestinationIP, v)
-	case "locport", "loc_port":
-		s.port(event.DestinationPort, v)
-	case "client_ip":
-		s.ip(event.SourceIP, v)
-	case "client_name":
-		s.domain(event.SourceDomain, v)
-	case "tunneltype":
-		f.tunneltype = v
-	case "vpntunnel":
-		f.vpn = v
-	case "tunnelip":
-		if v != "N/A" && v != "(null)" {
-			s.ip(event.SourceNATIP, v)
-		}
-	case "url", "http_url":
-		f.url = v
-	case "hostname", "http_host":
-		f.hostname = v
-	case "qname":
-		s.domain(event.DNSQuestionName, v)
-	case "qtype":
-		s.str(event.DNSQuestionType, v)
-	case "ipaddr":
-		s.str(event.DNSAnswersData, v)
-	case "method", "http_method":
-		if len(v) < 10 && v != "ip" && v != "domain" {
-			s.str(event.HTTPRequestMethod, v)
-		}
-	case "httpmethod":
-		s.str(event.HTTPRequestMethod, v)
-	case "http_retcode":
-		s.int(event.HTTPResponseStatusCode, v)
-	case "agent", "http_agent":
-		s.str(event.UserAgentOriginal, v)
-	case "referralurl", "http_refer":
-		s.str(event.HTTPRequestReferrer, v)
-	case "attack":
-		f.attack = v
-	case "attackid", "signature_id":
-		f.attackid = v
-	case "virus":
-		f.virus = v
-	case "ref":
-		s.str(event.RuleReference, v)
-	case "severity", "crlevel", "severity_level", "apprisk":
-		s.fortiSeverity(key, v)
-	case "catdesc", "signature_subclass":
-		s.str(event.RuleCategory, v)
-	case "filename", "file":
-		s.str(event.FileName, v)
-	case "filesize":
-		s.int(event.FileSize, v)
-	case "filehash", "analyticscksum":
-		if len(v) == 64 {
-			s.str(event.FileHashSHA256, v)
-		}
-	case "direction", "dir":
-		f.dir = v
-	case "sessionid":
-		s.str(event.EventID, v)
-	case "from", "sender":
-		if strings.IndexByte(v, '@') > 0 {
-			s.str(event.EmailFromAddress, v)
-		}
-	case "to", "recipient":
-		if strings.IndexByte(v, '@') > 0 {
-			s.str(event.EmailToAddress, v)
-		}
-	case "subject":
-		s.str(event.EmailSubject, v)
-	case "sn":
-		if len(v) > 8 {
-			s.str(event.ObserverSerialNumber, v)
-		}
-	case "ip":
-		f.client = v
-	case "mac":
-		s.mac(event.SourceMAC, v)
-	case "dstcountry", "srccountry", "crscore", "craction", "appcat", "countapp":
-	default:
-		_ = e
+	if k := fgtKeys[key]; k != 0 {
+		s.fortiKey(f, k, v)
 	}
 }
 
-func (s *Set) fortiSeverity(key, v string) {
-	if key == "apprisk" {
-		return
-	}
-	switch {
-	case equalFold(v, "critical"):
-		s.str(event.TocsinSeverity, "critical")
-	case equalFold(v, "high"):
-		s.str(event.TocsinSeverity, "high")
-	case equalFold(v, "medium"):
-		s.str(event.TocsinSeverity, "medium")
-	case equalFold(v, "low"), equalFold(v, "info"):
-		s.str(event.TocsinSeverity, "low")
+// fortiKey takes one pair by the number of its name.
+func (s *Set) fortiKey(f *fgt, key fgtKey, v string) {
+	switch key {
+	case fkDate:
+		f.date = v
+	case fkTime:
+		f.time = v
+	case fkTz, fkTimezone:
+		f.tz = v
+	case fkEventtime:
+		f.eventtime = v
+	case fkLogid, fkLogId:
+		f.logid = v
+		s.str(event.EventCode, v)
+	case fkType:
+		f.typ = v
+	case fkSubtype:
+		f.subtype = v
+	case fkEventtype:
+		f.eventtype = v
+	case fkLevel, fkPri:
+		f.level = v
+		s.str(event.LogLevel, v)
+	case fkDevname:
+		s.str(event.ObserverName, v)
+	case fkDevid, fkDeviceId:
+		s.str(event.ObserverSerialNumber, v)
+	case fkSrcip, fkSrc, fkSrcIp:
+		s.ip(event.SourceIP, v)
+	case fkSrcport, fkSrcPort:
+		s.port(event.SourcePort, v)
+	case fkDstip, fkDst, fkDstIp:
+		s.ip(event.DestinationIP, v)
+	case fkDstport, fkDstPort:
+		s.port(event.DestinationPort, v)
+	case fkSrcintf, fkSrcInt:
+		s.str(event.ObserverIngressInterfaceName, v)
+	case fkDstintf, fkDstInt:
+		s.str(event.ObserverEgressInterfaceName, v)
+	case fkSrcmac:
+		s.mac(event.SourceMAC, v)
+	case fkDstmac, fkMasterdstmac:
+		s.mac(event.DestinationMAC, v)
+	case fkSrcname:
+		s.domain(event.SourceDomain, v)
+	case fkDstname:
+		s.domain(event.DestinationDomain, v)
+	case fkProto:
+		if t := transportName(v); t != "" {
+			s.str(event.NetworkTransport, t)
+		}
+	case fkService:
+		s.low(event.NetworkProtocol, v)
+	case fkApp:
+		s.low(event.NetworkApplication, v)
+	case fkAction:
+		if f.action == "" {
+			f.action = v
+		}
+	case fkUtmaction:
+		f.utmaction = v
+	case fkStatus:
+		f.status = v
+	case fkPolicyid, fkPolicyId:
+		f.policyid = v
+	case fkPolicyname, fkPolicy, fkPolicyName:
+		s.str(event.RuleName, v)
+	case fkPoluuid:
+		s.str(event.RuleUUID, v)
+	case fkPolicytype:
+		s.str(event.RuleRuleset, v)
+	case fkSentbyte, fkSent:
+		s.int(event.SourceBytes, v)
+	case fkRcvdbyte, fkRcvd:
+		s.int(event.DestinationBytes, v)
+	case fkHttpRequestBytes:
+		s.int(event.SourceBytes, v)
+		s.int(event.HTTPRequestBytes, v)
+	case fkHttpResponseBytes:
+		s.int(event.DestinationBytes, v)
+		s.int(event.HTTPResponseBytes, v)
+	case fkSentpkt:
+		s.int(event.SourcePackets, v)
+	case fkRcvdpkt:
+		s.int(event.DestinationPackets, v)
+	case fkDuration:
+		s.seconds(v)
+	case fkTrandisp:
+		f.trandisp = v
+	case fkTransip:
+		if v != "0.0.0.0" && v != "::" {
+			s.ip(event.SourceNATIP, v)
+		}
+	case fkTransport:
+		s.port(event.SourceNATPort, v)
+	case fkTranip:
+		if v != "0.0.0.0" && v != "::" {
+			s.ip(event.DestinationNATIP, v)
+		}
+	case fkTranport:
+		s.port(event.DestinationNATPort, v)
+	case fkUser, fkUnauthuser, fkUserName:
+		if f.user == "" && v != "N/A" {
+			f.user = v
+			s.user(v)
+		}
+	case fkXauthuser, fkInitiator:
+		if f.user == "" && v != "N/A" {
+			f.user = v
+			s.user(v)
+		}
+	case fkGroup:
+		if v != "N/A" {
+			s.str(event.SourceUserGroupName, v)
+		}
+	case fkUi:
+		f.ui = v
+	case fkMsg:
+		f.msg = v
+		s.str(event.Message, v)
+	case fkLogdesc:
+		s.str(event.RuleDescription, v)
+	case fkReason, fkErrorReason:
+		f.reason = v
+		s.str(event.EventReason, v)
+	case fkRemip, fkRemote, fkRemIp:
+		s.endpoint(event.SourceIP, event.SourcePort, v)
+	case fkRemport, fkRemPort:
+		s.port(event.SourcePort, v)
+	case fkLocip, fkLocIp:
+		s.ip(event.DestinationIP, v)
+	case fkLocport, fkLocPort:
+		s.port(event.DestinationPort, v)
+	case fkClientIp:
+		s.ip(event.SourceIP, v)
+	case fkClientName:
+		s.domain(event.SourceDomain, v)
+	case fkTunneltype:
+		f.tunneltype = v
+	case fkVpntunnel:
+		f.vpn = v
+	case fkTunnelip:
+		if v != "N/A" && v != "(null)" {
+			s.ip(event.SourceNATIP, v)
+		}
+	case fkUrl, fkHttpUrl:
+		f.url = v
+	case fkHostname, fkHttpHost:
+		f.hostname = v
+	case fkQname:
+		s.domain(event.DNSQuestionName, v)
+	case fkQtype:
+		s.str(event.DNSQuestionType, v)
+	case fkIpaddr:
+		s.str(event.DNSAnswersData, v)
+	case fkMethod, fkHttpMethod:
+		if len(v) < 10 && v != "ip" && v != "domain" {
+			s.str(event.HTTPRequestMethod, v)
+		}
+	case fkHttpmethod:
+		s.str(event.HTTPRequestMethod, v)
+	case fkHttpRetcode:
+		s.int(event.HTTPResponseStatusCode, v)
+	case fkAgent, fkHttpAgent:
+		s.str(event.UserAgentOriginal, v)
+	case fkReferralurl, fkHttpRefer:
+		s.str(event.HTTPRequestReferrer, v)
+	case fkAttack:
+		f.attack = v
+	case fkAttackid, fkSignatureId:
+		f.attackid = v
+	case fkVirus:
+		f.virus = v
+	case fkRef:
+		s.str(event.RuleReference, v)
+	case fkSeverity, fkCrlevel, fkSeverityLevel, fkApprisk:
+		if key != fkApprisk {
+			s.severity(v)
+		}
+	case fkCatdesc, fkSignatureSubclass:
+		s.str(event.RuleCategory, v)
+	case fkFilename, fkFile:
+		s.str(event.FileName, v)
+	case fkFilesize:
+		s.int(event.FileSize, v)
+	case fkFilehash, fkAnalyticscksum:
+		if len(v) == 64 {
+			s.str(event.FileHashSHA256, v)
+		}
+	case fkDirection, fkDir:
+		f.dir = v
+	case fkSessionid:
+		s.str(event.EventID, v)
+	case fkFrom, fkSender:
+		if strings.IndexByte(v, '@') > 0 {
+			s.str(event.EmailFromAddress, v)
+		}
+	case fkTo, fkRecipient:
+		if strings.IndexByte(v, '@') > 0 {
+			s.str(event.EmailToAddress, v)
+		}
+	case fkSubject:
+		s.str(event.EmailSubject, v)
+	case fkSn:
+		if len(v) > 8 {
+			s.str(event.ObserverSerialNumber, v)
+		}
+	case fkIp:
+		f.client = v
+	case fkMac:
+		s.mac(event.SourceMAC, v)
+	case fkDstcountry, fkSrccountry, fkCrscore, fkCraction, fkAppcat, fkCountapp:
 	}
 }
 

@@ -153,7 +153,7 @@ func (s *Set) ftd(code int64, t string) {
 	if fw != "" {
 		s.low(event.EventAction, fw)
 		switch {
-		case hasFold(fw, "block"), hasFold(fw, "malware block"), hasFold(fw, "custom detection block"), hasFold(fw, "interactive block"), hasFold(fw, "malware cloud lookup") && false:
+		case hasFold(fw, "block"), hasFold(fw, "malware block"), hasFold(fw, "custom detection block"), hasFold(fw, "interactive block"):
 			s.decide(deny)
 		case hasFold(fw, "monitor"), hasFold(fw, "detect"):
 			s.decide(detect)
@@ -162,6 +162,17 @@ func (s *Set) ftd(code int64, t string) {
 		}
 	}
 	s.network()
+}
+
+// firepower reads the same pairs in eStreamer's syslog, which has no message number.
+func (s *Set) firepower(msg string) bool {
+	if !strings.Contains(msg, "SrcIP: ") {
+		return false
+	}
+	s.device("Cisco", "Firepower", "firewall")
+	s.dataset("cisco.ftd")
+	s.ftd(0, msg)
+	return true
 }
 
 // ftdEnd gives the index of the comma that ends the value at t[i].

@@ -34,9 +34,6 @@ func (s *Set) ios(m string) bool {
 		return false
 	}
 	e := s.e
-	if s.ftdLike(fac, text) {
-		return true
-	}
 	e.SetString(event.EventCode, mnemonic)
 	e.SetInt(event.EventSeverity, level)
 	if s.h.app != "" && s.h.host == "" {
@@ -95,9 +92,6 @@ func (s *Set) ios(m string) bool {
 	}
 	return true
 }
-
-// ftdLike reads FTD messages whose tag was written without its number.
-func (s *Set) ftdLike(fac, text string) bool { return false }
 
 // iosTime reads the device's own time, which stands after a sequence number: "6340004: Apr 25 15:27:08.123: %SEC-".
 func (s *Set) iosTime() {

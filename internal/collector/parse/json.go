@@ -3,8 +3,6 @@ package parse
 import (
 	"strings"
 	"unicode/utf8"
-
-	"tocsin/internal/event"
 )
 
 // jsonWalk walks the scalars of one JSON object without building anything. The path of each is its keys joined by dots;
@@ -281,5 +279,3 @@ func (s *Set) jsonField(w *jsonWalk) {
 	leaf := w.path[w.leaf:w.n]
 	s.genericPath(w.path[:w.n], leaf, w.val)
 }
-
-var _ = event.Message

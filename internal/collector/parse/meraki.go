@@ -29,10 +29,9 @@ func (s *Set) meraki(msg string) bool {
 	if typ == "firewall" && !strings.Contains(r, "pattern:") {
 		return false
 	}
-	e := s.e
 	s.device("Cisco", "Meraki", "firewall")
 	s.dataset("cisco_meraki.events")
-	first, rest := cutSpace(r)
+	first, _ := cutSpace(r)
 	head := ""
 	if first != "" && strings.IndexByte(first, '=') < 0 {
 		head = first // "flows allow src=", "security_event ids_alerted signature=", "events content_filtering_block url="
@@ -203,9 +202,7 @@ func (s *Set) meraki(msg string) bool {
 		}
 		s.str(event.Message, r)
 	}
-	_ = rest
 	s.str(event.EventKind, "event")
-	_ = e
 	return true
 }
 

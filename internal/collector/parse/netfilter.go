@@ -26,7 +26,7 @@ func (s *Set) netfilter(msg string) bool {
 		}
 	}
 	i, n := in, len(msg)
-	seenProto, inner := false, false
+	seenProto := false
 	for i < n {
 		for i < n && msg[i] == ' ' {
 			i++
@@ -36,7 +36,6 @@ func (s *Set) netfilter(msg string) bool {
 			i++
 		}
 		if i < n && msg[i] == '[' { // the packet an ICMP error is about: not this flow
-			inner = true
 			break
 		}
 		if i >= n || msg[i] == ' ' {
@@ -83,7 +82,6 @@ func (s *Set) netfilter(msg string) bool {
 			s.port(event.DestinationPort, v)
 		}
 	}
-	_ = inner
 	if !e.Has(event.SourceIP) && !e.Has(event.DestinationIP) {
 		return false
 	}

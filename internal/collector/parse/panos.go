@@ -260,7 +260,6 @@ func (s *Set) panosDevice(v string) {
 }
 
 func (s *Set) panosThreat(sub string, at func(int) string) {
-	e := s.e
 	misc, threat, sev := at(31), at(32), at(34)
 	switch {
 	case equalFold(sev, "informational"):
@@ -276,10 +275,6 @@ func (s *Set) panosThreat(sub string, at func(int) string) {
 		}
 		s.str(event.RuleDescription, name)
 		s.str(event.RuleID, id)
-	}
-	switch at(35) {
-	case "client-to-server":
-	case "server-to-client":
 	}
 	s.str(event.UserAgentOriginal, at(46))
 	if v := at(49); strings.HasPrefix(v, "http") {
@@ -303,5 +298,4 @@ func (s *Set) panosThreat(sub string, at func(int) string) {
 	default:
 		s.alert("intrusion_detection")
 	}
-	_ = e
 }

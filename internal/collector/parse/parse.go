@@ -90,9 +90,13 @@ func (s *Set) pick(hint string) (string, bool) {
 			}
 		}
 	}
+	s.as = ""
 	name, ok := s.dispatch(msg)
 	if !ok && s.e.Len() == 0 {
 		return "", false
+	}
+	if ok && s.as != "" {
+		name = s.as
 	}
 	return name, ok
 }
@@ -117,6 +121,16 @@ func (s *Set) undo() bool {
 
 // dispatch chooses by the program's name and a few bytes of the message; what has no such mark goes to search.
 func (s *Set) dispatch(msg string) (string, bool) {
+	if sd := s.h.sd; len(sd) > 2 { // the structured data is the message, or most of it
+		switch {
+		case s.junosStructured() || s.undo():
+			return "junos", true
+		case strings.Contains(sd, "loguid") && (s.checkpoint(sd) || s.undo()):
+			return "checkpoint", true
+		case len(msg) < 2 && (s.structuredData(sd, msg) || s.undo()):
+			return "kv", true
+		}
+	}
 	if len(msg) < 2 {
 		return "", false
 	}
@@ -205,11 +219,6 @@ func (s *Set) dispatch(msg string) (string, bool) {
 	if isAlpha(msg[0]) {
 		if w, _ := cutSpace(msg); merakiType(w) && (s.meraki(msg) || s.undo()) {
 			return "meraki", true
-		}
-	}
-	if s.h.sd != "" {
-		if s.junosStructured() || s.undo() {
-			return "junos", true
 		}
 	}
 	return s.search(msg)
@@ -334,6 +343,7 @@ var marks = []mark{
 	{"NetScreen device_id=", false, "netscreen", (*Set).netscreen},
 	{"RT_", false, "junos", (*Set).junos},
 	{"loguid", false, "checkpoint", (*Set).checkpoint},
+	{"AccessControlRuleAction: ", false, "asa", (*Set).firepower},
 	{" proto ", false, "mikrotik", (*Set).mikrotik},
 	{"|", false, "barracuda", (*Set).barracuda},
 }

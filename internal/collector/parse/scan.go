@@ -94,7 +94,20 @@ func parseIP(s string) (netip.Addr, bool) {
 	if s[0] == '[' && s[len(s)-1] == ']' {
 		s = s[1 : len(s)-1]
 	}
-	if strings.IndexByte(s, ':') < 0 {
+	// netip makes an error with every refusal, so what cannot be IPv6 is turned away first.
+	colons := 0
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == ':':
+			colons++
+		case isHex(c) || c == '.':
+		case c == '%' && i > 1:
+			s = s[:i]
+		default:
+			return netip.Addr{}, false
+		}
+	}
+	if colons < 2 || colons > 8 || colons < 7 && !strings.Contains(s, "::") && strings.IndexByte(s, '.') < 0 {
 		return netip.Addr{}, false
 	}
 	a, err := netip.ParseAddr(s)

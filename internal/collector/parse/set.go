@@ -28,9 +28,12 @@ type Set struct {
 
 	e    *event.Event
 	h    header
+	as   string // a more telling name of the format, set by a parser
 	buf  []byte
 	cols [128]string
 	json jsonWalk
+
+	fgtNext [fgtKeyEnd]fgtKey // the key that followed a key when it was last seen
 }
 
 // New makes a Set.

@@ -20,7 +20,7 @@ func (s *Set) sonicwall(msg string) bool {
 	if strings.Contains(msg, "logtype=") || strings.Contains(msg, "slotlevel=") || !strings.Contains(msg, " m=") && !strings.Contains(msg, " sn=") {
 		return false
 	}
-	var m, text, action, arg, host, rule string
+	var m, text, action, arg, host string
 	w := kv{s: msg}
 	for pairs := 0; pairs < 200; pairs++ {
 		key, v, ok := w.next()
@@ -83,7 +83,6 @@ func (s *Set) sonicwall(msg string) bool {
 		case "rpkt":
 			s.int(event.DestinationPackets, v)
 		case "rule":
-			rule = v
 			s.str(event.RuleID, v)
 		case "fw_action":
 			action = v
@@ -120,7 +119,6 @@ func (s *Set) sonicwall(msg string) bool {
 			s.str(event.UserAgentOriginal, v)
 		}
 	}
-	_ = rule
 	s.device("SonicWall", "SonicOS", "firewall")
 	s.dataset("sonicwall.firewall")
 	if host != "" {

@@ -59,9 +59,8 @@ func (s *Set) watchguard(msg string) bool {
 	s.str(event.ObserverIngressInterfaceName, in)
 	s.str(event.ObserverEgressInterfaceName, out)
 	w, r := cutSpace(r)
-	if n, ok := atoi(w); ok { // length, protocol, header length, TTL
+	if _, ok := atoi(w); ok { // length, protocol, header length, TTL
 		s.int(event.NetworkBytes, w)
-		_ = n
 		var p string
 		p, r = cutSpace(r)
 		s.wgProto(p)
@@ -112,7 +111,7 @@ func (s *Set) wgProto(p string) {
 func (s *Set) wgPairs(r string) {
 	e := s.e
 	w := kv{s: r}
-	url, host := "", ""
+	url := ""
 	for pairs := 0; pairs < 100; pairs++ {
 		key, v, ok := w.next()
 		if !ok {
@@ -133,7 +132,6 @@ func (s *Set) wgPairs(r string) {
 		case "src_user":
 			s.user(v)
 		case "dstname":
-			host = v
 			s.domain(event.URLDomain, v)
 		case "arg":
 			url = v
@@ -173,7 +171,6 @@ func (s *Set) wgPairs(r string) {
 		s.category("web")
 		s.urlText(url)
 	}
-	_ = host
 }
 
 // watchguardEvent reads sign-ins and other sentences.

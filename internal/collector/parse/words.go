@@ -539,6 +539,9 @@ func (s *Set) genericKV(msg string) bool {
 	} else if strings.IndexByte(msg, '\t') >= 0 && strings.Count(msg, "\t") > 3 {
 		w.sep = '\t'
 	}
+	if strings.Count(msg[:min(len(msg), 400)], ";") > 1 && strings.Index(msg, "; ") < 0 && w.sep == 0 {
+		w.sep = ';'
+	}
 	known := 0
 	for pairs := 0; pairs < 1000; pairs++ {
 		key, v, ok := w.next()
