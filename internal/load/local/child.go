@@ -28,6 +28,8 @@ type Child struct {
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when it ended and will not be started again
 
+	wait time.Duration // before the first start anew, doubled for each that follows at once; 0: firstWait
+
 	mu       sync.Mutex
 	pid      int
 	restarts int
@@ -50,7 +52,11 @@ func (c *Child) Start(ctx context.Context) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(c.stopped)
-		wait, quick := firstWait, 0
+		first := c.wait
+		if first == 0 {
+			first = firstWait
+		}
+		wait, quick := first, 0
 		for {
 			began := time.Now()
 			err := c.once(ctx)
@@ -58,7 +64,7 @@ func (c *Child) Start(ctx context.Context) {
 				return
 			}
 			if time.Since(began) >= steady {
-				wait, quick = firstWait, 0
+				wait, quick = first, 0
 			}
 			quick++
 			if quick >= giveUp {
@@ -78,7 +84,7 @@ func (c *Child) Start(ctx context.Context) {
 				return
 			case <-time.After(wait):
 			}
-			wait = min(2*wait, longWait)
+			wait = min(2*wait, longWait, 25*first)
 		}
 	}()
 }
