@@ -128,7 +128,7 @@ type Details struct {
 type Alert struct {
 	bun.BaseModel `bun:"table:alerts,alias:a" json:"-"`
 
-	Num            int64          `bun:"num,pk,autoincrement" json:"-"`
+	Num            int64          `bun:"num,pk" json:"-"`
 	ID             string         `bun:"id" json:"id"`
 	Ref            string         `bun:"ref" json:"ref"` // to say on the telephone
 	Rev            int64          `bun:"rev" json:"-"`

@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/google/uuid"
@@ -44,6 +46,9 @@ func (s *Store) Apply(ctx context.Context, plan string, dets []event.Detection) 
 	var changes []Change
 	err := s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
 		w := s.begin(tx)
+		if err := w.prefetch(ctx, dets); err != nil {
+			return err
+		}
 		for i := range dets {
 			if err := w.detection(ctx, plan, &dets[i]); err != nil {
 				return err
@@ -83,11 +88,15 @@ type work struct {
 	byGroup  map[string]*touched
 	byNum    map[int64]*touched
 	order    []*touched
+	seen     map[[16]byte]seen // detections applied before
 	tenants  map[event.TenantID]tenantInfo
-	rules    map[event.TenantID][]suppression
+	rules    []suppression
 	activity []activityRow
 	notices  []outbox.Entry
 	deltas   map[countKey]int64
+
+	nextNum, lastNum int64    // numbers taken for new alerts
+	refs             []string // and their references
 }
 
 type tenantInfo struct{ name, sector string }
@@ -159,27 +168,140 @@ type activityRow struct {
 
 func (s *Store) begin(tx bun.IDB) *work {
 	return &work{s: s, tx: tx, now: s.now(), byGroup: map[string]*touched{}, byNum: map[int64]*touched{},
-		tenants: map[event.TenantID]tenantInfo{}, rules: map[event.TenantID][]suppression{}, deltas: map[countKey]int64{}}
+		seen: map[[16]byte]seen{}, tenants: map[event.TenantID]tenantInfo{}, deltas: map[countKey]int64{}}
+}
+
+// seen is a detection applied before.
+type seen struct{ alert, count int64 }
+
+func digestOf(d *event.Detection) [16]byte {
+	sum := sha256.Sum256([]byte(d.Key))
+	return [16]byte(sum[:16])
+}
+
+// prefetch reads all that the detections concern in a few statements.
+func (w *work) prefetch(ctx context.Context, dets []event.Detection) error {
+	var digests, groups [][]byte
+	var tenants []event.TenantID
+	counts := map[[16]byte]int64{}
+	for i := range dets {
+		d := &dets[i]
+		digest := digestOf(d)
+		if _, ok := counts[digest]; !ok {
+			digests = append(digests, digest[:])
+		}
+		counts[digest] = max(counts[digest], int64(d.Count))
+		groups = append(groups, groupKey(d.Tenant, d.Family, entityOf(d.Entity)))
+		if !slices.Contains(tenants, d.Tenant) {
+			tenants = append(tenants, d.Tenant)
+		}
+	}
+	nums := map[int64]bool{}
+	byGroup := map[string]int64{}
+	if err := each(ctx, w.tx, "SELECT digest, alert, count FROM alert_detections WHERE digest IN (?)", digests, func(scan func(...any) error) error {
+		var digest []byte
+		var s seen
+		if err := scan(&digest, &s.alert, &s.count); err != nil {
+			return err
+		}
+		w.seen[[16]byte(digest)] = s
+		if counts[[16]byte(digest)] > s.count {
+			nums[s.alert] = true
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := each(ctx, w.tx, "SELECT grp, alert FROM alert_groups WHERE grp IN (?)", groups, func(scan func(...any) error) error {
+		var grp []byte
+		var num int64
+		if err := scan(&grp, &num); err != nil {
+			return err
+		}
+		byGroup[string(grp)] = num
+		nums[num] = true
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := each(ctx, w.tx, "SELECT id, name, sector FROM tenants WHERE id IN (?)", tenants, func(scan func(...any) error) error {
+		var id event.TenantID
+		var info tenantInfo
+		if err := scan(&id, &info.name, &info.sector); err != nil {
+			return err
+		}
+		w.tenants[id] = info
+		return nil
+	}); err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(nums)), chunkSize) {
+		var rows []Alert
+		if err := w.tx.NewSelect().Model(&rows).Where("a.num IN (?)", bun.List(chunk)).Scan(ctx); err != nil {
+			return err
+		}
+		for i := range rows {
+			if _, err := w.loaded(ctx, &touched{a: rows[i]}); err != nil {
+				return err
+			}
+		}
+	}
+	for grp, num := range byGroup {
+		if t := w.byNum[num]; t != nil {
+			t.kind = Counted
+			if t.a.Open {
+				t.kind = Updated
+			}
+			t.group = []byte(grp)
+			w.byGroup[grp] = t
+		}
+	}
+	ids := []int64{allTenants}
+	for _, t := range tenants {
+		ids = append(ids, int64(t))
+	}
+	for chunk := range slices.Chunk(ids, chunkSize) {
+		var rows []suppression
+		if err := w.tx.NewSelect().Model(&rows).Where("tenant IN (?) AND expires_ns > ? AND ended_ns = 0", bun.List(chunk), w.now).OrderExpr("created_ns, id").Scan(ctx); err != nil {
+			return err
+		}
+		w.rules = append(w.rules, rows...)
+	}
+	return nil
+}
+
+// chunkSize bounds the rows one statement names, and so its text.
+const chunkSize = 200
+
+// each runs a query with its one list of values, a chunk at a time.
+func each[T any](ctx context.Context, tx bun.IDB, q string, values []T, row func(scan func(...any) error) error) error {
+	for chunk := range slices.Chunk(values, chunkSize) {
+		rows, err := tx.QueryContext(ctx, q, bun.List(chunk))
+		if err != nil {
+			return err
+		}
+		for rows.Next() && err == nil {
+			err = row(rows.Scan)
+		}
+		if err := errors.Join(err, rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *work) detection(ctx context.Context, plan string, d *event.Detection) error {
-	sum := sha256.Sum256([]byte(d.Key))
-	digest := sum[:16]
-	var num, count int64
-	err := w.tx.QueryRowContext(ctx, "SELECT alert, count FROM alert_detections WHERE digest = ?", digest).Scan(&num, &count)
-	sev, perr := ParseSeverity(d.Level)
-	if perr != nil {
-		return perr
-	}
-	if err == nil {
-		return w.again(ctx, d, sev, digest, num, count)
-	}
-	if !db.NotFound(err) {
+	sev, err := ParseSeverity(d.Level)
+	if err != nil {
 		return err
+	}
+	digest := digestOf(d)
+	if old, ok := w.seen[digest]; ok {
+		return w.again(ctx, d, sev, digest, old)
 	}
 	for _, t := range w.order { // the same key twice in this very call
 		for i := range t.pending {
-			if bytes.Equal(t.pending[i].Digest, digest) {
+			if bytes.Equal(t.pending[i].Digest, digest[:]) {
 				if more := int64(d.Count) - t.pending[i].Count; more > 0 {
 					t.pending[i].Count = int64(d.Count)
 					t.pending[i].LastNS = max(t.pending[i].LastNS, d.Last)
@@ -191,14 +313,8 @@ func (w *work) detection(ctx context.Context, plan string, d *event.Detection) e
 		}
 	}
 	e := entityOf(d.Entity)
-	t, err := w.group(ctx, d, e)
-	if err != nil {
-		return err
-	}
-	sup, err := w.suppressedBy(ctx, d, e)
-	if err != nil {
-		return err
-	}
+	t := w.byGroup[string(groupKey(d.Tenant, d.Family, e))]
+	sup := w.suppressedBy(d, e)
 	if t == nil || t.finished(d, sup != nil) {
 		prev := t
 		if t, err = w.open(ctx, d, e, prev); err != nil {
@@ -223,7 +339,7 @@ func (w *work) detection(ctx context.Context, plan string, d *event.Detection) e
 	t.fresh++
 	t.added += int64(d.Count)
 	t.events = append(t.events, d.Events...)
-	t.pending = append(t.pending, detRow{Digest: digest, Rule: d.RuleID, Count: int64(d.Count), LastNS: d.Last, AtNS: w.now, Plan: plan})
+	t.pending = append(t.pending, detRow{Digest: bytes.Clone(digest[:]), Rule: d.RuleID, Count: int64(d.Count), LastNS: d.Last, AtNS: w.now, Plan: plan})
 	if t.old != nil || t.fresh > 1 {
 		if t.a.Severity > was {
 			w.act(t, "", "", "severity", fmt.Sprintf("Severity rose from %s to %s: %s", was, t.a.Severity, clip(d.RuleTitle, 200)), true)
@@ -238,12 +354,12 @@ func (w *work) detection(ctx context.Context, plan string, d *event.Detection) e
 }
 
 // again handles a detection known already: a replay, or one that goes on.
-func (w *work) again(ctx context.Context, d *event.Detection, sev Severity, digest []byte, num, count int64) error {
-	more := int64(d.Count) - count
+func (w *work) again(ctx context.Context, d *event.Detection, sev Severity, digest [16]byte, old seen) error {
+	more := int64(d.Count) - old.count
 	if more <= 0 {
 		return nil
 	}
-	t, err := w.load(ctx, num)
+	t, err := w.load(ctx, old.alert)
 	if err != nil {
 		return err
 	}
@@ -259,7 +375,9 @@ func (w *work) again(ctx context.Context, d *event.Detection, sev Severity, dige
 	t.dirty = true
 	t.a.merge(d, sev, w.s.o.Text, more, false)
 	t.added += more
-	_, err = w.tx.NewRaw("UPDATE alert_detections SET count = ?, last_ns = max(last_ns, ?) WHERE digest = ?", int64(d.Count), d.Last, digest).Exec(ctx)
+	_, err = w.tx.NewRaw("UPDATE alert_detections SET count = ?, last_ns = max(last_ns, ?) WHERE digest = ?", int64(d.Count), d.Last, digest[:]).Exec(ctx)
+	old.count = int64(d.Count)
+	w.seen[digest] = old
 	return err
 }
 
@@ -276,33 +394,6 @@ func (t *touched) finished(d *event.Detection, suppressed bool) bool {
 	return false
 }
 
-// group finds the newest alert of the detection's group.
-func (w *work) group(ctx context.Context, d *event.Detection, e event.Entity) (*touched, error) {
-	key := groupKey(d.Tenant, d.Family, e)
-	if t := w.byGroup[string(key)]; t != nil {
-		return t, nil
-	}
-	var num int64
-	err := w.tx.QueryRowContext(ctx, "SELECT alert FROM alert_groups WHERE grp = ?", key).Scan(&num)
-	if db.NotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	t, err := w.load(ctx, num)
-	if err != nil || t == nil {
-		return nil, err
-	}
-	t.kind = Counted
-	if t.a.Open {
-		t.kind = Updated
-	}
-	t.group = key
-	w.byGroup[string(key)] = t
-	return t, nil
-}
-
 func (w *work) load(ctx context.Context, num int64) (*touched, error) {
 	if t := w.byNum[num]; t != nil {
 		return t, nil
@@ -315,13 +406,17 @@ func (w *work) load(ctx context.Context, num int64) (*touched, error) {
 	if err != nil {
 		return nil, err
 	}
+	return w.loaded(ctx, t)
+}
+
+func (w *work) loaded(ctx context.Context, t *touched) (*touched, error) {
 	info, err := w.tenant(ctx, t.a.Tenant)
 	if err != nil {
 		return nil, err
 	}
 	t.old, t.oldTerms, t.firstN = t.a.counted(), t.a.words(info.name), t.a.Events
 	t.a.Organisation = info.name
-	w.byNum[num] = t
+	w.byNum[t.a.Num] = t
 	w.order = append(w.order, t)
 	return t, nil
 }
@@ -374,35 +469,26 @@ func (w *work) finish(ctx context.Context) ([]Change, error) {
 	}
 	rev -= int64(len(w.order))
 	var changes []Change
-	var dets []detRow
 	for _, t := range w.order {
 		rev++
 		t.a.Rev = rev
 		t.a.UpdatedNS = w.now
+		if err := w.name(ctx, t); err != nil {
+			return nil, err
+		}
 		if err := w.pace(t); err != nil {
 			return nil, err
 		}
-		if err := w.store(ctx, t); err != nil {
-			return nil, err
-		}
-		for i := range t.pending {
-			t.pending[i].Alert = t.a.Num
-		}
-		dets = append(dets, t.pending...)
 		changes = append(changes, Change{Kind: t.kind, Alert: t.a, New: t.fresh})
 	}
-	if len(dets) > 0 {
-		if _, err := w.tx.NewInsert().Model(&dets).Exec(ctx); err != nil {
-			return nil, err
-		}
+	if err := w.store(ctx); err != nil {
+		return nil, err
 	}
 	for i := range w.activity {
 		w.activity[i].Alert = w.activity[i].of.a.Num
 	}
-	if len(w.activity) > 0 {
-		if _, err := w.tx.NewInsert().Model(&w.activity).ExcludeColumn("id").Exec(ctx); err != nil {
-			return nil, err
-		}
+	if err := insert(ctx, w.tx, w.activity, "id"); err != nil {
+		return nil, err
 	}
 	if err := w.writeCounts(ctx); err != nil {
 		return nil, err
@@ -458,61 +544,77 @@ func (w *work) tell(t *touched, kind string) error {
 var updateList = []string{"rev", "sector", "state", "open", "severity", "score", "assignee", "escalated_ns", "acknowledged_ns", "first_ns", "last_ns", "updated_ns", "closed_ns",
 	"verdict", "title", "source", "user", "host", "count", "detections", "events", "late", "site", "notices", "noticed_ns", "noticed_count", "due_ns", "body"}
 
-func (w *work) store(ctx context.Context, t *touched) error {
-	info, err := w.tenant(ctx, t.a.Tenant)
-	if err != nil {
-		return err
-	}
-	if t.old == nil {
-		for try := 0; ; try++ {
-			t.a.Ref = newRef()
-			var n int
-			if err := w.tx.QueryRowContext(ctx, "SELECT count(*) FROM alerts WHERE ref = ?", t.a.Ref).Scan(&n); err != nil {
-				return err
-			}
-			if n == 0 {
-				break
-			}
-			if try > 20 {
-				return fmt.Errorf("no free reference was found for an alert")
-			}
-		}
-		if _, err := w.tx.NewInsert().Model(&t.a).ExcludeColumn("num").Returning("num").Exec(ctx); err != nil {
-			return err
-		}
-	} else if _, err := w.tx.NewUpdate().Model(&t.a).Column(updateList...).Where("num = ?", t.a.Num).Exec(ctx); err != nil {
-		return err
-	}
-	if t.moved {
-		if _, err := w.tx.NewRaw("INSERT INTO alert_groups (grp, alert) VALUES (?, ?) ON CONFLICT (grp) DO UPDATE SET alert = excluded.alert", t.group, t.a.Num).Exec(ctx); err != nil {
-			return err
-		}
-	}
-	if terms := t.a.words(info.name); terms != t.oldTerms {
-		if t.old != nil {
-			if _, err := w.tx.NewRaw("DELETE FROM alert_words WHERE rowid = ?", t.a.Num).Exec(ctx); err != nil {
-				return err
-			}
-		}
-		if _, err := w.tx.NewRaw("INSERT INTO alert_words (rowid, text) VALUES (?, ?)", t.a.Num, terms).Exec(ctx); err != nil {
-			return err
-		}
-	}
-	now := t.a.counted()
-	var had []string
+// name gives a new alert its number and reference.
+func (w *work) name(ctx context.Context, t *touched) error {
 	if t.old != nil {
-		had = t.old.techniques
-		w.count(t.old, -1)
+		return nil
 	}
-	w.count(now, 1)
-	for _, tech := range now.techniques {
-		if !slices.Contains(had, tech) {
-			if _, err := w.tx.NewRaw("INSERT INTO alert_techniques (technique, alert) VALUES (?, ?) ON CONFLICT DO NOTHING", tech, t.a.Num).Exec(ctx); err != nil {
-				return err
+	if w.nextNum == w.lastNum { // take numbers for all new ones at once
+		n := int64(0)
+		for _, t := range w.order {
+			if t.old == nil {
+				n++
 			}
 		}
+		if err := w.tx.QueryRowContext(ctx, "UPDATE counters SET value = value + ? WHERE name = 'alert.num' RETURNING value", n).Scan(&w.lastNum); err != nil {
+			return err
+		}
+		w.nextNum = w.lastNum - n
+		for range n {
+			w.refs = append(w.refs, newRef())
+		}
+		if err := w.freeRefs(ctx); err != nil {
+			return err
+		}
 	}
-	return w.storeEvents(ctx, t)
+	w.nextNum++
+	t.a.Num = w.nextNum
+	t.a.Ref, w.refs = w.refs[0], w.refs[1:]
+	return nil
+}
+
+// freeRefs replaces references that are taken: of 34 billion, so hardly ever.
+func (w *work) freeRefs(ctx context.Context) error {
+	for range 20 {
+		taken := map[string]bool{}
+		if err := each(ctx, w.tx, "SELECT ref FROM alerts WHERE ref IN (?)", w.refs, func(scan func(...any) error) error {
+			var ref string
+			err := scan(&ref)
+			taken[ref] = true
+			return err
+		}); err != nil {
+			return err
+		}
+		again := false
+		for i, ref := range w.refs {
+			if taken[ref] {
+				w.refs[i], again = newRef(), true
+			}
+			taken[w.refs[i]] = true // nor twice among the new ones
+		}
+		if !again {
+			return nil
+		}
+	}
+	return errors.New("no free reference was found for an alert")
+}
+
+type groupRow struct {
+	bun.BaseModel `bun:"table:alert_groups"`
+	Grp           []byte
+	Alert         int64
+}
+
+type wordsRow struct {
+	bun.BaseModel `bun:"table:alert_words"`
+	Rowid         int64
+	Text          string
+}
+
+type techniqueRow struct {
+	bun.BaseModel `bun:"table:alert_techniques"`
+	Technique     string
+	Alert         int64
 }
 
 type eventRow struct {
@@ -524,24 +626,84 @@ type eventRow struct {
 	Idx           int64
 }
 
-func (w *work) storeEvents(ctx context.Context, t *touched) error {
-	if len(t.events) == 0 {
-		return nil
-	}
-	rows := make([]eventRow, 0, len(t.events))
-	for i, id := range t.events {
-		n := t.firstN + int64(i)
-		if n >= keepFirst && n < t.a.Events-keepLast {
-			continue
+// store writes the alerts touched and what hangs on them.
+func (w *work) store(ctx context.Context) error {
+	var alerts []*Alert
+	var groups []groupRow
+	var words []wordsRow
+	var stale, trim []int64
+	var techs []techniqueRow
+	var events []eventRow
+	var dets []detRow
+	for _, t := range w.order {
+		alerts = append(alerts, &t.a)
+		if t.moved {
+			groups = append(groups, groupRow{Grp: t.group, Alert: t.a.Num})
 		}
-		rows = append(rows, eventRow{Alert: t.a.Num, N: n, Stream: bytes.Clone(id.Stream[:]), Seq: int64(id.Seq), Idx: int64(id.Index)})
+		if terms := t.a.words(w.tenants[t.a.Tenant].name); terms != t.oldTerms {
+			if t.old != nil {
+				stale = append(stale, t.a.Num)
+			}
+			words = append(words, wordsRow{Rowid: t.a.Num, Text: terms})
+		}
+		now := t.a.counted()
+		var had []string
+		if t.old != nil {
+			had = t.old.techniques
+			w.count(t.old, -1)
+		}
+		w.count(now, 1)
+		for _, tech := range now.techniques {
+			if !slices.Contains(had, tech) {
+				techs = append(techs, techniqueRow{Technique: tech, Alert: t.a.Num})
+			}
+		}
+		for i, id := range t.events {
+			if n := t.firstN + int64(i); n < keepFirst || n >= t.a.Events-keepLast {
+				events = append(events, eventRow{Alert: t.a.Num, N: n, Stream: bytes.Clone(id.Stream[:]), Seq: int64(id.Seq), Idx: int64(id.Index)})
+			}
+		}
+		if len(t.events) > 0 && t.a.Events > keepFirst+keepLast {
+			trim = append(trim, t.a.Num)
+		}
+		for i := range t.pending {
+			t.pending[i].Alert = t.a.Num
+		}
+		dets = append(dets, t.pending...)
 	}
-	if _, err := w.tx.NewInsert().Model(&rows).Exec(ctx); err != nil {
-		return err
+	for chunk := range slices.Chunk(alerts, chunkSize) { // new ones and changed ones alike
+		q := w.tx.NewInsert().Model(&chunk).On("CONFLICT (num) DO UPDATE")
+		for _, c := range updateList {
+			q = q.Set("? = excluded.?", bun.Ident(c), bun.Ident(c))
+		}
+		if _, err := q.Exec(ctx); err != nil {
+			return err
+		}
 	}
-	if t.a.Events > keepFirst+keepLast {
-		_, err := w.tx.NewRaw("DELETE FROM alert_events WHERE alert = ? AND n >= ? AND n < ?", t.a.Num, keepFirst, t.a.Events-keepLast).Exec(ctx)
-		return err
+	for chunk := range slices.Chunk(groups, chunkSize) {
+		if _, err := w.tx.NewInsert().Model(&chunk).On("CONFLICT (grp) DO UPDATE").Set("alert = excluded.alert").Exec(ctx); err != nil {
+			return err
+		}
+	}
+	if len(stale) > 0 {
+		if _, err := w.tx.NewRaw("DELETE FROM alert_words WHERE rowid IN (?)", bun.List(stale)).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	if len(trim) > 0 {
+		if _, err := w.tx.NewRaw("DELETE FROM alert_events WHERE alert IN (?) AND n >= ? AND n < (SELECT events FROM alerts WHERE num = alert_events.alert) - ?", bun.List(trim), keepFirst, keepLast).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return errors.Join(insert(ctx, w.tx, words), insert(ctx, w.tx, techs), insert(ctx, w.tx, events), insert(ctx, w.tx, dets))
+}
+
+// insert writes rows, many to a statement.
+func insert[T any](ctx context.Context, tx bun.IDB, rows []T, without ...string) error {
+	for chunk := range slices.Chunk(rows, chunkSize) {
+		if _, err := tx.NewInsert().Model(&chunk).ExcludeColumn(without...).Exec(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }

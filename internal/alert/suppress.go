@@ -63,21 +63,13 @@ func (x *suppression) matches(d *event.Detection, e event.Entity) bool {
 }
 
 // suppressedBy finds a suppression that is in force for a detection.
-func (w *work) suppressedBy(ctx context.Context, d *event.Detection, e event.Entity) (*suppression, error) {
-	list, ok := w.rules[d.Tenant]
-	if !ok {
-		err := w.tx.NewSelect().Model(&list).Where("tenant IN (?, ?) AND expires_ns > ? AND ended_ns = 0", allTenants, d.Tenant, w.now).OrderExpr("created_ns, id").Scan(ctx)
-		if err != nil {
-			return nil, err
-		}
-		w.rules[d.Tenant] = list
-	}
-	for i := range list {
-		if list[i].matches(d, e) {
-			return &list[i], nil
+func (w *work) suppressedBy(d *event.Detection, e event.Entity) *suppression {
+	for i := range w.rules {
+		if x := &w.rules[i]; (x.Tenant == allTenants || x.Tenant == int64(d.Tenant)) && x.matches(d, e) {
+			return x
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 func (w *work) suppressionHit(ctx context.Context, x *suppression) error {

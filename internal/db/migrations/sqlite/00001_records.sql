@@ -262,7 +262,7 @@ CREATE TABLE indicator_hashes (
 ) WITHOUT ROWID;
 
 CREATE TABLE alerts (
-  num           INTEGER PRIMARY KEY AUTOINCREMENT,
+  num           INTEGER PRIMARY KEY,               -- from the counter alert.num
   id            TEXT NOT NULL UNIQUE,              -- UUIDv7
   ref           TEXT NOT NULL UNIQUE,              -- AL-7K3M9QX, to say on the telephone
   rev           INTEGER NOT NULL,                  -- of the last change, rising over all alerts
@@ -439,4 +439,4 @@ CREATE TABLE counters (
   name  TEXT PRIMARY KEY,
   value INTEGER NOT NULL
 ) WITHOUT ROWID;
-INSERT INTO counters (name, value) VALUES ('alert.rev', 0), ('alert.changes', 0);
+INSERT INTO counters (name, value) VALUES ('alert.rev', 0), ('alert.num', 0);
