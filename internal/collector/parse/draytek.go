@@ -104,6 +104,9 @@ func (s *Set) draytekZones(body string) {
 		body = body[:i]
 	}
 	i := strings.Index(body, "->")
+	if i < 0 {
+		return
+	}
 	from, to := trim(body[:i]), trim(body[i+2:])
 	s.str(event.ObserverIngressZone, from)
 	s.str(event.ObserverEgressZone, to)

@@ -62,8 +62,7 @@ func Formats() []string {
 func (s *Set) Parse(e *event.Event, hint string) (name string, ok bool) {
 	s.e, s.ref = e, e.Created
 	e.Time = 0
-	s.envelope(e.Raw())
-	name, ok = s.pick(hint)
+	name, ok = s.guarded(hint)
 	if name != "" {
 		s.syslogFields()
 		if !e.Has(event.TocsinFormat) {
@@ -79,6 +78,21 @@ func (s *Set) Parse(e *event.Event, hint string) (name string, ok bool) {
 	}
 	s.e = nil
 	return name, ok
+}
+
+// guarded reads one line. A parser's mistake (a panic) costs that line, which then counts as not understood, never the collector.
+func (s *Set) guarded(hint string) (name string, ok bool) {
+	if !s.rethrow {
+		defer func() {
+			if recover() != nil {
+				s.undo()
+				s.h = header{pri: -1}
+				name, ok = "", false
+			}
+		}()
+	}
+	s.envelope(s.e.Raw())
+	return s.pick(hint)
 }
 
 func (s *Set) pick(hint string) (string, bool) {

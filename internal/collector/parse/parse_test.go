@@ -23,7 +23,9 @@ func testSet(t testing.TB) *Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(Options{Location: loc, Now: func() time.Time { return received }})
+	s := New(Options{Location: loc, Now: func() time.Time { return received }})
+	s.rethrow = true
+	return s
 }
 
 // folders gives the names of the folders of testdata; each is one format.

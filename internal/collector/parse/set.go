@@ -33,6 +33,7 @@ type Set struct {
 	cols [128]string
 	json jsonWalk
 
+	rethrow bool              // tests want to see a panic
 	fgtNext [fgtKeyEnd]fgtKey // the key that followed a key when it was last seen
 }
 
