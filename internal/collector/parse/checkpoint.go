@@ -151,11 +151,7 @@ func (s *Set) cpField(f *cpFields, key, v string) {
 	case "ifname":
 		f.ifname = v
 	case "ifdir":
-		f.ifdir = v
-		switch v {
-		case "inbound", "outbound":
-			s.str(event.NetworkDirection, v)
-		}
+		f.ifdir = v // of the interface, not of the site
 	case "inzone":
 		s.str(event.ObserverIngressZone, v)
 	case "outzone":

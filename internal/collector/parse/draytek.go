@@ -143,6 +143,10 @@ func (s *Set) draytekFlow(body string, csm bool) {
 			to = to[:j]
 		}
 	}
+	if s.e.Text(event.DestinationPort) == "53" {
+		name := to[strings.Index(to, "//")+1:]
+		s.domain(event.DNSQuestionName, hostOf(strings.TrimPrefix(name, "/")))
+	}
 	if strings.Contains(to, "://") {
 		s.urlText(to)
 		if n, ok := s.e.Int(event.URLPort); ok && !s.e.Has(event.DestinationPort) {
@@ -151,6 +155,14 @@ func (s *Set) draytekFlow(body string, csm bool) {
 	} else {
 		s.domain(event.URLDomain, to)
 	}
+}
+
+// hostOf cuts a port and a path off a host name.
+func hostOf(v string) string {
+	if i := strings.IndexAny(v, ":/"); i >= 0 {
+		return v[:i]
+	}
+	return v
 }
 
 // draytekText reads the plain lines of other facilities; they are recognised by the device's name.

@@ -51,12 +51,7 @@ func (s *Set) filterlog(msg string) bool {
 	}
 	s.str(event.EventReason, c[5+o])
 	s.str(event.ObserverIngressInterfaceName, c[4+o])
-	switch c[7+o] {
-	case "in":
-		s.str(event.NetworkDirection, "inbound")
-	case "out":
-		s.str(event.NetworkDirection, "outbound")
-	}
+	// in and out are of the interface, not of the site: they say nothing of network.direction.
 	var proto, num, length, src, dst, sport, dport string
 	if c[8+o] == "4" {
 		if n < 20+o {

@@ -51,9 +51,11 @@ func (s *Set) ftd(code int64, t string) {
 		case "ACPolicy", "Policy", "IntrusionPolicy":
 			s.str(event.RuleRuleset, v)
 		case "Message":
+			v = unquote(v)
 			s.str(event.Message, v)
-			if code == 430001 {
-				s.str(event.RuleDescription, unquote(v))
+			if code == 430001 { // the signature, which says more than the access rule
+				e.Del(event.RuleName)
+				s.str(event.RuleName, v)
 			}
 		case "SID":
 			s.str(event.RuleID, v)

@@ -182,7 +182,7 @@ func (s *Set) meraki(msg string) bool {
 		s.network()
 	default:
 		name := head
-		if name == "" {
+		if name == "" || strings.IndexByte(name, '_') < 0 && !strings.Contains(r, "type="+name) && name != "dhcp" {
 			name = typ
 		}
 		s.str(event.EventAction, name)

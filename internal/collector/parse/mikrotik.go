@@ -39,14 +39,10 @@ func (s *Set) mikrotik(msg string) bool {
 		prefix, chain = trim(head[:j]), head[j+1:]
 	}
 	switch chain {
-	case "input":
-		s.str(event.NetworkDirection, "inbound")
-	case "output":
-		s.str(event.NetworkDirection, "outbound")
-	case "forward", "prerouting", "postrouting", "srcnat", "dstnat":
-	default:
+	case "input", "output", "forward", "prerouting", "postrouting", "srcnat", "dstnat":
+	default: // a chain of the administrator's own
 		if prefix == "" {
-			prefix = ""
+			prefix = chain
 		}
 	}
 	if j := strings.Index(flow, " out:"); j >= 0 {

@@ -173,9 +173,6 @@ func (s *Set) netfilterPrefix(p string) {
 			s.action(w, v)
 		}
 	}
-	if e.Has(event.ObserverIngressInterfaceName) && !e.Has(event.ObserverEgressInterfaceName) && strings.Contains(p, "INPUT") {
-		s.str(event.NetworkDirection, "inbound")
-	}
 }
 
 // action sets event.action and its verdict in one step.

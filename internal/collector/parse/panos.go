@@ -61,17 +61,6 @@ func (s *Set) panos(msg string) bool {
 		s.str(event.ObserverEgressZone, at(17))
 		s.str(event.ObserverIngressInterfaceName, at(18))
 		s.str(event.ObserverEgressInterfaceName, at(19))
-		if typ == "DECRYPTION" {
-			s.str(event.EventID, at(23))
-			s.port(event.SourcePort, at(25))
-			s.port(event.DestinationPort, at(26))
-			s.port(event.SourceNATPort, at(27))
-			s.port(event.DestinationNATPort, at(28))
-			s.transport(at(30))
-			s.act(at(31))
-			s.network()
-			break
-		}
 		s.str(event.EventID, at(22))
 		s.port(event.SourcePort, at(24))
 		s.port(event.DestinationPort, at(25))
@@ -99,7 +88,7 @@ func (s *Set) panos(msg string) bool {
 				s.kind("start")
 			}
 			s.panosDevice(at(52))
-		} else {
+		} else if typ != "DECRYPTION" {
 			s.panosThreat(sub, at)
 		}
 		s.network()
@@ -145,7 +134,9 @@ func (s *Set) panos(msg string) bool {
 		}
 	case "CONFIG":
 		s.low(event.EventAction, at(9))
-		s.ip(event.SourceIP, at(7))
+		if v := at(7); v != "0.0.0.0" {
+			s.ip(event.SourceIP, v)
+		}
 		s.user(at(10))
 		s.outcome(at(12))
 		s.str(event.ProcessCommandLine, at(13))
