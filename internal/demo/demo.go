@@ -322,7 +322,7 @@ func (d *demo) people(ctx context.Context) error {
 	return d.state.save()
 }
 
-// join enrols the collectors that are not enrolled, starts all, confirms their check words and gives the hub its indicators.
+// join gives the hub its indicators, enrols the collectors that are not enrolled, confirms their check words and starts all.
 func (d *demo) join(ctx, life context.Context) error {
 	if _, err := d.centre.ImportIndicators(ctx, indicators()); err != nil {
 		return fmt.Errorf("import the indicator list: %w", err)
@@ -336,39 +336,43 @@ func (d *demo) join(ctx, life context.Context) error {
 				if err != nil {
 					return fmt.Errorf("make an enrolment token for %s: %w", m.name, err)
 				}
-				words, err := d.enrol(gctx, m, token)
-				if err != nil {
+				if s.CheckWords, err = d.enrol(gctx, m, token); err != nil {
 					return fmt.Errorf("enrol the collector of %s: %w", m.name, err)
 				}
-				s.Enrolled, s.CheckWords = true, words
+				s.Enrolled = true
+			}
+			if err := d.confirm(gctx, m); err != nil {
+				return fmt.Errorf("confirm the collector of %s: %w", m.name, err)
 			}
 			m.child.Start(life)
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	if err := d.state.save(); err != nil {
+	if err := errors.Join(g.Wait(), d.state.save()); err != nil {
 		return err
 	}
 	for _, m := range d.members {
 		err := d.await(ctx, collectorStart, "starting the collector of "+m.name, func(ctx context.Context) error {
-			_, err := local.SiteStatus(ctx, &m.socket)
-			return err
+			site, err := local.SiteStatus(ctx, &m.socket)
+			switch {
+			case err != nil:
+				return err
+			case site.State != "live":
+				return fmt.Errorf("the hub has not told it that it is live (%q) %s", site.State, site.HubTrouble)
+			case site.Indicators == "":
+				return errors.New("it has no indicator set yet")
+			}
+			return nil
 		})
 		if err != nil {
 			return fmt.Errorf("%w\n%s", err, m.child.Tail())
 		}
-		if err := d.confirm(ctx, m); err != nil {
-			return fmt.Errorf("confirm the collector of %s: %w", m.name, err)
-		}
 	}
-	return d.state.save()
+	return nil
 }
 
 // enrol runs `tocsin-collector enrol` as the member's IT lead would, and returns the check words it shows.
-func (d *demo) enrol(ctx context.Context, m *running, token string) (string, error) {
+func (d *demo) enrol(ctx context.Context, m *running, token string) (local.Words, error) {
 	cmd := exec.CommandContext(ctx, d.opt.Collector, "enrol", "--dir", m.dir, "--json", token)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -377,7 +381,7 @@ func (d *demo) enrol(ctx context.Context, m *running, token string) (string, err
 		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	var answer struct {
-		CheckWords string `json:"check_words"`
+		CheckWords local.Words `json:"check_words"`
 	}
 	if err := json.Unmarshal(out, &answer); err != nil || answer.CheckWords == "" {
 		return "", fmt.Errorf("no check words in its answer %q", out)

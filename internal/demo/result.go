@@ -97,6 +97,9 @@ func (d *demo) result(ctx context.Context, st status.Status) *Result {
 		site, err := local.SiteStatus(ctx, &m.socket)
 		x.Waiting = site.Waiting
 		x.check(known, err)
+		if n := site.Counts["udp_dropped"]; n > 0 && x.Devices != x.Received {
+			x.Gaps = append(x.Gaps, fmt.Sprintf("the kernel has dropped %d datagrams before the collector could read them", n))
+		}
 		r.Balanced = r.Balanced && len(x.Gaps) == 0
 		r.Members = append(r.Members, x)
 	}

@@ -25,10 +25,10 @@ type state struct {
 }
 
 type collectorState struct {
-	Port       int    `json:"port"` // syslog, UDP and TCP
-	Enrolled   bool   `json:"enrolled"`
-	CheckWords string `json:"check_words,omitempty"`
-	Confirmed  bool   `json:"confirmed"`
+	Port       int         `json:"port"` // syslog, UDP and TCP
+	Enrolled   bool        `json:"enrolled"`
+	CheckWords local.Words `json:"check_words,omitempty"`
+	Confirmed  bool        `json:"confirmed"`
 }
 
 // openState locks the folder and reads what an earlier demo left there.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"tocsin/internal/app/status"
@@ -164,7 +165,25 @@ type Registered struct {
 	ID         string `json:"id"`
 	Tenant     uint32 `json:"tenant"`
 	State      string `json:"state"`
-	CheckWords string `json:"check_words"`
+	CheckWords Words  `json:"check_words"`
+}
+
+// Words are check words, separated by blanks. In JSON they are a string or a list.
+type Words string
+
+// UnmarshalJSON takes both forms.
+func (w *Words) UnmarshalJSON(b []byte) error {
+	var list []string
+	var text string
+	switch {
+	case json.Unmarshal(b, &list) == nil:
+		*w = Words(strings.Join(list, " "))
+	case json.Unmarshal(b, &text) == nil:
+		*w = Words(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '-' || r == ',' }), " "))
+	default:
+		return fmt.Errorf("check words %.100s are neither a text nor a list", b)
+	}
+	return nil
 }
 
 // Collectors lists all collectors.
@@ -174,8 +193,8 @@ func (c *Centre) Collectors(ctx context.Context) (out []Registered, err error) {
 }
 
 // Confirm ends a collector's quarantine, the check words having been compared.
-func (c *Centre) Confirm(ctx context.Context, id, words string) error {
-	return call(ctx, &c.http, http.MethodPost, "/admin/collectors/"+url.PathEscape(id)+"/confirm", map[string]string{"words": words}, nil)
+func (c *Centre) Confirm(ctx context.Context, id string, words Words) error {
+	return call(ctx, &c.http, http.MethodPost, "/admin/collectors/"+url.PathEscape(id)+"/confirm", map[string]string{"words": string(words)}, nil)
 }
 
 // ImportIndicators adds a list, one value and an optional note a line, and returns how many are new.
@@ -193,10 +212,14 @@ func (c *Centre) Status(ctx context.Context) (out status.Status, err error) {
 	return out, err
 }
 
-// OnSite is what a collector says of itself on its own socket.
+// OnSite is what a collector says of itself on its own socket (see package collector, Status).
 type OnSite struct {
-	Counts  map[string]uint64 `json:"counts"`
-	Waiting uint64            `json:"waiting"`
+	State      string            `json:"state"`      // as the hub last said
+	Indicators string            `json:"indicators"` // the set in force, "" for none
+	Counts     map[string]uint64 `json:"counts"`
+	Waiting    uint64            `json:"waiting"`
+	Unreported bool              `json:"unreported"` // counts that no batch with a receipt has carried
+	HubTrouble string            `json:"hub_trouble"`
 }
 
 // SiteStatus asks a collector.
