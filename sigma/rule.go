@@ -126,6 +126,9 @@ func (m *Meta) Label() string {
 	return m.Title
 }
 
+// HasCustom says whether a top-level attribute which the specification does not define is there.
+func (m *Meta) HasCustom(name string) bool { return m.custom[name] != nil }
+
 // Custom decodes a top-level attribute which the specification does not define into v, strictly: unknown keys in it are errors.
 // It reports whether the attribute is there.
 func (m *Meta) Custom(name string, v any) (bool, error) {

@@ -1,6 +1,9 @@
 package sigma
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // windowsServices maps channels, in lower case, to the services of SigmaHQ's rules (its THOR configuration, and the channels that the
 // definitions of rules name where that has none).
@@ -120,6 +123,10 @@ func WindowsSources(channel, eventID, eventType string) []Source {
 
 // Router finds the set of a Windows event from its fields Channel, EventID and EventType. It belongs to one goroutine.
 type Router struct {
+	// Within, if given, is what is known of the log source beforehand: only readings that agree with it are taken. It must be set
+	// before the first call of Route.
+	Within LogSource
+
 	engine                      *Engine
 	channel, eventID, eventType Key
 	cache                       map[routeKey]*Set
@@ -162,7 +169,14 @@ func (r *Router) Route(rec *Record) *Set {
 	}
 	s, ok := r.cache[k]
 	if !ok {
-		s = r.engine.Set(WindowsSources(channel, id, k.kind)...)
+		sources := WindowsSources(channel, id, k.kind)
+		if r.Within != (LogSource{}) {
+			sources = slices.DeleteFunc(sources, func(src Source) bool { return !r.Within.covers(src.LogSource) })
+			if len(sources) == 0 {
+				sources = []Source{{LogSource: r.Within}}
+			}
+		}
+		s = r.engine.Set(sources...)
 		k = routeKey{strings.Clone(k.channel), strings.Clone(k.id), strings.Clone(k.kind)}
 		if len(r.cache) < maxRoutes {
 			r.cache[k] = s

@@ -43,6 +43,9 @@ type Options struct {
 	// Origin tells the keys of detections made on different sites apart: the collector's id. At the hub it is empty.
 	Origin string
 	Logger *slog.Logger
+	// Withhold says which fields' values must not be in a detection: on a site the member's policy decides what leaves, and a sentence
+	// must not carry out what a field may not. Entities are not affected: nothing can be grouped without them.
+	Withhold func(field string) bool
 
 	MaxGroups    int // live groups of all correlations, default 200,000 on a site and 2,000,000 at the hub
 	TenantGroups int // of one member, default a quarter
@@ -341,6 +344,9 @@ func idOf(r sigma.Ref) event.ID {
 func (e *Engine) detection(h *sigma.Hit, ev *event.Event) event.Detection {
 	a, meta, c := e.attrs[h.Correlation], e.metas[h.Correlation], e.rules.Correlations[h.Correlation]
 	value := func(name string) string {
+		if e.opts.Withhold != nil && e.opts.Withhold(name) && !slices.Contains(a.EntityFields, name) {
+			return ""
+		}
 		if i := slices.Index(c.GroupBy, name); i >= 0 {
 			return h.Group[i]
 		}
@@ -418,6 +424,9 @@ func (e *Engine) reason(text string, h *sigma.Hit, c *sigma.Correlation, value f
 			return strconv.Itoa(h.Total) + " times within " + span(h.Last-h.Episode)
 		}
 		for n := range strings.SplitSeq(name, "|") { // the first that is there
+			if text, ok := strings.CutPrefix(n, "'"); ok {
+				return strings.TrimSuffix(text, "'")
+			}
 			if v := value(n); v != "" {
 				return clip(v)
 			}

@@ -1,0 +1,527 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"tocsin/internal/detect"
+	"tocsin/rules"
+	"tocsin/sigma"
+)
+
+const rulesUsage = `Usage: tocsin rules COMMAND [OPTIONS]
+
+  check [DIR…]   read and compile rules; every error as file:line: reason
+  list  [DIR…]   the rules that make detections, or all when none has the attribute tocsin
+  test  [DIR]    run each rule on the events on which it must and must not fire (DIR/tests/*.yml)
+  eval  --rules DIR [--logsource k=v,…] [--stats] FILE.jsonl…
+                 for each event (one JSON object a line) one line {"file","line","rules":[ids]}; "-" reads stdin, lines count from 0
+
+Without DIR the rules that are built in are meant. Exit codes: 0 fine, 1 something is wrong with rules, tests or events, 2 wrong arguments.
+`
+
+func runRules(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, rulesUsage)
+		return 2
+	}
+	switch args[0] {
+	case "check":
+		return rulesCheck(args[1:], stdout, stderr)
+	case "list":
+		return rulesList(args[1:], stdout, stderr)
+	case "test":
+		return rulesTest(args[1:], stdout, stderr)
+	case "eval":
+		return rulesEval(ctx, args[1:], stdin, stdout, stderr)
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(stdout, rulesUsage)
+		return 0
+	}
+	fmt.Fprintf(stderr, "tocsin rules: there is no command %q\n\n%s", args[0], rulesUsage)
+	return 2
+}
+
+// rulesFlags parses the options of a subcommand. done says that the command is over, with its exit code.
+func rulesFlags(name string, args []string, stdout, stderr io.Writer, define func(*flag.FlagSet)) (rest []string, code int, done bool) {
+	f := flag.NewFlagSet("tocsin rules "+name, flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	if define != nil {
+		define(f)
+	}
+	err := f.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, rulesUsage)
+		return nil, 0, true
+	case err != nil:
+		fmt.Fprintf(stderr, "tocsin rules %s: %v\n\n%s", name, err, rulesUsage)
+		return nil, 2, true
+	}
+	return f.Args(), 0, false
+}
+
+// readRules parses every rule file below the given folders; a single file may be given too.
+func readRules(dirs []string) (*sigma.Collection, []*sigma.Error, error) {
+	c := &sigma.Collection{}
+	var errs []*sigma.Error
+	read := func(fsys fs.FS, prefix string) error {
+		return fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() {
+				if d.Name() == "tests" { // what rules are tested with, see `tocsin rules test`
+					return fs.SkipDir
+				}
+				return nil
+			}
+			if ext := filepath.Ext(name); ext != ".yml" && ext != ".yaml" {
+				return nil
+			}
+			b, err := fs.ReadFile(fsys, name)
+			if err != nil {
+				return err
+			}
+			errs = append(errs, c.Parse(filepath.Join(prefix, filepath.FromSlash(name)), b)...)
+			return nil
+		})
+	}
+	if len(dirs) == 0 {
+		return c, errs, read(rules.FS, "built-in")
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !info.IsDir() {
+			b, err := os.ReadFile(dir)
+			if err != nil {
+				return nil, nil, err
+			}
+			errs = append(errs, c.Parse(dir, b)...)
+			continue
+		}
+		if err := read(os.DirFS(dir), dir); err != nil {
+			return nil, nil, err
+		}
+	}
+	return c, errs, nil
+}
+
+// ours says whether any rule has the attribute that makes detections of matches.
+func ours(c *sigma.Collection) bool {
+	return slices.ContainsFunc(c.Rules, func(r *sigma.Rule) bool { return r.HasCustom("tocsin") }) ||
+		slices.ContainsFunc(c.Correlations, func(r *sigma.Correlation) bool { return r.HasCustom("tocsin") })
+}
+
+func rulesCheck(args []string, stdout, stderr io.Writer) int {
+	dirs, code, done := rulesFlags("check", args, stdout, stderr, nil)
+	if done {
+		return code
+	}
+	began := time.Now()
+	c, errs, err := readRules(dirs)
+	if err != nil {
+		fmt.Fprintf(stderr, "tocsin rules check: %v\n", err)
+		return 1
+	}
+	e, err := sigma.Compile(c, sigma.Options{Schema: &sigma.Names{}})
+	if err != nil {
+		fmt.Fprintf(stderr, "tocsin rules check: %v\n", err)
+		return 1
+	}
+	errs = append(errs, e.Errors...)
+	if ours(c) {
+		for _, dir := range dirsOrBuiltIn(dirs) {
+			cat, err := detect.Load(dir.fs)
+			if err != nil {
+				fmt.Fprintf(stderr, "tocsin rules check: %v\n", err)
+				return 1
+			}
+			for _, x := range cat.Errors {
+				x.File = filepath.Join(dir.name, filepath.FromSlash(x.File))
+				if !slices.ContainsFunc(errs, func(y *sigma.Error) bool { return x.Error() == y.Error() }) {
+					errs = append(errs, x)
+				}
+			}
+		}
+	}
+	for _, x := range errs {
+		fmt.Fprintln(stdout, x)
+	}
+	for _, r := range e.Unexpanded {
+		fmt.Fprintf(stdout, "%s:%d: note: rule %s has a placeholder that nobody supplies: it never matches\n", r.File, r.Line, r.Label())
+	}
+	fmt.Fprintf(stderr, "%d rules, %d correlations, %d filters; %d errors; %.2f s\n", len(e.Rules), len(e.Correlations), len(c.Filters), len(errs), time.Since(began).Seconds())
+	if len(errs) > 0 {
+		return 1
+	}
+	return 0
+}
+
+type namedFS struct {
+	name string
+	fs   fs.FS
+}
+
+func dirsOrBuiltIn(dirs []string) []namedFS {
+	if len(dirs) == 0 {
+		return []namedFS{{"built-in", rules.FS}}
+	}
+	var out []namedFS
+	for _, d := range dirs {
+		if info, err := os.Stat(d); err == nil && info.IsDir() {
+			out = append(out, namedFS{d, os.DirFS(d)})
+		}
+	}
+	return out
+}
+
+func rulesList(args []string, stdout, stderr io.Writer) int {
+	var asJSON bool
+	dirs, code, done := rulesFlags("list", args, stdout, stderr, func(f *flag.FlagSet) { f.BoolVar(&asJSON, "json", false, "") })
+	if done {
+		return code
+	}
+	c, _, err := readRules(dirs)
+	if err != nil {
+		fmt.Fprintf(stderr, "tocsin rules list: %v\n", err)
+		return 1
+	}
+	type row struct {
+		ID     string   `json:"id"`
+		Level  string   `json:"level"`
+		Runs   string   `json:"runs,omitempty"`
+		Family string   `json:"family,omitempty"`
+		Source string   `json:"logsource,omitempty"`
+		Title  string   `json:"title"`
+		Tags   []string `json:"tags,omitempty"`
+		File   string   `json:"file"`
+	}
+	var rows []row
+	if ours(c) {
+		for _, dir := range dirsOrBuiltIn(dirs) {
+			cat, err := detect.Load(dir.fs)
+			if err != nil {
+				fmt.Fprintf(stderr, "tocsin rules list: %v\n", err)
+				return 1
+			}
+			for _, r := range cat.Infos() {
+				rows = append(rows, row{r.ID, r.Level, string(r.Runs), r.Family, "", r.Title, r.Tags, filepath.Join(dir.name, r.File)})
+			}
+		}
+	} else {
+		for _, r := range c.Rules {
+			rows = append(rows, row{r.ID, r.Level, "", "", r.LogSource.String(), r.Title, r.Tags, r.File})
+		}
+		for _, r := range c.Correlations {
+			rows = append(rows, row{r.ID, r.Level, "", "", "correlation=" + r.Type, r.Title, r.Tags, r.File})
+		}
+	}
+	out := bufio.NewWriter(stdout)
+	defer out.Flush()
+	if asJSON {
+		enc := json.NewEncoder(out)
+		for _, r := range rows {
+			enc.Encode(r)
+		}
+		return 0
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.ID, r.Level, r.Runs, r.Family+r.Source, r.Title)
+	}
+	w.Flush()
+	return 0
+}
+
+func rulesTest(args []string, stdout, stderr io.Writer) int {
+	var verbose bool
+	dirs, code, done := rulesFlags("test", args, stdout, stderr, func(f *flag.FlagSet) { f.BoolVar(&verbose, "v", false, "") })
+	if done {
+		return code
+	}
+	failed, cases := 0, 0
+	for _, dir := range dirsOrBuiltIn(dirs) {
+		cat, err := detect.Load(dir.fs)
+		if err != nil {
+			fmt.Fprintf(stderr, "tocsin rules test: %v\n", err)
+			return 1
+		}
+		for _, x := range cat.Errors {
+			fmt.Fprintln(stdout, x)
+			failed++
+		}
+		results, err := cat.Test(dir.fs)
+		if err != nil {
+			fmt.Fprintf(stderr, "tocsin rules test: %v\n", err)
+			return 1
+		}
+		for _, r := range results {
+			cases++
+			switch {
+			case r.Err != nil:
+				failed++
+				fmt.Fprintf(stdout, "FAIL  %s: %s: %s: %v\n", r.File, r.Title, r.Case, r.Err)
+			case verbose:
+				fmt.Fprintf(stdout, "ok    %s: %s: %s\n", r.File, r.Title, r.Case)
+			}
+		}
+	}
+	fmt.Fprintf(stdout, "%d cases, %d failed\n", cases, failed)
+	if failed > 0 || cases == 0 {
+		return 1
+	}
+	return 0
+}
+
+// chunk is some lines of a file on their way through the workers; done gets the result, so that output keeps the order of input.
+type chunk struct {
+	file  string
+	line  int // of the first line, from 0
+	lines []byte
+	done  chan result
+}
+
+type result struct {
+	out    []byte
+	errs   []string
+	events int
+	routed int
+}
+
+func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	var dirs []string
+	var source sigma.LogSource
+	var stats bool
+	workers := runtime.GOMAXPROCS(0)
+	files, code, done := rulesFlags("eval", args, stdout, stderr, func(f *flag.FlagSet) {
+		f.Func("rules", "", func(s string) error { dirs = append(dirs, s); return nil })
+		f.Func("logsource", "", func(s string) (err error) { source, err = sigma.ParseLogSource(s); return err })
+		f.BoolVar(&stats, "stats", false, "")
+		f.IntVar(&workers, "workers", workers, "")
+	})
+	if done {
+		return code
+	}
+	if len(files) == 0 || len(dirs) == 0 || workers < 1 {
+		fmt.Fprintf(stderr, "tocsin rules eval: give --rules DIR and at least one file of events\n\n%s", rulesUsage)
+		return 2
+	}
+	c, errs, err := readRules(dirs)
+	if err != nil {
+		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
+		return 1
+	}
+	names := &sigma.Names{}
+	loading := time.Now()
+	engine, err := sigma.Compile(c, sigma.Options{Schema: names})
+	if err != nil {
+		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
+		return 1
+	}
+	if errs = append(errs, engine.Errors...); len(errs) > 0 {
+		for _, x := range errs {
+			fmt.Fprintln(stderr, x)
+		}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ev := &evaluator{engine: engine, names: names, source: source}
+	routers := make([]*sigma.Router, workers)
+	for i := range routers { // before the first event is decoded: they add names
+		if routers[i], err = sigma.NewRouter(engine); err != nil {
+			fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
+			return 1
+		}
+		routers[i].Within = source
+	}
+	work, order := make(chan *chunk), make(chan *chunk, 4*workers)
+	var wg sync.WaitGroup
+	for _, r := range routers {
+		wg.Go(func() {
+			w := &evalWorker{ev: ev, router: r, dec: sigma.Decoder{Names: names}}
+			for c := range work {
+				c.done <- w.run(c)
+			}
+		})
+	}
+	began := time.Now()
+	var readErr error
+	go func() {
+		defer close(order)
+		defer close(work)
+		for _, f := range files {
+			if err := readChunks(ctx, f, stdin, work, order); err != nil {
+				readErr = err
+				return
+			}
+		}
+	}()
+	out := bufio.NewWriterSize(stdout, 1<<16)
+	var events, routed, bad int
+	var writeErr error
+	for c := range order {
+		r := <-c.done
+		events, routed, bad = events+r.events, routed+r.routed, bad+len(r.errs)
+		for _, e := range r.errs {
+			fmt.Fprintln(stderr, e)
+		}
+		if writeErr == nil {
+			if _, writeErr = out.Write(r.out); writeErr != nil {
+				stop()
+			}
+		}
+	}
+	wg.Wait()
+	if err := out.Flush(); writeErr == nil {
+		writeErr = err
+	}
+	took := time.Since(began)
+	if stats {
+		fmt.Fprintf(stderr, "%d events in %.3f s: %.0f events/s with %d workers; %d rules loaded in %.2f s\n", events, took.Seconds(), float64(events)/took.Seconds(), workers, len(engine.Rules), began.Sub(loading).Seconds())
+	}
+	if events > 0 && routed == 0 {
+		fmt.Fprintln(stderr, "tocsin rules eval: no event could be assigned to a log source; only Windows events (field Channel) are recognised, for others give --logsource, such as --logsource product=linux,service=sshd")
+	}
+	switch err := errors.Join(readErr, writeErr, context.Cause(ctx)); {
+	case err != nil:
+		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
+		return 1
+	case bad > 0 || len(errs) > 0:
+		return 1
+	}
+	return 0
+}
+
+type evaluator struct {
+	engine *sigma.Engine
+	names  *sigma.Names
+	source sigma.LogSource
+}
+
+type evalWorker struct {
+	ev     *evaluator
+	router *sigma.Router
+	dec    sigma.Decoder
+	rec    sigma.Record
+	m      sigma.Matcher
+	ids    []int32
+}
+
+func (w *evalWorker) run(c *chunk) result {
+	var r result
+	e := w.ev.engine
+	file, _ := json.Marshal(c.file)
+	lines := c.lines
+	for n := c.line; len(lines) > 0; n++ {
+		line, rest, _ := bytes.Cut(lines, []byte{'\n'})
+		lines = rest
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		r.events++
+		err := w.dec.Decode(&w.rec, line)
+		w.ids = w.ids[:0]
+		if err == nil {
+			set := w.router.Route(&w.rec)
+			if set == nil && w.ev.source != (sigma.LogSource{}) {
+				set = e.Set(sigma.Source{LogSource: w.ev.source})
+			}
+			if set != nil {
+				r.routed++
+				w.ids = w.m.Match(set, &w.rec, w.ids)
+				slices.Sort(w.ids) // as the rules were read
+			}
+		} else {
+			r.errs = append(r.errs, fmt.Sprintf("%s:%d: %v", c.file, n, err))
+		}
+		r.out = append(append(r.out, `{"file":`...), file...)
+		r.out = strconv.AppendInt(append(r.out, `,"line":`...), int64(n), 10)
+		r.out = append(r.out, `,"rules":[`...)
+		for i, id := range w.ids {
+			if i > 0 {
+				r.out = append(r.out, ',')
+			}
+			label, _ := json.Marshal(e.Rules[id].Label())
+			r.out = append(r.out, label...)
+		}
+		r.out = append(r.out, ']')
+		if err != nil {
+			text, _ := json.Marshal(err.Error())
+			r.out = append(append(r.out, `,"error":`...), text...)
+		}
+		r.out = append(r.out, '}', '\n')
+	}
+	return r
+}
+
+// maxEventLine bounds one event.
+const maxEventLine = 64 << 20
+
+// readChunks cuts a file into pieces of whole lines and hands them out.
+func readChunks(ctx context.Context, name string, stdin io.Reader, work, order chan<- *chunk) error {
+	in := stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in = f
+	}
+	line, size := 0, 256<<10
+	var rest []byte
+	for {
+		buf := make([]byte, size+len(rest))
+		copy(buf, rest)
+		n, err := io.ReadFull(in, buf[len(rest):])
+		buf = buf[:len(rest)+n]
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !end {
+			return fmt.Errorf("reading %s: %w", name, err)
+		}
+		cut := bytes.LastIndexByte(buf, '\n') + 1
+		if end {
+			cut = len(buf)
+		}
+		if cut == 0 && !end {
+			if rest = buf; len(rest) > maxEventLine {
+				return fmt.Errorf("%s:%d: a line is longer than %d MiB", name, line, maxEventLine>>20)
+			}
+			continue
+		}
+		if cut > 0 {
+			c := &chunk{file: name, line: line, lines: buf[:cut], done: make(chan result, 1)}
+			line += bytes.Count(c.lines, []byte{'\n'})
+			select {
+			case order <- c:
+			case <-ctx.Done():
+				return nil // whoever stopped says why
+			}
+			// A chunk that is in order must be worked on, or its reader would wait for ever.
+			work <- c
+		}
+		if end {
+			return nil
+		}
+		rest = buf[cut:]
+	}
+}
