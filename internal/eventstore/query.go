@@ -506,7 +506,7 @@ const (
 	ByAS              Field = "source.as.number"
 	ByDestinationIP   Field = "destination.ip"
 	ByPort            Field = "destination.port"
-	ByRule            Field = "rule.id"
+	ByRule            Field = "rule.id" // of IDS, malware and detection rules; a firewall's policy numbers are not listed
 	ByAction          Field = "event.action"
 	ByDataset         Field = "event.dataset"
 	ByUser            Field = "user.name"
@@ -540,13 +540,14 @@ type topSource struct {
 	raw, rawLabel                         string
 	hourly                                bool // the roll-ups have hours, not days
 	skip                                  string
+	cond                                  string // on events, where the roll-up counts only some
 }
 
 var topSources = map[Field]topSource{
 	ByCountry:         {tenantTable: "tenant_source_day", tenantValue: "CAST(country, 'String')", schemeTable: "source_day", schemeValue: "CAST(country, 'String')", raw: "CAST(source_country, 'String')", skip: "''"},
 	ByAS:              {tenantTable: "tenant_source_day", tenantValue: "CAST(as_number, 'String')", tenantLabel: "CAST(any(as_name), 'String')", schemeTable: "source_day", schemeValue: "CAST(as_number, 'String')", schemeLabel: "CAST(any(as_name), 'String')", raw: "CAST(source_as, 'String')", rawLabel: "CAST(any(source_as_name), 'String')", skip: "'0'"},
 	ByPort:            {tenantTable: "tenant_port_day", tenantValue: "CAST(port, 'String')", tenantLabel: "CAST(any(transport), 'String')", raw: "CAST(destination_port, 'String')", rawLabel: "CAST(any(network_transport), 'String')", schemeTable: "scheme_hour", schemeValue: "CAST(port, 'String')", hourly: true, skip: "'0'"},
-	ByRule:            {tenantTable: "tenant_rule_day", tenantValue: "CAST(rule_id, 'String')", tenantLabel: "CAST(any(rule_name), 'String')", schemeTable: "tenant_rule_day", schemeValue: "CAST(rule_id, 'String')", schemeLabel: "CAST(any(rule_name), 'String')", raw: "CAST(rule_id, 'String')", rawLabel: "CAST(any(rule_name), 'String')", skip: "''"},
+	ByRule:            {tenantTable: "tenant_rule_day", tenantValue: "CAST(rule_id, 'String')", tenantLabel: "CAST(any(rule_name), 'String')", schemeTable: "tenant_rule_day", schemeValue: "CAST(rule_id, 'String')", schemeLabel: "CAST(any(rule_name), 'String')", raw: "CAST(rule_id, 'String')", rawLabel: "CAST(any(rule_name), 'String')", skip: "''", cond: "class IN ('ids', 'malware', 'detection')"},
 	ByClass:           {tenantTable: "tenant_hour", tenantValue: "CAST(class, 'String')", schemeTable: "scheme_hour", schemeValue: "CAST(class, 'String')", raw: "CAST(class, 'String')", hourly: true, skip: "''"},
 	ByLevel:           {tenantTable: "tenant_hour", tenantValue: "CAST(level, 'String')", schemeTable: "scheme_hour", schemeValue: "CAST(level, 'String')", raw: "CAST(level, 'String')", hourly: true, skip: "''"},
 	ByService:         {tenantTable: "tenant_hour", tenantValue: "CAST(service, 'String')", schemeTable: "tenant_hour", schemeValue: "CAST(service, 'String')", raw: "CAST(service, 'String')", hourly: true, skip: "''"},
@@ -590,6 +591,7 @@ func (s *Store) Top(ctx context.Context, scope access.Scope, field Field, f Filt
 		if err := r.events(f); err != nil {
 			return nil, err
 		}
+		r.where(src.cond)
 		if r.all {
 			members = "uniq(tenant)"
 		}

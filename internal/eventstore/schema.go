@@ -172,7 +172,7 @@ var rollups = []rollup{
 		name:    "tenant_rule_day",
 		columns: "tenant UInt32, day Date CODEC(Delta, ZSTD(1)), rule_id LowCardinality(String), rule_name LowCardinality(String), class LowCardinality(String), level LowCardinality(String), quarantined UInt8, n UInt64",
 		engine:  "SummingMergeTree(n)", key: "(tenant, day, rule_id, rule_name, class, level, quarantined)", part: "toYYYYMM(day)", day: "day", tenant: true,
-		where: "rule_id != '' AND class NOT IN ('denied', 'allowed')",
+		where: "rule_id != '' AND class IN ('ids', 'malware', 'detection')",
 		sel:   "tenant, toDate(time) AS day, rule_id, rule_name, class, level, quarantined, count() AS n", group: "tenant, day, rule_id, rule_name, class, level, quarantined",
 	},
 	{
