@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,6 +37,8 @@ type Options struct {
 	Collector string        // the program tocsin-collector
 	Progress  io.Writer     // plain sentences for people, one a line
 	Linger    time.Duration // with Once: how long to wait after the story for alerts that should not come (default 5 s)
+
+	disturb func(context.Context, *demo) error // tests kill children meanwhile
 }
 
 // Limits of waiting. None of them is a pause: each wait ends as soon as what it waits for is there.
@@ -146,6 +149,9 @@ func Run(ctx context.Context, opt Options) (res *Result, err error) {
 		return nil
 	})
 	g.Go(func() error { return d.watch(gctx) })
+	if opt.disturb != nil {
+		g.Go(func() error { return opt.disturb(gctx, d) })
+	}
 
 	if opt.Once {
 		select {
@@ -297,9 +303,6 @@ func (d *demo) people(ctx context.Context) error {
 		}
 		d.tenants[m.tenant] = m.name
 	}
-	if len(d.state.SignIns) > 0 {
-		return nil
-	}
 	type person struct {
 		email, who, role string
 		tenant           uint32
@@ -309,6 +312,9 @@ func (d *demo) people(ctx context.Context) error {
 		all = append(all, person{m.contact, m.name, "member", m.tenant})
 	}
 	for _, p := range all {
+		if slices.ContainsFunc(d.state.SignIns, func(s local.SignIn) bool { return s.Email == p.email }) {
+			continue
+		}
 		s, err := d.centre.AddUser(ctx, p.email, p.who, p.role, p.tenant)
 		var refused *local.Problem
 		if errors.As(err, &refused) && refused.Status == http.StatusConflict {
@@ -318,8 +324,11 @@ func (d *demo) people(ctx context.Context) error {
 			return fmt.Errorf("add the sign-in %s: %w", p.email, err)
 		}
 		d.state.SignIns = append(d.state.SignIns, s)
+		if err := d.state.save(); err != nil { // each at once: the hub does not tell a password twice
+			return err
+		}
 	}
-	return d.state.save()
+	return nil
 }
 
 // join gives the hub its indicators, enrols the collectors that are not enrolled, confirms their check words and starts all.
@@ -331,6 +340,10 @@ func (d *demo) join(ctx, life context.Context) error {
 	for _, m := range d.members {
 		g.Go(func() error {
 			s := d.state.Collectors[m.key]
+			if !s.Enrolled {
+				s.CheckWords = earlierWords(m.dir) // a start that was cut short here has enrolled it already
+				s.Enrolled = s.CheckWords != ""
+			}
 			if !s.Enrolled {
 				token, err := d.centre.AddToken(gctx, m.tenant, m.site)
 				if err != nil {
@@ -369,6 +382,18 @@ func (d *demo) join(ctx, life context.Context) error {
 		}
 	}
 	return nil
+}
+
+// earlierWords reads the check words that the collector keeps with its enrolment, "" when there is none.
+func earlierWords(dir string) local.Words {
+	var e struct {
+		CheckWords local.Words `json:"check_words"`
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "enrolment.json"))
+	if err != nil || json.Unmarshal(b, &e) != nil {
+		return ""
+	}
+	return e.CheckWords
 }
 
 // enrol runs `tocsin-collector enrol` as the member's IT lead would, and returns the check words it shows.
