@@ -410,7 +410,7 @@ func usAt(s string, c *civil) int {
 	c.day = int(n)
 	i += l + 1
 	n, l = digits(s[i:])
-	if l != 4 || i+l >= len(s) || (s[i+l] != ' ' && s[i+l] != ':') {
+	if l != 4 || i+l >= len(s) || (s[i+l] != ' ' && s[i+l] != ':' && s[i+l] != '-') {
 		return 0
 	}
 	c.year = int(n)

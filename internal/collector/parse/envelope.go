@@ -90,6 +90,10 @@ func (s *Set) stamp(p string) (rest string, ok bool) {
 		} else if p[4] == ' ' {
 			n = bsdAt(p, &c)
 		}
+		if n == 0 && p[2] == '/' { // Suricata's fast.log
+			c = civil{}
+			n = usAt(p, &c)
+		}
 		if n == 0 {
 			c = civil{}
 			if _, l := digits(p); l == 10 && (p[0] == '1' || p[0] == '2') && l < len(p) && (p[l] == '.' || p[l] == ' ') {

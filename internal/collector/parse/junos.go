@@ -256,7 +256,7 @@ func (s *Set) junosText(msg string) bool {
 			s.transport("icmp")
 		}
 	case strings.HasPrefix(tag, "IDP_"):
-		if v, ok := between(t, "<", ">"); ok {
+		if v, ok := between(t, "<", "> for"); ok {
 			s.junosPair(v)
 		}
 		if i := strings.Index(t, "> for "); i >= 0 {

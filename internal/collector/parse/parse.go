@@ -304,6 +304,7 @@ func (s *Set) text(msg string) bool {
 }
 
 func (s *Set) textDone(msg string) {
+	s.identify()
 	s.dataset("text.generic")
 	s.str(event.Message, msg)
 	s.str(event.EventKind, "event")

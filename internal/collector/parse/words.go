@@ -481,8 +481,13 @@ func (s *Set) genericDone(dataset string) {
 	if e.Has(event.HTTPRequestMethod) || e.Has(event.URLOriginal) {
 		s.category("web")
 	}
+	if m := e.Str(event.Message); m != "" && (!e.Has(event.SourceIP) || !e.Has(event.UserName)) && len(m) > 12 {
+		s.words(m) // the sentence inside says what the fields did not
+	}
 	s.signInWords(e.Str(event.EventAction))
+	s.signInWords(e.Str(event.EventReason))
 	s.signInWords(e.Str(event.Message))
+	s.identify()
 	s.str(event.EventKind, "event")
 }
 
@@ -591,7 +596,7 @@ func (s *Set) words(t string) bool {
 	}
 	found := false
 	if !e.Has(event.SourceIP) {
-		for _, cue := range [...]string{" from ", "[client ", "client: ", "client ", " IP: ", "ip=", " IP ", "rhost=", "rip=", "remote_addr=", "src=", "SRC=", "by ", "address ", "addr=", "host="} {
+		for _, cue := range [...]string{" from ", "from=", "[remote ", "[client ", "client: ", "client=", "rip=", "clientip=", "RemoteAddress=\"", "ip_address=", "client ", " IP: ", "IP=", "ip=", " IP ", " ip ", "rhost=", "remote_addr=", "src=", "SRC=", "by ", "address ", "addr=", "host="} {
 			if s.cue(t, cue) {
 				found = true
 				break
@@ -627,7 +632,19 @@ func (s *Set) cue(t, cue string) bool {
 		}
 		at += i + len(cue)
 		w := t[at:]
-		for w != "" && (w[0] == '[' || w[0] == '(' || w[0] == '\'' || w[0] == '"' || w[0] == '<' || w[0] == ' ') {
+		// "from unknown[192.0.2.1]", "from host.example [192.0.2.1]", "from IP 192.0.2.1": the address stands a little further on.
+		if i := strings.IndexByte(w[:min(len(w), 80)], '['); i > 0 && strings.IndexByte(w[:i], ' ') < 0 {
+			if j := strings.IndexByte(w[i:], ']'); j > 0 {
+				if a, ok := parseIP(w[i+1 : i+j]); ok {
+					s.addr(event.SourceIP, a)
+					return true
+				}
+			}
+		}
+		for _, p := range [...]string{"IP ", "ip ", "IP address ", "host ", "address ", "IPV4/TCP/", "IPV4/UDP/", "IPV6/UDP/", "IPV6/TCP/"} {
+			w = strings.TrimPrefix(w, p)
+		}
+		for w != "" && (w[0] == '`' || w[0] == '[' || w[0] == '(' || w[0] == '\'' || w[0] == '"' || w[0] == '<' || w[0] == ' ') {
 			if w[0] == '[' {
 				if j := strings.IndexByte(w, ']'); j > 0 {
 					if a, ok := parseIP(w[:j+1]); ok {
@@ -642,12 +659,16 @@ func (s *Set) cue(t, cue string) bool {
 			w = w[1:]
 		}
 		j := 0
-		for j < len(w) && w[j] != ' ' && w[j] != ',' && w[j] != ')' && w[j] != ']' && w[j] != '\'' && w[j] != '"' && w[j] != '>' && w[j] != ';' && w[j] != '|' {
+		for j < len(w) && w[j] != ' ' && w[j] != ',' && w[j] != ')' && w[j] != ']' && w[j] != '\'' && w[j] != '"' && w[j] != '>' && w[j] != ';' && w[j] != '|' && w[j] != '`' {
 			j++
 		}
 		rest := w[j:]
 		w = strings.TrimRight(w[:j], ".:")
 		if s.endpoint(event.SourceIP, event.SourcePort, w) {
+			if strings.HasPrefix(rest, " to ") {
+				d, _ := cutSpace(rest[4:])
+				s.endpoint(event.DestinationIP, event.DestinationPort, strings.TrimRight(d, ",.;\""))
+			}
 			if i := strings.Index(rest[:min(len(rest), 24)], "port "); i >= 0 && !s.e.Has(event.SourcePort) {
 				if n, l := digits(rest[i+5:]); l > 0 && n > 0 && n < 65536 {
 					s.e.SetInt(event.SourcePort, n)
@@ -686,7 +707,7 @@ func (s *Set) loneIP(t string) {
 
 // namedUser finds "user 'x'", `username "x"`, "for user x", "user=x", "user <x>", "User x".
 func (s *Set) namedUser(t string) string {
-	for _, cue := range [...]string{"user name ", "username ", "Username: ", "username: ", "for user ", "user: ", "user=", "usr=", "User=", "User: ", "account ", "set_id=", " user ", "User ", "for "} {
+	for _, cue := range [...]string{"user name ", "username ", "Username: ", "username: ", "for user ", "user: ", "login: ", "AccountID=", "user=", "usr=", "USER ", "name: ", "User=", "User: ", "account ", "set_id=", " user ", "User ", "for "} {
 		at := 0
 		for tries := 0; tries < 4; tries++ {
 			i := strings.Index(t[at:], cue)
@@ -698,7 +719,7 @@ func (s *Set) namedUser(t string) string {
 			if w == "" {
 				break
 			}
-			quoted := w[0] == '\'' || w[0] == '"' || w[0] == '<' || w[0] == '['
+			quoted := w[0] == '\'' || w[0] == '"' || w[0] == '`' || w[0] == '<' || w[0] == '['
 			if quoted {
 				end := w[0]
 				switch end {
