@@ -1,0 +1,1130 @@
+package gate
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tocsin/internal/access"
+	"tocsin/internal/batch"
+	"tocsin/internal/blob"
+	"tocsin/internal/bus"
+	"tocsin/internal/db"
+	"tocsin/internal/event"
+	"tocsin/internal/keys"
+	"tocsin/internal/member"
+)
+
+var operator = access.System("test")
+
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func (c *clock) now() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.t }
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+// hub is a whole receiving side on the real engines: database, bus, blobs, gate, on a real socket.
+type hub struct {
+	t     testing.TB
+	clock *clock
+	ring  *keys.Ring
+	store *member.Store
+	bus   *bus.Bus
+	blobs *blob.Store
+	gate  *Gate
+	addr  string
+
+	mu        sync.Mutex
+	incidents []Incident
+}
+
+// newHub starts a hub. change may alter the gate's options, for instance to put a fault between gate and engines.
+func newHub(t testing.TB, change func(*Options)) *hub {
+	t.Helper()
+	h := &hub{t: t, clock: &clock{t: time.Date(2026, 11, 22, 13, 0, 0, 0, time.UTC)}}
+	dir := t.TempDir()
+	kd := filepath.Join(dir, "keys")
+	if _, err := keys.CreateScheme(keys.SchemeOptions{Dir: kd, Offline: filepath.Join(dir, "offline"), Name: "Test", Now: h.clock.now()}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if h.ring, err = keys.Open(kd, keys.HubTLS, keys.CollectorCA, keys.Receipts); err != nil {
+		t.Fatal(err)
+	}
+	d, err := db.Open(t.Context(), db.Options{Path: filepath.Join(dir, "t.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.addr = ln.Addr().String()
+	h.store = member.New(d, member.Options{Address: h.addr, Root: h.ring.Trust().RootFingerprint(), Now: h.clock.now})
+	if h.bus, err = bus.Open(bus.Options{Dir: filepath.Join(dir, "bus"), TrimEvery: -1}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.bus.Close() })
+	tk, err := keys.OpenTenantKeys(filepath.Join(dir, "tenants"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.blobs, err = blob.Open(blob.Options{Dir: filepath.Join(dir, "blobs"), Keys: tk}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.blobs.Close() })
+	o := h.options()
+	if change != nil {
+		change(&o)
+	}
+	if h.gate, err = New(o); err != nil {
+		t.Fatal(err)
+	}
+	h.serve(h.gate, ln)
+	return h
+}
+
+func (h *hub) options() Options {
+	receipts, err := h.ring.Signer(keys.Receipts)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ca, err := h.ring.CA()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	cert, err := h.ring.HubCertificate([]string{"127.0.0.1"}, h.clock.now())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return Options{Records: h.store, Blobs: h.blobs, Bus: h.bus, Receipts: receipts, CA: ca, Certificate: cert, Trust: h.ring.Trust, Now: h.clock.now,
+		Logger: slog.New(slog.DiscardHandler), Checkpoint: func() string { return "a checkpoint" },
+		Limits: Limits{StreamRate: 1e6, StreamBurst: 1e6},
+		Incident: func(_ context.Context, i Incident) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.incidents = append(h.incidents, i)
+		}}
+}
+
+func (h *hub) serve(g *Gate, ln net.Listener) {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(ctx, ln) }()
+	h.t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			h.t.Error(err)
+		}
+	})
+}
+
+// second starts another gate on the same engines and returns its address.
+func (h *hub) second() string {
+	g, err := New(h.options())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.serve(g, ln)
+	return ln.Addr().String()
+}
+
+func (h *hub) told(kind string) []Incident {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []Incident
+	for _, i := range h.incidents {
+		if i.Kind == kind {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+func (h *hub) token(org string) keys.Token {
+	h.t.Helper()
+	o, err := h.store.FindOrganisation(h.t.Context(), operator, org)
+	if err != nil {
+		if o, err = h.store.AddOrganisation(h.t.Context(), "test", member.Organisation{Name: org}); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	site, err := h.store.FindSite(h.t.Context(), operator, o.ID, "")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	tok, _, err := h.store.MakeToken(h.t.Context(), operator, "test", site.ID)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return tok
+}
+
+// notices returns what the bus holds.
+func (h *hub) notices() []bus.Notice {
+	h.t.Helper()
+	c, err := h.bus.Consumer(context.Background(), fmt.Sprintf("t%x", randomBytes(4)), "batch.*")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var out []bus.Notice
+	for {
+		ms, err := c.Fetch(context.Background(), 1000, 20*time.Millisecond)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if len(ms) == 0 {
+			return out
+		}
+		for _, m := range ms {
+			n, err := bus.ParseNotice(m.Data)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			out = append(out, n)
+		}
+	}
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+// site is a collector, cut down to what it says to the gate.
+type site struct {
+	t     testing.TB
+	h     *hub
+	keys  *keys.Collector
+	trust *keys.Trust
+	cert  *tls.Certificate
+	reg   keys.EnrolAnswer
+	http  *http.Client
+
+	epoch string
+	seq   uint64
+	prev  [32]byte
+	last  [32]byte // SHA-256 of the newest receipt
+}
+
+func newSite(t testing.TB, h *hub, org string) *site {
+	t.Helper()
+	s := &site{t: t, h: h, epoch: hex.EncodeToString(randomBytes(16))}
+	var err error
+	if s.keys, err = keys.CreateCollector(filepath.Join(t.TempDir(), "collector")); err != nil {
+		t.Fatal(err)
+	}
+	tok := h.token(org)
+	if s.trust, err = keys.FetchTrust(t.Context(), tok.Address, tok.Root, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.client()
+	req, err := s.keys.EnrolRequest(tok.Secret, "gateway", "0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.post("/v1/enrol", req, http.StatusOK, &s.reg)
+	s.adopt(s.reg.Certificate)
+	return s
+}
+
+func (s *site) client() {
+	tr := &http.Transport{TLSClientConfig: keys.ClientConfig(func() *keys.Trust { return s.trust }, func() *tls.Certificate { return s.cert }), MaxIdleConnsPerHost: 4}
+	s.t.Cleanup(tr.CloseIdleConnections)
+	s.http = &http.Client{Transport: tr, Timeout: 30 * time.Second}
+}
+
+func (s *site) adopt(pem string) {
+	s.t.Helper()
+	if err := s.keys.SaveCertificate([]byte(pem)); err != nil {
+		s.t.Fatal(err)
+	}
+	var err error
+	if s.cert, err = s.keys.Certificate(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.client() // connections made with the certificate before are not used again
+}
+
+func (s *site) do(method, addr, path string, body []byte) (int, http.Header, []byte, error) {
+	req, err := http.NewRequest(method, "https://"+addr+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	res, err := s.http.Do(req)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return res.StatusCode, res.Header, b, err
+}
+
+func (s *site) post(path string, body []byte, want int, v any) {
+	s.t.Helper()
+	s.call(http.MethodPost, path, body, want, v)
+}
+
+func (s *site) call(method, path string, body []byte, want int, v any) {
+	s.t.Helper()
+	code, _, b, err := s.do(method, s.h.addr, path, body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if code != want {
+		s.t.Fatalf("%s %s: status %d, want %d: %s", method, path, code, want, b)
+	}
+	if v != nil {
+		if err := json.Unmarshal(b, v); err != nil {
+			s.t.Fatalf("%s: %v: %s", path, err, b)
+		}
+	}
+}
+
+// refused posts what must be refused and checks that the refusal can be read by a person.
+func (s *site) refused(path string, body []byte, status int, code string) batch.Problem {
+	s.t.Helper()
+	before := s.h.gate.Stats().Refused[code]
+	got, hdr, b, err := s.do(http.MethodPost, s.h.addr, path, body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var p batch.Problem
+	if err := json.Unmarshal(b, &p); err != nil {
+		s.t.Fatalf("status %d, not a problem: %s", got, b)
+	}
+	if got != status || p.Code != code {
+		s.t.Errorf("status %d, code %q (%s), want %d, %q", got, p.Code, p.Detail, status, code)
+	}
+	if hdr.Get("Content-Type") != "application/problem+json" || p.Title == "" || p.Detail == "" || p.Next == "" {
+		s.t.Errorf("the refusal %q lacks its type or words: %s", code, b)
+	}
+	if n := s.h.gate.Stats().Refused[code]; n != before+1 {
+		s.t.Errorf("the refusal %q is counted %d times", code, n-before)
+	}
+	if p.Retry > 0 && hdr.Get("Retry-After") == "" {
+		s.t.Errorf("the refusal %q says to come again but not when", code)
+	}
+	return p
+}
+
+func (s *site) manifest() batch.Manifest {
+	m := batch.Manifest{Stream: batch.Stream{Collector: s.reg.Collector, Tenant: event.TenantID(s.reg.Tenant), Lane: batch.Live, Epoch: s.epoch}, Seq: s.seq + 1, Prev: s.prev, Created: s.h.clock.now(),
+		CollectorVersion: "0.1", PolicyDigest: "metadata", Position: fmt.Sprintf("line %d", s.seq+1), Counts: map[string]uint64{"received": 10, "kept.policy": 8, "left.denied": 2, "sent": 2}}
+	if m.Seq == 1 {
+		m.Prev, m.LastReceipt = s.last, s.last
+	}
+	return m
+}
+
+func events(n int) [][]byte {
+	out := make([][]byte, n)
+	for i := range out {
+		out[i] = fmt.Appendf(nil, `{"@timestamp":"2026-11-22T13:00:%02d.%09dZ","event.created":"2026-11-22T13:00:%02dZ","event.dataset":"fortinet.fortigate","event.kind":"event","event.category":["network"],"event.type":["denied"],"event.action":"deny","observer.vendor":"Fortinet","source.ip":"203.0.113.%d","source.port":%d,"destination.ip":"198.51.100.%d","destination.port":%d,"network.transport":"tcp"}`,
+			i%60, i*7919%1000000000, i%60, i*31%256, 1024+i*7919%60000, i*17%256, []int{22, 23, 443, 445, 3389}[i%5])
+	}
+	return out
+}
+
+func (s *site) seal(m batch.Manifest, n int) batch.Sealed {
+	s.t.Helper()
+	w := batch.NewWriter()
+	for _, l := range events(n) {
+		if err := w.Add(l); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	b, err := w.Seal(m, s.keys.Batch())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return b
+}
+
+func (s *site) accepted(b batch.Sealed, ack *batch.Ack) {
+	s.t.Helper()
+	r, err := batch.VerifyReceipt(ack.Receipt, s.trust.Ed25519(keys.Receipts)...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if r.Digest != b.Digest || r.Seq != b.Manifest.Seq || r.Stream != b.Manifest.Stream.ID() {
+		s.t.Errorf("the receipt is for another batch: %+v", r)
+	}
+	s.seq, s.prev, s.last = b.Manifest.Seq, b.Digest, sha256.Sum256(ack.Receipt)
+}
+
+// send sends the next batch, which must be accepted.
+func (s *site) send(n int) (batch.Sealed, batch.Ack) {
+	s.t.Helper()
+	b := s.seal(s.manifest(), n)
+	var ack batch.Ack
+	s.post("/v1/batches", b.Submission(), http.StatusOK, &ack)
+	s.accepted(b, &ack)
+	return b, ack
+}
+
+func TestFromTokenToReceipt(t *testing.T) {
+	h := newHub(t, nil)
+	s := newSite(t, h, "Ashgrove School")
+	var self batch.Self
+	s.call(http.MethodGet, "/v1/self", nil, http.StatusOK, &self)
+	if self.State != member.Quarantined || self.Organisation != "Ashgrove School" || self.Collector != s.reg.Collector || self.PolicyCeiling != "metadata" {
+		t.Errorf("self: %+v", self)
+	}
+	b1, ack := s.send(3)
+	if ack.NextIntervalMS < 200 || ack.NextIntervalMS > 30_000 || ack.Checkpoint != "a checkpoint" || ack.HubTime.IsZero() {
+		t.Errorf("ack: %+v", ack)
+	}
+	// What both sides show must agree, and ends the quarantine.
+	words := s.keys.CheckWords(s.trust.RootFingerprint())
+	if err := h.store.ConfirmWords(t.Context(), operator, "test", s.reg.Collector, strings.Join(words[:], " ")); err != nil {
+		t.Fatal(err)
+	}
+	b2, _ := s.send(0)
+	ns := h.notices()
+	if len(ns) != 2 || !ns[0].Quarantined || ns[1].Quarantined || ns[0].Digest != b1.Digest || ns[1].Seq != 2 || ns[0].Events != 3 {
+		t.Errorf("notices: %+v", ns)
+	}
+	for i, b := range []batch.Sealed{b1, b2} {
+		sub, err := h.blobs.Get(t.Context(), event.TenantID(s.reg.Tenant), b.Digest, ns[i].Blob)
+		if err != nil || !bytes.Equal(sub, b.Submission()) {
+			t.Errorf("batch %d is not in the blob store as it was sent: %v", i+1, err)
+		}
+	}
+	var hs batch.Heads
+	s.call(http.MethodGet, "/v1/streams", nil, http.StatusOK, &hs)
+	if len(hs.Streams) != 1 || hs.Streams[0].Seq != 2 || hs.Streams[0].Digest != hex.EncodeToString(b2.Digest[:]) || hs.Streams[0].Position != "line 2" {
+		t.Errorf("heads: %+v", hs)
+	}
+	if _, err := batch.VerifyReceipt(hs.Streams[0].Receipt, s.trust.Ed25519(keys.Receipts)...); err != nil {
+		t.Errorf("the head's receipt: %v", err)
+	}
+	c, err := h.store.Collector(t.Context(), operator, s.reg.Collector)
+	if err != nil || c.State != member.Live {
+		t.Errorf("the records say %+v, %v", c, err)
+	}
+	if st := h.gate.Stats(); st.In != 2 || st.Out != 2 || st.Events != 3 || len(st.Refused) != 0 || st.Active != 1 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+func TestRefusedEnrolments(t *testing.T) {
+	h := newHub(t, nil)
+	s := newSite(t, h, "Ashgrove School")
+	other, err := keys.CreateCollector(filepath.Join(t.TempDir(), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := func(c *keys.Collector, tok keys.Token) []byte {
+		req, err := c.EnrolRequest(tok.Secret, "x", "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return req
+	}
+	tok := h.token("Ashgrove School")
+	s.refused("/v1/enrol", request(other, keys.Token{Secret: [16]byte{1}}), http.StatusForbidden, "token_unknown")
+	s.refused("/v1/enrol", []byte("{}"), http.StatusBadRequest, "enrolment_invalid")
+	s.refused("/v1/enrol", bytes.Replace(request(other, tok), []byte(`"sig":"A`), []byte(`"sig":"B`), 1)[:50], http.StatusBadRequest, "enrolment_invalid")
+	s.refused("/v1/enrol", make([]byte, keys.MaxEnrol+1), http.StatusRequestEntityTooLarge, "too_big")
+	s.refused("/v1/enrol", request(s.keys, tok), http.StatusConflict, "key_known")
+	h.clock.add(member.TokenLife + time.Second)
+	s.refused("/v1/enrol", request(other, tok), http.StatusForbidden, "token_expired")
+	tok = h.token("Ashgrove School")
+	var a keys.EnrolAnswer
+	s.post("/v1/enrol", request(other, tok), http.StatusOK, &a)
+	// The answer was lost: the same collector may ask again. Another machine with the same token may not.
+	var b keys.EnrolAnswer
+	s.post("/v1/enrol", request(other, tok), http.StatusOK, &b)
+	if a.Collector != b.Collector {
+		t.Errorf("the same collector was registered twice: %s, %s", a.Collector, b.Collector)
+	}
+	third, err := keys.CreateCollector(filepath.Join(t.TempDir(), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.refused("/v1/enrol", request(third, tok), http.StatusForbidden, "token_unknown")
+}
+
+func TestRenewalAlsoAfterExpiry(t *testing.T) {
+	h := newHub(t, nil)
+	s := newSite(t, h, "Ashgrove School")
+	s.send(1)
+	h.clock.add(keys.DefaultCertificateLife + time.Hour)
+	// On the connection it has, and on a new one.
+	b := s.seal(s.manifest(), 1)
+	s.refused("/v1/batches", b.Submission(), http.StatusUnauthorized, batch.CodeExpired)
+	s.client()
+	s.refused("/v1/batches", b.Submission(), http.StatusUnauthorized, batch.CodeExpired)
+
+	renew := func(c *keys.Collector, counter uint64) []byte {
+		req, err := c.RenewRequest(s.reg.Collector, "0.2", counter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return req
+	}
+	var a keys.EnrolAnswer
+	s.post("/v1/renew", renew(s.keys, 100), http.StatusOK, &a)
+	s.adopt(a.Certificate)
+	var ack batch.Ack
+	s.post("/v1/batches", b.Submission(), http.StatusOK, &ack)
+	s.accepted(b, &ack)
+
+	p := s.refused("/v1/renew", renew(s.keys, 99), http.StatusConflict, batch.CodeStaleCounter)
+	if p.Higher != 100 {
+		t.Errorf("a stale renewal is told to be higher than %d", p.Higher)
+	}
+	thief, err := keys.CreateCollector(filepath.Join(t.TempDir(), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.refused("/v1/renew", renew(thief, 101), http.StatusForbidden, "renewal_signature")
+	s.refused("/v1/renew", []byte("x"), http.StatusBadRequest, "renewal_invalid")
+
+	if err := h.store.Revoke(t.Context(), operator, "test", s.reg.Collector, "stolen"); err != nil {
+		t.Fatal(err)
+	}
+	// On the open connection it is told; a new one ends in the handshake; the renewal says why.
+	s.refused("/v1/batches", s.seal(s.manifest(), 1).Submission(), http.StatusForbidden, batch.CodeRevoked)
+	s.client()
+	if code, _, body, err := s.do(http.MethodGet, h.addr, "/v1/self", nil); err == nil {
+		t.Errorf("a revoked collector got %d %s", code, body)
+	}
+	s.cert = nil
+	s.client()
+	s.refused("/v1/renew", renew(s.keys, 200), http.StatusForbidden, batch.CodeRevoked)
+}
+
+// resign signs a manifest changed by hand.
+func (s *site) resign(b batch.Sealed, body []byte, change func(map[string]any)) []byte {
+	s.t.Helper()
+	p, err := keys.OpenEnvelope(b.Envelope, batch.Type, s.keys.Batch().Public())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(p, &m); err != nil {
+		s.t.Fatal(err)
+	}
+	sum := sha256.Sum256(body)
+	m["body_size"], m["body_sha256"] = len(body), hex.EncodeToString(sum[:])
+	if change != nil {
+		change(m)
+	}
+	if p, err = json.Marshal(m); err != nil {
+		s.t.Fatal(err)
+	}
+	env, err := s.keys.Batch().SignEnvelope(batch.Type, p)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return append(append(env, '\n'), body...)
+}
+
+func TestRefusedBatches(t *testing.T) {
+	h := newHub(t, nil)
+	s := newSite(t, h, "Ashgrove School")
+	s.send(5)
+	stranger := keys.NewSigner(ed25519.NewKeyFromSeed(make([]byte, 32)))
+	w := batch.NewWriter()
+	foreign, err := w.Seal(s.manifest(), stranger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(change func(*batch.Manifest)) []byte {
+		m := s.manifest()
+		change(&m)
+		return s.seal(m, 2).Submission()
+	}
+	bomb := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 13 << 3}
+	for i := range 128 { // 16 MiB of one letter in 518 bytes
+		last := byte(0)
+		if i == 127 {
+			last = 1
+		}
+		n := uint32(128<<10)<<3 | 2 | uint32(last)
+		bomb = append(bomb, byte(n), byte(n>>8), byte(n>>16), 'x')
+	}
+	for _, c := range []struct {
+		name   string
+		sub    func(b batch.Sealed) []byte
+		status int
+		code   string
+	}{
+		{"garbage", func(batch.Sealed) []byte { return randomBytes(1000) }, 400, "malformed"},
+		{"empty", func(batch.Sealed) []byte { return nil }, 400, "malformed"},
+		{"no envelope", func(b batch.Sealed) []byte { return append([]byte("{}\n"), b.Body...) }, 400, "malformed"},
+		{"too big", func(batch.Sealed) []byte { return make([]byte, batch.MaxSubmission+1) }, 413, "too_big"},
+		{"another's signature", func(batch.Sealed) []byte { return foreign.Submission() }, 403, "bad_signature"},
+		{"changed manifest", func(b batch.Sealed) []byte {
+			i := bytes.Index(b.Envelope, []byte(`"payload":"`)) + 60
+			e := bytes.Clone(b.Envelope)
+			e[i] ^= 1
+			return append(append(e, '\n'), b.Body...)
+		}, 403, "bad_signature"},
+		{"changed body", func(b batch.Sealed) []byte {
+			sub := b.Submission()
+			sub[len(sub)-20] ^= 1
+			return sub
+		}, 422, "bad_digest"},
+		{"cut body", func(b batch.Sealed) []byte { sub := b.Submission(); return sub[:len(sub)-1] }, 422, "bad_digest"},
+		{"another collector's stream", func(batch.Sealed) []byte {
+			return with(func(m *batch.Manifest) { m.Stream.Collector = "019aa0b4-7c00-7000-8000-000000000001" })
+		}, 403, "wrong_collector"},
+		{"another member's stream", func(batch.Sealed) []byte { return with(func(m *batch.Manifest) { m.Stream.Tenant = 999 }) }, 403, "wrong_member"},
+		{"a bomb", func(b batch.Sealed) []byte {
+			return s.resign(b, bomb, func(m map[string]any) { m["expanded"], m["events"] = 1000, 1 })
+		}, 422, "bad_frame"},
+		{"an honest bomb", func(b batch.Sealed) []byte {
+			return s.resign(b, bomb, func(m map[string]any) { m["expanded"], m["events"] = 16<<20, 1 })
+		}, 422, "bad_body"},
+		{"over the events", func(b batch.Sealed) []byte {
+			return s.resign(b, b.Body, func(m map[string]any) { m["events"] = 10001 })
+		}, 413, "too_big"},
+		{"other events than signed", func(b batch.Sealed) []byte { return s.resign(b, s.seal(s.manifest(), 2).Body, nil) }, 422, "bad_root"},
+		{"fewer events than signed", func(b batch.Sealed) []byte { return s.resign(b, b.Body, func(m map[string]any) { m["events"] = 1 }) }, 422, "bad_body"},
+		{"a later version", func(b batch.Sealed) []byte { return s.resign(b, b.Body, func(m map[string]any) { m["version"] = 2 }) }, 422, "version"},
+		{"something critical", func(b batch.Sealed) []byte {
+			return s.resign(b, b.Body, func(m map[string]any) { m["new"] = 1; m["crit"] = []string{"new"} })
+		}, 422, "version"},
+		{"no manifest", func(b batch.Sealed) []byte { return s.resign(b, b.Body, func(m map[string]any) { m["seq"] = "x" }) }, 422, "bad_manifest"},
+		{"a gap", func(batch.Sealed) []byte { return with(func(m *batch.Manifest) { m.Seq += 5 }) }, 409, batch.CodeOutOfSequence},
+		{"an unknown stream's middle", func(batch.Sealed) []byte {
+			return with(func(m *batch.Manifest) { m.Stream.Epoch, m.Seq = strings.Repeat("ab", 16), 7 })
+		}, 409, batch.CodeOutOfSequence},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s.t = t
+			b := s.seal(s.manifest(), 2)
+			p := s.refused("/v1/batches", c.sub(b), c.status, c.code)
+			if c.name == "a gap" && (p.Head == nil || p.Head.Seq != s.seq) {
+				t.Errorf("a gap is not told where the stream stands: %+v", p.Head)
+			}
+			// The line goes on: the next good batch is taken.
+			var ack batch.Ack
+			s.post("/v1/batches", b.Submission(), http.StatusOK, &ack)
+			s.accepted(b, &ack)
+		})
+	}
+	s.t = t
+	if n, want := len(h.notices()), int(s.seq); n != want {
+		t.Errorf("%d notices on the bus for %d accepted batches: something refused got through", n, want)
+	}
+	refused := h.gate.Refused(s.reg.Collector)
+	if refused["bad_signature"] != 2 || refused["bad_digest"] != 2 || refused["aside_kept"] == 0 {
+		t.Errorf("the member sees %v", refused)
+	}
+	// Without a length.
+	req, err := http.NewRequest(http.MethodPost, "https://"+h.addr+"/v1/batches", io.MultiReader(strings.NewReader("x")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusLengthRequired {
+		t.Errorf("without a length: %d", res.StatusCode)
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	h := newHub(t, nil)
+	s := newSite(t, h, "Ashgrove School")
+	mine := s.cert
+	s.cert = nil
+	s.client()
+	s.refused("/v1/batches", []byte("x"), http.StatusUnauthorized, batch.CodeNoCert)
+
+	// Another scheme's authority.
+	dir := t.TempDir()
+	if _, err := keys.CreateScheme(keys.SchemeOptions{Dir: filepath.Join(dir, "k"), Offline: filepath.Join(dir, "o"), Name: "Other", Now: h.clock.now()}); err != nil {
+		t.Fatal(err)
+	}
+	ring, err := keys.Open(filepath.Join(dir, "k"), keys.CollectorCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := ring.CA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr := csrOf(t, s)
+	foreign, _, err := ca.Issue(csr, s.reg.Collector, h.clock.now(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.adopt(string(foreign))
+	s.refused("/v1/batches", []byte("x"), http.StatusUnauthorized, batch.CodeUnknownCert)
+
+	// Our own authority, but nobody the records know, and a key that is not the collector's.
+	own := h.gate.o.CA
+	unknown, _, err := own.Issue(csr, "019aa0b4-7c00-7000-8000-00000000dead", h.clock.now(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.adopt(string(unknown))
+	s.refused("/v1/batches", []byte("x"), http.StatusForbidden, "collector_unknown")
+	other := newSite(t, h, "Brindle Engineering")
+	stolen, _, err := own.Issue(csrOf(t, other), s.reg.Collector, h.clock.now(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.adopt(string(stolen))
+	other.refused("/v1/batches", []byte("x"), http.StatusUnauthorized, "certificate_replaced")
+	s.cert = mine
+	s.client()
+	s.send(1)
+}
+
+func csrOf(t testing.TB, s *site) []byte {
+	t.Helper()
+	req, err := s.keys.RenewRequest(s.reg.Collector, "", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := keys.OpenRenew(req, s.keys.Batch().Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(r.CSR)
+}
+
+func TestRepeatForkClone(t *testing.T) {
+	h := newHub(t, nil)
+	s := newSite(t, h, "Ashgrove School")
+	b1, a1 := s.send(1)
+	b2, _ := s.send(2)
+	h.clock.add(time.Minute)
+	// Repeats, of the head and before it, get the very same receipt.
+	var again batch.Ack
+	s.post("/v1/batches", b1.Submission(), http.StatusOK, &again)
+	if !bytes.Equal(again.Receipt, a1.Receipt) {
+		t.Errorf("a repeat got another receipt:\n%s\n%s", again.Receipt, a1.Receipt)
+	}
+	if n := len(h.notices()); n != 2 {
+		t.Errorf("%d notices after a repeat of 2 batches", n)
+	}
+
+	// The same number, another content.
+	m := s.manifest()
+	m.Seq, m.Prev = 2, b1.Digest
+	fork := s.seal(m, 3)
+	for range 2 {
+		p := s.refused("/v1/batches", fork.Submission(), http.StatusConflict, batch.CodeFork)
+		if p.Head == nil || p.Head.Digest != hex.EncodeToString(b2.Digest[:]) {
+			t.Errorf("a fork is not told the head: %+v", p.Head)
+		}
+	}
+	told := h.told("fork")
+	if len(told) != 1 || told[0].Got != fork.Digest || told[0].Collector != s.reg.Collector || told[0].Kept == "" {
+		t.Fatalf("people were told of the fork: %+v", told)
+	}
+	kept, err := h.blobs.Get(t.Context(), event.TenantID(s.reg.Tenant), fork.Digest, told[0].Kept)
+	if err != nil || !bytes.Equal(kept, fork.Submission()) {
+		t.Errorf("the fork was not kept: %v", err)
+	}
+	log, err := h.store.Log(t.Context(), 0, 100)
+	if err != nil || len(log) == 0 || log[len(log)-1].Kind != "fork" {
+		t.Errorf("the register for the ledger: %+v, %v", log, err)
+	}
+	// The right number, but after another past.
+	m = s.manifest()
+	m.Prev = fork.Digest
+	s.refused("/v1/batches", s.seal(m, 1).Submission(), http.StatusConflict, batch.CodeFork)
+	if n := len(h.notices()); n != 2 {
+		t.Errorf("%d notices: a fork got on the bus", n)
+	}
+
+	// The restored copy begins a new epoch, loses nothing, and names its last receipt.
+	h.clock.add(time.Minute)
+	copied := *s
+	copied.epoch, copied.seq, copied.prev = strings.Repeat("cd", 16), 0, [32]byte{}
+	copied.send(3)
+	copied.send(1)
+	if len(h.told("clone")) != 0 {
+		t.Error("a new epoch alone was called a clone")
+	}
+	// But the original goes on as well: two machines.
+	h.clock.add(time.Minute)
+	s.send(1)
+	s.send(1)
+	clone := h.told("clone")
+	if len(clone) != 1 || clone[0].Epoch != s.epoch {
+		t.Errorf("people were told of the clone: %+v", clone)
+	}
+	if h.gate.Refused(s.reg.Collector)["clone"] != 2 {
+		t.Errorf("counts %v", h.gate.Refused(s.reg.Collector))
+	}
+	if n := len(h.notices()); n != 6 {
+		t.Errorf("%d notices for 6 accepted batches", n)
+	}
+}
+
+func TestTwoGatesOneNumber(t *testing.T) {
+	h := newHub(t, nil)
+	s := newSite(t, h, "Ashgrove School")
+	second := h.second()
+	for range 10 {
+		a, b := s.seal(s.manifest(), 1), s.seal(s.manifest(), 2)
+		type result struct {
+			b    batch.Sealed
+			code int
+			body []byte
+			err  error
+		}
+		results := make(chan result, 2)
+		for _, c := range []struct {
+			b    batch.Sealed
+			addr string
+		}{{a, h.addr}, {b, second}} {
+			go func() {
+				code, _, body, err := s.do(http.MethodPost, c.addr, "/v1/batches", c.b.Submission())
+				results <- result{c.b, code, body, err}
+			}()
+		}
+		r1, r2 := <-results, <-results
+		if r1.err != nil || r2.err != nil {
+			t.Fatal(r1.err, r2.err)
+		}
+		if r1.code != http.StatusOK {
+			r1, r2 = r2, r1
+		}
+		if r1.code != http.StatusOK || r2.code != http.StatusConflict {
+			t.Fatalf("two batches under one number at two gates: %d %s, %d %s", r1.code, r1.body, r2.code, r2.body)
+		}
+		var ack batch.Ack
+		if err := json.Unmarshal(r1.body, &ack); err != nil {
+			t.Fatal(err)
+		}
+		s.accepted(r1.b, &ack)
+	}
+}
+
+// faults stands between the gate and its engines and breaks each commit point before or after it took effect.
+type faults struct {
+	Records
+	Blobs
+	Bus
+	acceptBefore, acceptAfter, putBefore, putAfter, pubBefore, pubAfter atomic.Bool
+}
+
+var errFault = errors.New("broken on purpose")
+
+func (f *faults) Accept(ctx context.Context, b *member.Batch) (member.Verdict, error) {
+	if f.acceptBefore.Swap(false) {
+		return member.Verdict{}, errFault
+	}
+	v, err := f.Records.Accept(ctx, b)
+	if f.acceptAfter.Swap(false) {
+		return member.Verdict{}, errFault
+	}
+	return v, err
+}
+
+func (f *faults) Put(ctx context.Context, b blob.Blob, data []byte) (string, error) {
+	if f.putBefore.Swap(false) {
+		return "", fmt.Errorf("put: %w", blob.ErrFull)
+	}
+	ref, err := f.Blobs.Put(ctx, b, data)
+	if f.putAfter.Swap(false) {
+		return "", errFault
+	}
+	return ref, err
+}
+
+func (f *faults) Publish(ctx context.Context, subject, id string, data []byte) (uint64, error) {
+	if f.pubBefore.Swap(false) {
+		return 0, fmt.Errorf("publish: %w", bus.ErrFull)
+	}
+	seq, err := f.Bus.Publish(ctx, subject, id, data)
+	if f.pubAfter.Swap(false) {
+		return 0, errFault
+	}
+	return seq, err
+}
+
+func TestBrokenCommitPoints(t *testing.T) {
+	f := &faults{}
+	h := newHub(t, func(o *Options) {
+		f.Records, f.Blobs, f.Bus = o.Records, o.Blobs, o.Bus
+		o.Records, o.Blobs, o.Bus = f, f, f
+	})
+	s := newSite(t, h, "Ashgrove School")
+	s.send(1)
+	for name, c := range map[string]struct {
+		fault *atomic.Bool
+		code  string
+	}{
+		"blob full": {&f.putBefore, batch.CodeBusy}, "blob written, answer lost": {&f.putAfter, batch.CodeBusy}, "bus full": {&f.pubBefore, batch.CodeBusy}, "bus written, answer lost": {&f.pubAfter, batch.CodeBusy},
+		"head not written": {&f.acceptBefore, "records_unavailable"}, "head written, answer lost": {&f.acceptAfter, "records_unavailable"},
+	} {
+		b := s.seal(s.manifest(), 2)
+		c.fault.Store(true)
+		p := s.refused("/v1/batches", b.Submission(), http.StatusServiceUnavailable, c.code)
+		if p.Retry == 0 {
+			t.Errorf("%s: not told when to come again", name)
+		}
+		var ack, again batch.Ack
+		s.post("/v1/batches", b.Submission(), http.StatusOK, &ack)
+		s.post("/v1/batches", b.Submission(), http.StatusOK, &again)
+		if !bytes.Equal(ack.Receipt, again.Receipt) {
+			t.Errorf("%s: two receipts for one batch", name)
+		}
+		s.accepted(b, &ack)
+	}
+	// Every accepted batch is on the bus and in the blob store; none is there twice under another digest.
+	digests := map[[32]byte]uint64{}
+	for _, n := range h.notices() {
+		digests[n.Digest] = n.Seq
+		if _, err := h.blobs.Get(t.Context(), n.Tenant, n.Digest, n.Blob); err != nil {
+			t.Errorf("notice %d without its blob: %v", n.Seq, err)
+		}
+	}
+	if len(digests) != int(s.seq) {
+		t.Errorf("%d batches on the bus, %d accepted", len(digests), s.seq)
+	}
+}
+
+func TestRates(t *testing.T) {
+	h := newHub(t, func(o *Options) {
+		o.Limits = Limits{StreamRate: 5, StreamBurst: 3, UrgentRate: 1, UrgentBurst: 2, TenantEvents: 1000, TenantBurst: 10_000, EnrolRate: 1, EnrolBurst: 4}
+	})
+	s := newSite(t, h, "Ashgrove School")
+	other := newSite(t, h, "Brindle Engineering")
+	for range 3 {
+		s.send(1)
+	}
+	p := s.refused("/v1/batches", s.seal(s.manifest(), 1).Submission(), http.StatusTooManyRequests, batch.CodeTooFast)
+	if p.Retry < 100 || p.Retry > 1000 {
+		t.Errorf("told to wait %d ms", p.Retry)
+	}
+	other.send(1) // nobody else is held up
+	for range 2 {
+		m := s.manifest()
+		m.Urgent = true
+		b := s.seal(m, 1)
+		var ack batch.Ack
+		s.post("/v1/batches", b.Submission(), http.StatusOK, &ack)
+		s.accepted(b, &ack)
+	}
+	m := s.manifest()
+	m.Urgent = true
+	s.refused("/v1/batches", s.seal(m, 1).Submission(), http.StatusTooManyRequests, batch.CodeTooFast)
+	h.clock.add(time.Second)
+	s.send(9_000)
+	h.clock.add(time.Second)
+	s.refused("/v1/batches", s.seal(s.manifest(), 9_000).Submission(), http.StatusTooManyRequests, "member_budget")
+	other.send(9_000)
+	h.clock.add(10 * time.Second)
+	s.send(9_000)
+	for range 8 {
+		if p, err := s.keys.EnrolRequest([16]byte{}, "x", "1"); err != nil {
+			t.Fatal(err)
+		} else if code, _, _, err := s.do(http.MethodPost, h.addr, "/v1/enrol", p); err != nil {
+			t.Fatal(err)
+		} else if code == http.StatusTooManyRequests {
+			return
+		}
+	}
+	t.Error("enrolments without bound")
+}
+
+func TestPace(t *testing.T) {
+	p := pace{target: 100}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	if d := p.next("a", now, 0); d != minInterval {
+		t.Errorf("one collector: %v", d)
+	}
+	for i := range 1000 {
+		p.next(fmt.Sprint(i), now, 0)
+	}
+	if d := p.next("a", now, 0); d < 9*time.Second || d > 11*time.Second {
+		t.Errorf("1,000 collectors at 100 batches a second: %v", d)
+	}
+	if d := p.next("a", now.Add(2*time.Minute), 0); d != minInterval {
+		t.Errorf("after the others fell silent: %v", d)
+	}
+	if d := p.next("a", now.Add(2*time.Minute), 0.5); d != 15*time.Second {
+		t.Errorf("under pressure: %v", d)
+	}
+	if d := p.next("a", now.Add(2*time.Minute), 7); d != maxInterval {
+		t.Errorf("under great pressure: %v", d)
+	}
+}
+
+func TestIndicatorsAndTrust(t *testing.T) {
+	var set atomic.Pointer[string]
+	h := newHub(t, func(o *Options) {
+		o.Indicators = func() ([]byte, string) {
+			if s := set.Load(); s != nil {
+				return []byte(*s), "v" + *s
+			}
+			return nil, ""
+		}
+	})
+	s := newSite(t, h, "Ashgrove School")
+	s.call(http.MethodGet, "/v1/indicators", nil, http.StatusNoContent, nil)
+	v := `{"a":1}`
+	set.Store(&v)
+	code, hdr, body, err := s.do(http.MethodGet, h.addr, "/v1/indicators", nil)
+	if err != nil || code != 200 || string(body) != v {
+		t.Fatal(code, string(body), err)
+	}
+	req, _ := http.NewRequest(http.MethodGet, "https://"+h.addr+"/v1/indicators", nil)
+	req.Header.Set("If-None-Match", hdr.Get("ETag"))
+	res, err := s.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusNotModified {
+		t.Errorf("the same set again: %d", res.StatusCode)
+	}
+	s.cert = nil
+	s.client()
+	if code, _, _, err := s.do(http.MethodGet, h.addr, "/v1/indicators", nil); err != nil || code != http.StatusUnauthorized {
+		t.Errorf("indicators without a certificate: %d, %v", code, err)
+	}
+	s.refused("/wp-login.php", nil, http.StatusNotFound, "no_such_address")
+	s.call(http.MethodGet, "/v1/trust", nil, http.StatusOK, nil)
+}
+
+// A storm: after an outage all collectors come at once. Every one must get through in the end, and those who only hold connections open must
+// not keep the others out.
+func TestStorm(t *testing.T) {
+	h := newHub(t, func(o *Options) {
+		o.Limits.Handshakes, o.Limits.Pending, o.Limits.PendingPerHost, o.Limits.EnrolRate, o.Limits.EnrolBurst = 4, 64, 64, 1e6, 1e6
+		o.Limits.HandshakeBudget = 2 * time.Second
+	})
+	const sites = 12
+	all := make([]*site, sites)
+	for i := range all {
+		all[i] = newSite(t, h, fmt.Sprintf("Member %d", i))
+	}
+	idle := make([]net.Conn, 0, 40)
+	for range 40 { // fewer than the bound of one host, more than the handshakes at once
+		c, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		idle = append(idle, c)
+	}
+	var wg sync.WaitGroup
+	var served atomic.Int64
+	for i := range 20 * sites {
+		wg.Go(func() {
+			s := *all[i%sites]
+			for attempt := range 200 {
+				tr := &http.Transport{TLSClientConfig: keys.ClientConfig(func() *keys.Trust { return s.trust }, func() *tls.Certificate { return s.cert }), DisableKeepAlives: true}
+				c := &http.Client{Transport: tr, Timeout: 20 * time.Second}
+				res, err := c.Get("https://" + h.addr + "/v1/self")
+				if err == nil {
+					res.Body.Close()
+					if res.StatusCode == http.StatusOK {
+						served.Add(1)
+						return
+					}
+				}
+				time.Sleep(time.Duration(1+int(randomBytes(1)[0])%(10*(attempt+1))) * time.Millisecond) // full jitter, as collectors do
+			}
+		})
+	}
+	wg.Wait()
+	if served.Load() != 20*sites {
+		t.Errorf("%d of %d got through; refused: %v", served.Load(), 20*sites, h.gate.Stats().Refused)
+	}
+	all[0].send(1)
+	t.Logf("%d connections through 4 handshakes at a time with %d idle ones held open; refused on the way: %v", served.Load(), len(idle), h.gate.Stats().Refused)
+}
+
+func TestNewSaysWhatIsMissing(t *testing.T) {
+	if _, err := New(Options{}); err == nil || !strings.Contains(err.Error(), "is not given") {
+		t.Errorf("%v", err)
+	}
+}
+
+// BenchmarkGate measures pre-signed batches from 32 collectors over real TLS into database, bus and blobs. The clients' side of TLS is in it.
+func BenchmarkGate(b *testing.B) {
+	for _, n := range []int{50, 500, 5000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			h := newHub(b, func(o *Options) {
+				o.Limits.TenantEvents, o.Limits.TenantBurst, o.Limits.EnrolRate, o.Limits.EnrolBurst = 1e9, 1e9, 1e6, 1e6
+			})
+			const sites = 32
+			lines := events(n)
+			all := make([]*site, sites)
+			queues := make([][][]byte, sites)
+			w := batch.NewWriter()
+			for i := range all {
+				all[i] = newSite(b, h, fmt.Sprintf("Member %d", i))
+				for range b.N/sites + 1 {
+					w.Reset()
+					for _, l := range lines {
+						if err := w.Add(l); err != nil {
+							b.Fatal(err)
+						}
+					}
+					x, err := w.Seal(all[i].manifest(), all[i].keys.Batch())
+					if err != nil {
+						b.Fatal(err)
+					}
+					all[i].seq, all[i].prev = x.Manifest.Seq, x.Digest
+					queues[i] = append(queues[i], x.Submission())
+				}
+			}
+			var wg sync.WaitGroup
+			var failed atomic.Int64
+			b.ResetTimer() // not b.Loop: the batches are signed before, and their number must be known
+			for i, s := range all {
+				wg.Go(func() {
+					for _, sub := range queues[i][:(b.N+sites-1-i)/sites] {
+						code, _, _, err := s.do(http.MethodPost, h.addr, "/v1/batches", sub)
+						if err != nil || code != http.StatusOK {
+							failed.Add(1)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			if failed.Load() > 0 {
+				b.Errorf("%d of %d batches failed: %v", failed.Load(), b.N, h.gate.Stats().Refused)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "batches/s")
+			b.ReportMetric(float64(b.N)*float64(n)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
