@@ -148,6 +148,7 @@ func (s *Set) cefExtension(ext, name string) {
 	e := s.e
 	var custom [48]cefCustom
 	used := false
+	s.weak = ""
 	act, outcome, request := "", "", ""
 	w := kv{s: ext, bare: true}
 	for pairs := 0; pairs < 1000; pairs++ {
@@ -574,6 +575,7 @@ func (s *Set) leef(msg string) bool {
 			}
 		}
 	}
+	s.weak = ""
 	w := kv{s: rest, sep: sep}
 	if sep == '\t' && strings.IndexByte(rest, '\t') < 0 {
 		if strings.Count(rest, "|") > 2 {

@@ -73,7 +73,7 @@ func (s *Set) unix(c *civil) (int64, bool) {
 	sec := days(y, c.month, c.day)*86400 + int64(c.hour)*3600 + int64(c.min)*60 + int64(c.sec)
 	if c.zoned {
 		sec -= int64(c.offset)
-	} else {
+	} else if !s.utc {
 		sec -= s.offsetAt(sec)
 	}
 	return sec*1e9 + c.nsec, true

@@ -261,6 +261,8 @@ func (s *Set) genericJSON(msg string) bool {
 		return false
 	}
 	n := 0
+	s.utc, s.weak = true, ""
+	defer func() { s.utc = false }()
 	for pairs := 0; pairs < 2000 && w.next(); pairs++ {
 		n++
 		if w.val.kind == '0' || len(w.val.raw) == 0 {

@@ -91,6 +91,7 @@ func (s *Set) guarded(hint string) (name string, ok bool) {
 			}
 		}()
 	}
+	s.utc, s.weak = false, ""
 	s.envelope(s.e.Raw())
 	return s.pick(hint)
 }
@@ -313,6 +314,7 @@ func (s *Set) textDone(msg string) {
 // structuredData reads RFC 5424 structured data of unknown products through the dictionary.
 func (s *Set) structuredData(sd, msg string) bool {
 	known := 0
+	s.weak = ""
 	w := kv{s: sd}
 	for pairs := 0; pairs < 500; pairs++ {
 		key, v, ok := w.next()

@@ -163,7 +163,8 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		"actoripaddress", "idorigh", "initiatorip", "useraddress", "userhostaddress", "rhost", "remip", "sip", "srchost", "clienthost", "client", "caip", "originip",
 		"originalclientip", "clientsourceip", "sourcehost", "actualclientip", "xrealip", "publicip", "sourcetransportaddress", "attackingip", "attackinghostip",
 		"nasipaddress", "framedipaddress", "callingstationid", "trueclientip", "ipsource", "whoip", "hostip", "deviceip", "endpointip", "ip4", "localip", "lanip",
-		"internalip", "agentip", "machineip", "computerip", "sourcenetworkaddress", "downstreamremoteaddress", "httpxforwardedfor", "xforwardedfor":
+		"internalip", "agentip", "machineip", "computerip", "sourcenetworkaddress", "downstreamremoteaddress", "httpxforwardedfor", "xforwardedfor", "rip", "ipaddressv4", "senderip", "requestip", "srcendpointip", "cclientaddr", "connsrcip", "sourceips", "callerip4", "internalipaddress",
+		"deviceexternalip", "reqip", "clientipport", "hostipaddress", "initiatingipaddress":
 		if e.Has(event.SourceIP) {
 			return true
 		}
@@ -181,7 +182,7 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		return s.endpoint(event.SourceIP, event.SourcePort, v)
 	case "dst", "dstip", "destip", "destinationip", "dstaddr", "destaddr", "destinationaddr", "destinationaddress", "destinationipaddress", "dstipaddress", "destipaddress",
 		"dstaddress", "destaddress", "serverip", "serveraddr", "serveraddress", "targetip", "targetaddress", "daddr", "toip", "dip", "idresph", "responderip", "dstipv4", "dstipv6", "vsip",
-		"destinationipv4", "victimip", "dsthost", "desthost", "destinationhost", "remotedestinationip", "attackedhostip", "targethostip", "serveripaddress":
+		"destinationipv4", "victimip", "dsthost", "desthost", "destinationhost", "remotedestinationip", "attackedhostip", "targethostip", "serveripaddress", "lip", "dstendpointip", "sserveraddr", "conndestip", "remotehostip", "localaddress":
 		if s.endpoint(event.DestinationIP, event.DestinationPort, v) {
 			return true
 		}
@@ -192,11 +193,11 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 			}
 		}
 		return false
-	case "spt", "srcport", "sourceport", "sport", "clientport", "cport", "remoteport", "idorigp", "initiatorport", "sourcetransportport", "clientsrcport", "peerport",
+	case "spt", "srcport", "sourceport", "sport", "clientport", "cport", "remoteport", "idorigp", "initiatorport", "sourcetransportport", "clientsrcport", "peerport", "cclientport", "connsrcport", "srcendpointport",
 		"sourceportnumber", "srcportnum":
 		s.port(event.SourcePort, v)
 	case "dpt", "dstport", "destport", "dport", "destinationport", "serverport", "idrespp", "targetport", "responderport", "service_port", "serviceport", "destinationtransportport",
-		"clientdestport", "vsport":
+		"clientdestport", "vsport", "sserverport", "conndestport", "dstendpointport":
 		s.port(event.DestinationPort, v)
 	case "proto", "protocol", "ipprotocol", "ipproto", "transport", "transportprotocol", "networkprotocol", "protocolname", "protocolid", "protoid", "protocolnumber", "l4proto",
 		"networktransport", "iptransport":
@@ -234,20 +235,23 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		"useremail", "suser", "duser", "userid", "uid", "actor", "actorname", "actoremail", "principal", "targetusername", "targetuser", "principalname", "subjectusername",
 		"callerusername", "uname", "usernameoremail", "userinfo", "identity", "administrator", "admin", "email", "emailaddress", "requestuser", "authuser", "remoteuser",
 		"loggedinuser", "perpetrator", "clientuser", "userlogin", "aduser", "adminuser", "useridentityusername", "dstuser", "destinationusername", "owner", "acct", "identifier",
-		"targetaccount", "initiatedby", "clientusername", "csusername", "accountid":
+		"targetaccount", "initiatedby", "actoralternateid", "upn", "actorupn", "actorprincipalname", "actorloginname", "creatoremail", "callerid", "clientusername", "csusername", "accountid":
 		switch string(k) {
 		case "uid", "userid", "accountid", "owner":
-			if allDigits(v) || len(v) > 64 || (len(v) == 36 && v[8] == '-') {
-				return false
+			if s.weak == "" && !allDigits(v) && len(v) <= 64 && !(len(v) == 36 && v[8] == '-') {
+				s.weak = v
 			}
-			if string(k) == "accountid" && e.Has(event.UserName) {
-				return false
+			return true
+		case "account", "accountname":
+			if s.weak == "" {
+				s.weak = v
 			}
+			return true
 		}
 		s.user(v)
 	case "userdomain", "accountdomain", "ntdomain", "targetdomainname", "addomain":
 		s.str(event.UserDomain, v)
-	case "url", "uri", "request", "requesturl", "requesturi", "fullurl", "urlfull", "csuri", "requestedurl", "destinationurl", "accessedurl", "httpurl", "targeturl", "blockedurl":
+	case "url", "uri", "request", "requesturl", "requesturi", "fullurl", "urlfull", "csuri", "requestedurl", "destinationurl", "accessedurl", "httpurl", "targeturl", "blockedurl", "clientrequesturi", "clientrequestpath", "rawurl", "originalurl", "requestpathandquery":
 		if len(v) > 2 && strings.IndexByte(v, ' ') < 0 {
 			s.urlText(v)
 		} else if i := strings.IndexByte(v, ' '); i > 2 && i < 9 && v[0]-'A' <= 25 { // "GET /path HTTP/1.1"
@@ -264,7 +268,7 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 			return false
 		}
 	case "domain", "urldomain", "host", "httphost", "urlhost", "requesthost", "dhost", "dstname", "dstdomain", "destinationdomain", "destinationhostname", "desthostname",
-		"dsthostname", "cshost", "sitename", "fqdn", "website", "domainname", "site", "serverhostname", "requestedhost", "authority", "dstdnsname", "vhost":
+		"dsthostname", "cshost", "sitename", "fqdn", "website", "domainname", "site", "serverhostname", "requestedhost", "authority", "dstdnsname", "vhost", "clientrequesthost", "queryhostname":
 		if strings.IndexByte(v, '.') > 0 && domainLike(v) {
 			if _, _, isIP := ipPort(v); !isIP {
 				s.domain(event.URLDomain, v)
@@ -322,6 +326,13 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		if string(k) == "status" && len(v) == 3 && allDigits(v) {
 			s.int(event.HTTPResponseStatusCode, v)
 		}
+	case "errorcode":
+		if v != "0" && v != "None" && len(v) < 80 {
+			s.str(event.ErrorCode, v)
+			s.str(event.EventOutcome, "failure")
+		}
+	case "responseelementsconsolelogin":
+		s.outcome(v)
 	case "success", "succeeded", "issuccess", "successful":
 		switch v {
 		case "true", "True", "yes", "1":
@@ -346,17 +357,19 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		"displaymessage", "auditaction", "activitydisplayname", "securityevent":
 		if len(v) < 96 {
 			s.low(event.EventAction, v)
-			s.decide(verdictOf(v))
+			if strings.IndexByte(v, ' ') < 0 && len(v) < 20 {
+				s.decide(verdictOf(v))
+			}
 		}
 	case "eventid", "messageid", "msgid", "eventcode", "logid", "eventidentifier", "winlogeventid":
 		s.str(event.EventCode, v)
-	case "method", "requestmethod", "httpmethod", "httprequestmethod", "verb", "csmethod":
+	case "method", "requestmethod", "httpmethod", "httprequestmethod", "verb", "csmethod", "clientrequestmethod":
 		s.method(v)
 	case "statuscode", "httpstatus", "httpstatuscode", "responsestatus", "httpresponse", "httpcode", "scstatus", "httpresponsecode", "edgeresponsestatus", "elbstatuscode":
 		if len(v) == 3 {
 			s.int(event.HTTPResponseStatusCode, v)
 		}
-	case "useragent", "ua", "httpuseragent", "requestuseragent", "csuseragent", "agent", "clientuseragent", "useragentoriginal", "userbrowser", "rawuseragent":
+	case "useragent", "ua", "httpuseragent", "requestuseragent", "csuseragent", "agent", "clientuseragent", "useragentoriginal", "userbrowser", "rawuseragent", "clientrequestuseragent":
 		if len(v) > 2 {
 			s.str(event.UserAgentOriginal, v)
 		}
@@ -475,6 +488,10 @@ func (s *Set) severity(v string) bool {
 func (s *Set) genericDone(dataset string) {
 	e := s.e
 	s.dataset(dataset)
+	if s.weak != "" {
+		s.user(s.weak)
+		s.weak = ""
+	}
 	if e.Has(event.DestinationIP) || (e.Has(event.SourceIP) && e.Has(event.NetworkTransport)) {
 		s.network()
 	}
@@ -538,6 +555,7 @@ func (s *Set) genericKV(msg string) bool {
 	if strings.Count(msg[:min(len(msg), 4096)], "=") < 2 {
 		return false
 	}
+	s.weak = ""
 	w := kv{s: msg, bare: bareValues(msg)}
 	if strings.Count(msg[:min(len(msg), 400)], "|") > 3 {
 		w.sep = '|'
