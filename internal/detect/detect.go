@@ -281,8 +281,8 @@ func (e *Engine) detections(ev *event.Event, direct int) []event.Detection {
 		}
 		out = append(out, e.detection(h, from))
 	}
-	// Both within one event: first ones before updates, then by rule, so that a replay gives the same order.
-	slices.SortStableFunc(out, func(a, b event.Detection) int { return cmp.Compare(a.RuleID, b.RuleID) })
+	// Several within one event: in an order that a replay repeats.
+	slices.SortStableFunc(out, func(a, b event.Detection) int { return cmp.Or(cmp.Compare(a.RuleID, b.RuleID), cmp.Compare(a.Key, b.Key)) })
 	return out
 }
 
