@@ -169,10 +169,7 @@ CREATE TABLE people (
   password        TEXT NOT NULL,                   -- argon2id, PHC string; '' cannot sign in
   totp_secret     BLOB NOT NULL DEFAULT x'',       -- sealed
   totp_step       INTEGER NOT NULL DEFAULT 0,      -- last time step used
-  must_change     INTEGER NOT NULL DEFAULT 0,
   disabled        INTEGER NOT NULL DEFAULT 0,
-  failures        INTEGER NOT NULL DEFAULT 0,
-  locked_until_ns INTEGER NOT NULL DEFAULT 0,
   generation      INTEGER NOT NULL DEFAULT 1,      -- raised to end all sessions
   created_ns      INTEGER NOT NULL,
   last_sign_in_ns INTEGER NOT NULL DEFAULT 0,
@@ -193,13 +190,22 @@ CREATE TABLE invitations (
   used_ns     INTEGER NOT NULL DEFAULT 0
 );
 
--- Failed sign-ins by where they came from, so that guessing many accounts from
--- one place slows down too.
-CREATE TABLE sign_in_sources (
-  source     TEXT PRIMARY KEY,
+-- Failed sign-ins: by account (digest of the address, known or not), by where
+-- they came from, and by account and place for places a person signs in from.
+CREATE TABLE sign_in_failures (
+  subject    TEXT PRIMARY KEY,
   failures   INTEGER NOT NULL,
   until_ns   INTEGER NOT NULL,
   updated_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sign_in_failures_updated ON sign_in_failures (updated_ns);
+
+-- Where people signed in from, so that guessing from elsewhere cannot lock them out.
+CREATE TABLE sign_in_places (
+  person     TEXT NOT NULL REFERENCES people(id),
+  place      TEXT NOT NULL,
+  last_ns    INTEGER NOT NULL,
+  PRIMARY KEY (person, place)
 ) WITHOUT ROWID;
 
 CREATE TABLE sessions (
