@@ -22,8 +22,8 @@ const (
 
 // Message is what an alert says outside. It stands on its own: what is sent is what was true when it was recorded.
 type Message struct {
-	Alert        int64          `json:"alert"`
-	Number       string         `json:"number"` // as people quote it: AL-123
+	Alert        string         `json:"alert"`  // the alert's id
+	Number       string         `json:"number"` // as people quote it: AL-7K3M9QX
 	Update       int            `json:"update"` // 0 the first notice, then 1, 2 …
 	Tenant       event.TenantID `json:"tenant"`
 	Organisation string         `json:"organisation"`
@@ -70,7 +70,7 @@ func entry(kind string, m Message, to string, payload any) (outbox.Entry, error)
 	if err != nil {
 		return outbox.Entry{}, fmt.Errorf("notice of alert %s: %w", m.Number, err)
 	}
-	return outbox.Entry{Key: fmt.Sprintf("alert/%d/%d/%s/%s", m.Alert, m.Update, kind, to), Kind: kind, Tenant: m.Tenant, Payload: b}, nil
+	return outbox.Entry{Key: fmt.Sprintf("alert/%s/%d/%s/%s", m.Alert, m.Update, kind, to), Kind: kind, Tenant: m.Tenant, Payload: b}, nil
 }
 
 // levelWord is how a level is said to people.

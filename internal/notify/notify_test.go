@@ -32,7 +32,7 @@ import (
 )
 
 var sample = Message{
-	Alert: 7, Number: "AL-7", Tenant: 3, Organisation: "Ashdown School", Title: "Someone is guessing passwords on your VPN", Level: "high", Family: "vpn-guessing",
+	Alert: "0193a5b0-0000-7000-8000-000000000007", Number: "AL-7", Tenant: 3, Organisation: "Ashdown School", Title: "Someone is guessing passwords on your VPN", Level: "high", Family: "vpn-guessing",
 	Reason: "42 failed sign-ins in 5 minutes from 203.0.113.77", What: "A computer on the internet tried many passwords.", Do: []string{"Check that every account has a second factor.", "Change <weak> passwords."},
 	Entity: "203.0.113.77", EntityKind: "source", Source: "203.0.113.77", Country: "NL", Count: 42, First: time.Unix(1e9, 0), Last: time.Unix(1e9+300, 0), URL: "https://alarm.example.org/alerts/7",
 }
