@@ -82,8 +82,8 @@ type running struct {
 	base   status.Collector
 }
 
-// Run plays the demo. With Once it returns the result; otherwise it runs until ctx ends and the result is what was there at the end.
-// Both end with every child drained and stopped.
+// Run plays the demo. With Once it returns the result; otherwise it runs until ctx ends and returns nil. Both end with every child drained
+// and stopped.
 func Run(ctx context.Context, opt Options) (res *Result, err error) {
 	if opt.Rate <= 0 {
 		opt.Rate = 25
@@ -172,7 +172,10 @@ func Run(ctx context.Context, opt Options) (res *Result, err error) {
 	for _, m := range d.members {
 		m.feeder.close()
 	}
-	if opt.Once && ctx.Err() != nil {
+	if !opt.Once {
+		return nil, nil // stop, deferred, drains
+	}
+	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	return d.finish(life)
@@ -398,7 +401,8 @@ func earlierWords(dir string) local.Words {
 
 // enrol runs `tocsin-collector enrol` as the member's IT lead would, and returns the check words it shows.
 func (d *demo) enrol(ctx context.Context, m *running, token string) (local.Words, error) {
-	cmd := exec.CommandContext(ctx, d.opt.Collector, "enrol", "--dir", m.dir, "--json", token)
+	cmd := exec.CommandContext(ctx, d.opt.Collector, "enrol", "--dir", m.dir, "--json")
+	cmd.Stdin = strings.NewReader(token) // where no list of processes shows it
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -44,7 +44,6 @@ type generator struct {
 	sensor  string
 	public  [4]netip.Addr
 	inside  [3]byte
-	pick    func(string) *sample.Template
 	scratch map[string]*sample.Template
 }
 
