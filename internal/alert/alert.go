@@ -184,8 +184,7 @@ const (
 	Counted   = "counted"
 )
 
-// Notice is what goes into the outbox under the kind NoticeKind, as JSON: one
-// thing that people are to be told.
+// Notice is one thing that people are to be told.
 type Notice struct {
 	Kind  string `json:"kind"`  // opened, updated, escalated
 	N     int    `json:"n"`     // the alert's how-manieth notice, from 1
@@ -196,7 +195,7 @@ type Notice struct {
 	Alert Alert  `json:"alert"`
 }
 
-// NoticeKind is the outbox kind of notices.
+// NoticeKind is the outbox kind of notices when Options.Entries is nil.
 const NoticeKind = "alert.notice"
 
 // Recorder is the part of the outbox that alerts need: it records entries in the
@@ -208,8 +207,12 @@ type Recorder interface {
 
 // Options configure a Store.
 type Options struct {
-	Outbox Recorder                 // nil: nobody is told
-	Text   func(ruleID string) Text // what a rule says to members; may be nil
+	Outbox Recorder // nil: nobody is told
+	// Entries makes the outbox entries of a notice. It runs within the change's
+	// transaction, perhaps twice, so it must only compute. Default: one of the kind
+	// NoticeKind that holds the notice as JSON.
+	Entries func(Notice) ([]outbox.Entry, error)
+	Text    func(ruleID string) Text // what a rule says to members; may be nil
 	// Pace is the least time between an alert's notices: after the first, the
 	// second … the last value repeats. Default 1 min, 10 min, 1 h, 6 h.
 	Pace   []time.Duration

@@ -533,6 +533,14 @@ func (w *work) tell(t *touched, kind string) error {
 		return nil
 	}
 	n.Alert = t.a
+	if w.s.o.Entries != nil {
+		es, err := w.s.o.Entries(n)
+		if err != nil {
+			return fmt.Errorf("making the notices of alert %s: %w", t.a.Ref, err)
+		}
+		w.notices = append(w.notices, es...)
+		return nil
+	}
 	b, err := json.Marshal(n)
 	if err != nil {
 		return err

@@ -3,7 +3,9 @@ package member
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/subtle"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -474,7 +476,7 @@ func (s *Store) find(ctx context.Context, tx bun.IDB, scope access.Scope, id str
 }
 
 // LogEntry is one line of the register: what the ledger must witness about
-// collectors. Body is JSON.
+// collectors. Body is JSON with a random "salt".
 type LogEntry struct {
 	Seq       int64 // from 1, without gaps that matter: an entry is never changed or removed
 	Kind      string
@@ -484,8 +486,12 @@ type LogEntry struct {
 	Body      []byte
 }
 
-// register appends to the log.
+// register appends to the log. The salt keeps an entry's digest, which the
+// ledger publishes, from being guessed.
 func (s *Store) register(ctx context.Context, tx bun.IDB, kind, collector string, tenant event.TenantID, body map[string]any) error {
+	var salt [32]byte
+	_, _ = rand.Read(salt[:]) // never fails, see crypto/rand
+	body["salt"] = hex.EncodeToString(salt[:])
 	b, err := json.Marshal(body)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package member
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -321,6 +322,9 @@ func TestAuthenticateRenewRevoke(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
+	if bytes.Equal(log[0].Body, log[1].Body) || !bytes.Contains(log[2].Body, []byte(`"salt":"`)) {
+		t.Errorf("no salt in %s", log[2].Body)
+	}
 	if !slices.Equal(kinds, []string{"registration", "registration", "revocation"}) {
 		t.Errorf("log: %v", kinds)
 	}
@@ -413,11 +417,25 @@ func TestStreams(t *testing.T) {
 	if err := s.AddCounts(ctx, "stored", Counted{Seq: 1, Counts: map[string]uint64{"A B": 1}}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("bad name: %v", err)
 	}
+	for range 2 {
+		if err := s.Refused(ctx, r.ID, "out_of_sequence", 3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Refused(ctx, "nobody", "fork", 1); !errors.Is(err, ErrUnknown) {
+		t.Errorf("unknown collector: %v", err)
+	}
+	if err := s.Refused(ctx, r.ID, "<b>", 1); !errors.Is(err, ErrInvalid) {
+		t.Errorf("bad reason: %v", err)
+	}
 	got, err := s.Collector(ctx, national, r.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := got.Balance
+	if b.TurnedAway["out_of_sequence"] != 6 {
+		t.Errorf("turned away %v", b.TurnedAway)
+	}
 	if b.Received != 70 || b.NotUnderstood != 7 || b.Kept["benign"] != 35 || b.Left["denied"] != 28 || b.Made["detection"] != 7 || b.Sent != 35 || b.Accepted != 35 ||
 		b.Stored != 20 || b.Refused != 5 || b.InFlight != 10 || b.Waiting != 0 || b.Gap != 0 || b.Batches != 7 || b.Other["hub.bad_counter"] != 14 {
 		t.Errorf("balance %+v", b)
@@ -485,6 +503,26 @@ func TestAcceptRace(t *testing.T) {
 	cs, err := s.Collector(t.Context(), national, r.ID)
 	if err != nil || cs.Balance.Received != 1 || cs.Balance.Batches != 1 {
 		t.Errorf("%+v, %v", cs.Balance, err)
+	}
+}
+
+// A collector that reports absurd numbers spoils no sum but its own.
+func TestAbsurdCounts(t *testing.T) {
+	s, c := newStore(t)
+	_, site := organisation(t, s, "Ashgrove School")
+	r := enrol(t, s, c, site, 1)
+	for seq := uint64(1); seq <= 5000; seq += 1000 {
+		var batches []Counted
+		for i := range uint64(1000) {
+			batches = append(batches, Counted{Stream: event.StreamID{9}, Collector: r.ID, Tenant: r.Tenant, Seq: seq + i, Counts: map[string]uint64{"received": 1<<64 - 1}})
+		}
+		if err := s.AddCounts(t.Context(), "x", batches...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Collector(t.Context(), national, r.ID)
+	if err != nil || got.Balance.Received < 1<<52 || got.Balance.Received > 1<<53 {
+		t.Errorf("%d, %v", got.Balance.Received, err)
 	}
 }
 

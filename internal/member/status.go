@@ -41,6 +41,8 @@ type Balance struct {
 	// the places above, plus accepted events that differ from those sent. It is
 	// zero, or something is wrong.
 	Gap int64 `json:"gap"`
+	// TurnedAway are requests that the gate refused, by reason.
+	TurnedAway map[string]uint64 `json:"turned_away"`
 	// Other holds counters of the collector that are in no sum: udp_dropped,
 	// oversized, clock_replaced …
 	Other map[string]uint64 `json:"other"`
@@ -48,7 +50,7 @@ type Balance struct {
 
 // NewBalance sorts sums of counters into a Balance.
 func NewBalance(counts map[string]uint64) Balance {
-	b := Balance{Kept: map[string]uint64{}, Left: map[string]uint64{}, Made: map[string]uint64{}, Dropped: map[string]uint64{}, Other: map[string]uint64{}}
+	b := Balance{Kept: map[string]uint64{}, Left: map[string]uint64{}, Made: map[string]uint64{}, Dropped: map[string]uint64{}, TurnedAway: map[string]uint64{}, Other: map[string]uint64{}}
 	var kept, left, made, dropped uint64
 	for name, n := range counts {
 		switch group, reason, _ := strings.Cut(name, "."); {
@@ -70,6 +72,8 @@ func NewBalance(counts map[string]uint64) Balance {
 			b.Batches = n
 		case name == "hub.bytes":
 			b.Bytes = n
+		case strings.HasPrefix(name, "hub.turned_away."):
+			b.TurnedAway[strings.TrimPrefix(name, "hub.turned_away.")] = n
 		case group == "kept":
 			b.Kept[reason] = n
 			kept += n

@@ -2,6 +2,7 @@ package member
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -340,6 +341,29 @@ func (s *Store) add(ctx context.Context, tx bun.IDB, source string, c Counted) e
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
 		return err
 	}
+	return s.sum(ctx, tx, c)
+}
+
+// Refused counts requests of a collector that the gate turned away, by reason,
+// under the names "hub.turned_away.<reason>". They belong to no stream and to no
+// sum. An unknown collector is ErrUnknown.
+func (s *Store) Refused(ctx context.Context, collector, reason string, n uint64) error {
+	name := "hub.turned_away." + reason
+	if !validCount(name) {
+		return fmt.Errorf("%w: reason %q", ErrInvalid, reason)
+	}
+	sum := sha256.Sum256([]byte("turned away\x00" + collector))
+	return s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		r, err := registration(ctx, tx, collector)
+		if err != nil {
+			return err
+		}
+		return s.sum(ctx, tx, Counted{Stream: event.StreamID(sum[:16]), Collector: r.ID, Tenant: r.Tenant, Counts: map[string]uint64{name: n}})
+	})
+}
+
+// sum adds to a stream's counters and to the day's.
+func (s *Store) sum(ctx context.Context, tx bun.IDB, c Counted) error {
 	type row struct {
 		bun.BaseModel `bun:"table:stream_counts"`
 		Stream        []byte
@@ -363,7 +387,7 @@ func (s *Store) add(ctx context.Context, tx bun.IDB, source string, c Counted) e
 		if n == 0 {
 			continue
 		}
-		v := int64(min(n, 1<<50)) // a lie beyond this must not overflow the sums
+		v := int64(min(n, mostPerBatch))
 		rows = append(rows, row{Stream: c.Stream[:], Name: name, Collector: c.Collector, Tenant: c.Tenant, Value: v})
 		days = append(days, dayRow{Collector: c.Collector, Day: day, Name: name, Tenant: c.Tenant, Value: v})
 	}
@@ -371,12 +395,20 @@ func (s *Store) add(ctx context.Context, tx bun.IDB, source string, c Counted) e
 		return nil
 	}
 	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
-	if _, err := tx.NewInsert().Model(&rows).On("CONFLICT (stream, name) DO UPDATE").Set("value = ?TableAlias.value + excluded.value").Exec(ctx); err != nil {
+	const add = "value = CASE WHEN ?TableAlias.value > ? THEN ?TableAlias.value ELSE ?TableAlias.value + excluded.value END"
+	if _, err := tx.NewInsert().Model(&rows).On("CONFLICT (stream, name) DO UPDATE").Set(add, int64(mostPerStream)).Exec(ctx); err != nil {
 		return err
 	}
-	_, err = tx.NewInsert().Model(&days).On("CONFLICT (collector, day, name) DO UPDATE").Set("value = ?TableAlias.value + excluded.value").Exec(ctx)
+	_, err := tx.NewInsert().Model(&days).On("CONFLICT (collector, day, name) DO UPDATE").Set(add, int64(mostPerStream)).Exec(ctx)
 	return err
 }
+
+// Bounds of what is summed. No collector reaches them honestly; one that lies
+// must not overflow the sums of everybody on a page.
+const (
+	mostPerBatch  = 1 << 40
+	mostPerStream = 1 << 52
+)
 
 // validCount bounds what a collector may name: counters become rows and page
 // lines.
