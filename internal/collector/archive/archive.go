@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type Archive struct {
 	o     Options
 	log   *spool.Log
 	first uint64 // number of the first line of this run
+	prev  uint64 // one after the last line before this run
 
 	full atomic.Bool // an append is waiting for room
 	mu   sync.Mutex  // guards done, lost and the deletion of segments
@@ -58,12 +60,15 @@ func Open(o Options) (*Archive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
-	a := &Archive{o: o, log: l, first: max(l.Next(), uint64(max(o.Now().Unix(), 0))<<20)}
+	a := &Archive{o: o, log: l, prev: l.Next(), first: max(l.Next(), uint64(max(o.Now().Unix(), 0))<<20)}
 	return a, nil
 }
 
 // First is the number of the first line of this run. Lines before it were there when the program started.
 func (a *Archive) First() uint64 { return a.first }
+
+// Before is one more than the number of the last line that was there when the program started.
+func (a *Archive) Before() uint64 { return a.prev }
 
 // Append keeps the batch's lines, in order. When it returns nil they are received: a killed process does not lose them. While the disk is
 // full it waits, and gives an error only when ctx ends or the archive is closed.
@@ -180,6 +185,9 @@ func (a *Archive) countTo(s spool.Segment, offset int64) (n uint64) {
 	}
 }
 
+// MakeRoom deletes the oldest file whose lines have all been worked on, for a disk that is full.
+func (a *Archive) MakeRoom() bool { return a.dropOldest() }
+
 // Full says whether lines are waiting for room on the disk.
 func (a *Archive) Full() bool { return a.full.Load() }
 
@@ -192,6 +200,19 @@ func (a *Archive) Lost() uint64 {
 
 // Size is the number of bytes on disk.
 func (a *Archive) Size() int64 { return a.log.Size() }
+
+// Behind is about how many bytes lie between pos and the end.
+func (a *Archive) Behind(pos spool.Pos) (n int64) {
+	for _, s := range a.log.Segments() {
+		switch {
+		case s.Base > pos.Segment:
+			n += s.Size
+		case s.Base == pos.Segment:
+			n += max(0, s.Size-pos.Offset)
+		}
+	}
+	return n
+}
 
 // End is the place behind the newest line.
 func (a *Archive) End() spool.Pos { return a.log.End() }
@@ -246,30 +267,43 @@ var ErrGone = errors.New("the line is not in the archive (any more)")
 
 // Find gives the line of that number; its text is a copy.
 func (a *Archive) Find(number uint64) (Line, error) {
-	var in *spool.Segment
-	segs := a.log.Segments()
-	for i := range segs {
-		if segs[i].Base <= number {
-			in = &segs[i]
-		}
+	found, err := a.FindAll([]uint64{number})
+	if err != nil {
+		return Line{}, err
 	}
-	if in == nil {
+	if len(found) == 0 {
 		return Line{}, ErrGone
 	}
-	r := a.Reader(spool.Pos{Segment: in.Base})
-	defer r.Close()
-	for {
-		var l Line
-		err := r.Next(&l)
-		if errors.Is(err, io.EOF) || err == nil && l.Number > number {
-			return Line{}, ErrGone
+	return found[0], nil
+}
+
+// FindAll gives those of the lines that the archive holds, in ascending order; their texts are copies. Each file is read at most once.
+func (a *Archive) FindAll(numbers []uint64) ([]Line, error) {
+	numbers = slices.Compact(slices.Sorted(slices.Values(numbers)))
+	var found []Line
+	segs := a.log.Segments()
+	for i := 0; i < len(segs) && len(numbers) > 0; i++ {
+		if i+1 < len(segs) && segs[i+1].Base <= numbers[0] {
+			continue
 		}
-		if err != nil {
-			return Line{}, fmt.Errorf("archive: %w", err)
+		r := a.Reader(spool.Pos{Segment: segs[i].Base})
+		for len(numbers) > 0 && (i+1 == len(segs) || numbers[0] < segs[i+1].Base) {
+			var l Line
+			err := r.Next(&l)
+			if err != nil && !errors.Is(err, io.EOF) {
+				r.Close()
+				return nil, fmt.Errorf("archive: %w", err)
+			}
+			for len(numbers) > 0 && (err != nil || numbers[0] < l.Number) && (i+1 == len(segs) || numbers[0] < segs[i+1].Base) {
+				numbers = numbers[1:] // not there (any more)
+			}
+			if err == nil && len(numbers) > 0 && numbers[0] == l.Number {
+				l.Text = slices.Clone(l.Text)
+				found = append(found, l)
+				numbers = numbers[1:]
+			}
 		}
-		if l.Number == number {
-			l.Text = append([]byte(nil), l.Text...)
-			return l, nil
-		}
+		r.Close()
 	}
+	return found, nil
 }

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+
+	"tocsin/internal/collector"
+	"tocsin/internal/detect"
+	"tocsin/rules"
+)
+
+// newDetector makes the engine of the rules that run on a site.
+func newDetector(o collector.DetectorOptions) (collector.Detector, error) {
+	e, err := detect.New(detect.Options{Rules: rules.FS, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger, MaxGroups: 50_000})
+	if err != nil {
+		return nil, fmt.Errorf("on-site rules: %w", err)
+	}
+	return e, nil
+}
+
+// rulePack names the rules that are built in, by a digest over their files.
+func rulePack() (string, error) {
+	h := sha256.New()
+	err := fs.WalkDir(rules.FS, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(rules.FS, name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%s\x00%d\x00%s", name, len(b), b)
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("on-site rules: %w", err)
+	}
+	return "built-in " + hex.EncodeToString(h.Sum(nil)[:8]), nil
+}

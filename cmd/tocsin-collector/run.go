@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"tocsin/internal/collector"
+)
+
+func runCommand(ctx context.Context, e *env, args []string) error {
+	var s settings
+	rest, err := parseFlags("run", args, s.define)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("%w: run takes no arguments, only options", errUsage)
+	}
+	c, err := s.load(e)
+	if err != nil {
+		return err
+	}
+	log := newLogger(e.stderr, c.Log)
+	if len(c.Listen.Syslog) == 0 {
+		log.Warn("listen.syslog is empty: nothing can arrive; what waits is still sent")
+	}
+	pack, err := rulePack()
+	if err != nil {
+		return err
+	}
+	a, err := collector.Open(collector.Options{Config: c, Version: programVersion(), Detector: newDetector, RulePack: pack, Logger: log})
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+func newLogger(w io.Writer, c collector.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // checked with the settings
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}

@@ -1,0 +1,780 @@
+package collector
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tocsin/internal/batch"
+	"tocsin/internal/collector/archive"
+	"tocsin/internal/collector/listen"
+	"tocsin/internal/collector/minimise"
+	"tocsin/internal/collector/send"
+	"tocsin/internal/collector/spool"
+	"tocsin/internal/event"
+	"tocsin/internal/keys"
+)
+
+// Options are what an Agent is made of. Config, Version and Logger are needed.
+type Options struct {
+	Config  Config
+	Version string
+	// Detector makes the engine of the on-site rules; nil: none.
+	Detector func(DetectorOptions) (Detector, error)
+	RulePack string // names the rules, in every manifest
+	Logger   *slog.Logger
+	Now      func() time.Time
+	// OpenFile opens the files of archive, spool, batches and state; tests put failing ones in their place.
+	OpenFile func(name string) (spool.File, error)
+}
+
+// DetectorOptions are what the engine of the on-site rules needs to know.
+type DetectorOptions struct {
+	Collector string                  // the collector's id, which tells the detections of two sites apart
+	Withhold  func(field string) bool // fields that must not stand in sentences: they do not leave
+	Logger    *slog.Logger
+}
+
+// enrolled is who this collector is.
+type enrolled struct{ send.Enrolment }
+
+func (e *enrolled) tenant() event.TenantID { return event.TenantID(e.Tenant) }
+
+// Agent is a running collector.
+type Agent struct {
+	o       Options
+	log     *slog.Logger
+	id      enrolled
+	keys    *keys.Collector
+	client  *send.Client
+	lock    *os.File
+	archive *archive.Archive
+	spool   *spool.Log
+	batches *spool.Log
+	journal *spool.Journal
+	memory  *spool.Journal // the detector's
+	min     *minimise.Minimiser
+	pipe    *pipeline
+	writer  *batch.Writer
+
+	listeners []server
+	addrs     []net.Addr // of listeners, in the order of the settings, UDP before TCP
+
+	// The loop's own, below; no other goroutine touches it.
+	st         *state
+	reader     *archive.Reader
+	lost       uint64 // of the reader, as counted so far
+	began      time.Time
+	checked    bool // the hub's heads have been compared
+	lastCommit time.Time
+	lastSync   time.Time
+	dirty      bool // worked since the last commit
+	snapAt     time.Time
+	snapLines  uint64
+	live, back *lane
+	sent       *sentIndex
+	epochs     []time.Time // when new epochs were begun in this run because of another copy
+	hold       time.Time   // do not seal before: another copy seems to run
+	flushed    time.Time   // when the on-site rules were last asked without a line
+	idle       bool        // the last look at the archive found nothing
+	udp        map[int]listenerCounts
+	draining   bool
+	drainBy    time.Time
+
+	set     atomic.Pointer[loadedSet] // indicator set in force
+	status  atomic.Pointer[Status]
+	shown   time.Time              // when the status was last made; the loop's own
+	trouble atomic.Pointer[string] // why the hub is not reached; nil: it answers
+	hub     atomic.Pointer[batch.Self]
+	wake    chan struct{}
+}
+
+type server interface {
+	Addr() net.Addr
+	Serve(context.Context, listen.Sink) error
+	Stats() listen.Stats
+	Close() error
+}
+
+type listenerCounts struct{ drops uint64 }
+
+// How the loop works.
+const (
+	maxBatchEvents = 4000             // of one sealed batch: well below the format's limits, so that a group of records always fits
+	maxBatchBytes  = 8 << 20          // of its events
+	minGap         = send.MinInterval // between two batches of a lane
+	commitEvery    = time.Second
+	snapshotEvery  = time.Minute
+	snapshotLines  = 1_000_000
+	holdTail       = 10 * time.Second // how long work waits for the hub's heads at the start
+	heartbeat      = time.Minute
+	slice          = 2048 // lines between two looks at everything else
+	drainTime      = 8 * time.Second
+	maxRanges      = 64
+	flushEvery     = 10 * time.Second
+)
+
+// ErrRunning means that another process works in the same folder.
+var ErrRunning = errors.New("another collector is running in this folder")
+
+// Open opens an enrolled collector's folder and its ports. Close it, or Run it to its end.
+func Open(o Options) (a *Agent, err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	a = &Agent{o: o, log: o.Logger, wake: make(chan struct{}, 1), udp: map[int]listenerCounts{}, began: o.Now()}
+	defer func() {
+		if err != nil {
+			a.Close()
+			a = nil
+		}
+	}()
+	c := &o.Config
+	if a.id, err = readEnrolment(c); err != nil {
+		return a, err
+	}
+	if a.lock, err = lockDir(c.Dir); err != nil {
+		return a, err
+	}
+	if a.keys, err = keys.OpenCollector(c.KeyDir()); err != nil {
+		return a, err
+	}
+	address := c.Hub
+	if address == "" {
+		address = a.id.Address
+	}
+	if a.client, err = send.New(send.Options{Address: address, Collector: a.id.Collector, Version: o.Version, Keys: a.keys, Now: o.Now}); err != nil {
+		return a, err
+	}
+	archiveSecret, err := secret(c.KeyDir(), "archive")
+	if err != nil {
+		return a, err
+	}
+	pseudonymKey, err := secret(c.KeyDir(), "pseudonyms")
+	if err != nil {
+		return a, err
+	}
+	if a.min, err = c.minimiser(pseudonymKey); err != nil {
+		return a, err
+	}
+	var det Detector
+	if o.Detector != nil {
+		if det, err = o.Detector(DetectorOptions{Collector: a.id.Collector, Withhold: withhold(a.min), Logger: o.Logger}); err != nil {
+			return a, err
+		}
+	}
+	// The ports first: lines are taken from the first moment, and a port in use is the commonest fault.
+	if err = a.openListeners(); err != nil {
+		return a, err
+	}
+	if a.archive, err = archive.Open(archive.Options{Dir: c.path("archive"), MaxBytes: c.Archive.MaxBytes, MaxAge: time.Duration(c.Archive.MaxDays) * 24 * time.Hour,
+		Now: o.Now, Logger: o.Logger, OpenFile: o.OpenFile}); err != nil {
+		return a, err
+	}
+	if a.pipe, err = newPipeline(c, a.min, det, archiveSecret, a.archive); err != nil {
+		return a, err
+	}
+	if err = a.openState(); err != nil {
+		return a, err
+	}
+	a.loadIndicators()
+	a.publish()
+	return a, nil
+}
+
+// withhold says which fields the policy keeps at home, for the sentences of detections.
+func withhold(m *minimise.Minimiser) func(string) bool {
+	return func(field string) bool {
+		k, ok := event.Lookup(field)
+		if !ok {
+			return true
+		}
+		leave, _ := m.MayLeave(k)
+		return !leave
+	}
+}
+
+// Addrs are the addresses listened on.
+func (a *Agent) Addrs() []net.Addr { return a.addrs }
+
+func (a *Agent) openListeners() error {
+	c := &a.o.Config
+	lo := listen.Options{MaxLine: c.Listen.MaxLine, MaxConns: c.Listen.MaxConnections, Now: a.o.Now, Logger: a.log}
+	for i, s := range c.Listen.Syslog {
+		if s.UDP != "" {
+			u, err := listen.ListenUDP(s.UDP, lo)
+			if err != nil {
+				return fmt.Errorf("cannot listen on UDP %s (listen.syslog[%d].udp): %w", s.UDP, i, portHint(err))
+			}
+			a.listeners = append(a.listeners, u)
+			a.addrs = append(a.addrs, u.Addr())
+		}
+		if s.TCP != "" {
+			t, err := listen.ListenTCP(s.TCP, lo)
+			if err != nil {
+				return fmt.Errorf("cannot listen on TCP %s (listen.syslog[%d].tcp): %w", s.TCP, i, portHint(err))
+			}
+			a.listeners = append(a.listeners, t)
+			a.addrs = append(a.addrs, t.Addr())
+		}
+	}
+	return nil
+}
+
+// openState opens spool, batches and state, and cuts off what a crash left behind the last commit.
+func (a *Agent) openState() (err error) {
+	c := &a.o.Config
+	open := func(name string, size int64) (*spool.Log, error) {
+		l, err := spool.Open(spool.Options{Dir: c.path(name), SegmentBytes: size, OpenFile: a.o.OpenFile})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return l, nil
+	}
+	if a.journal, err = spool.OpenJournal(spool.Options{Dir: c.path("state"), OpenFile: a.o.OpenFile}); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	if a.memory, err = spool.OpenJournal(spool.Options{Dir: c.path("detector"), SegmentBytes: 1, OpenFile: a.o.OpenFile}); err != nil {
+		return fmt.Errorf("detector: %w", err)
+	}
+	if a.spool, err = open("spool", 4<<20); err != nil {
+		return err
+	}
+	if a.batches, err = open("batches", 8<<20); err != nil {
+		return err
+	}
+	switch b := a.journal.Last(); {
+	case b == nil:
+		a.st = newState(a.id.Collector)
+		a.st.Cursor = a.archive.Start()
+		a.st.Spool = mark{Pos: a.spool.End(), Num: a.spool.Next()}
+		a.st.Live.At = a.st.Spool
+		a.st.Live.Cursor = a.st.Cursor
+		a.st.Batches = a.batches.End()
+	default:
+		if a.st, err = decodeState(b); err != nil {
+			return err
+		}
+		if a.st.Collector != a.id.Collector { // enrolled anew: other streams, the same lines
+			a.log.Info("this folder was enrolled again; what waits will be sent under the new name", "before", a.st.Collector, "now", a.id.Collector)
+			a.st.Collector = a.id.Collector
+			a.st.LastReceipt, a.st.ReceiptTime, a.st.Checkpoint = digest{}, time.Time{}, ""
+			a.st.newEpoch(&a.st.Live)
+			a.st.newEpoch(&a.st.Backlog)
+		}
+	}
+	if cut, err := a.spool.Truncate(a.st.Spool.Pos); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	} else if cut > 0 {
+		a.log.Info("events made after the last commit are made again", "bytes", cut)
+	}
+	if cut, err := a.batches.Truncate(a.st.Batches); err != nil {
+		return fmt.Errorf("batches: %w", err)
+	} else if cut > 0 {
+		a.log.Info("a batch sealed after the last commit was never sent; it is sealed again", "bytes", cut)
+	}
+	if next := a.spool.Next(); next < a.st.Spool.Num { // a power cut took events that the state knows of
+		// Sealing finds the gap in the numbers and counts it.
+		a.log.Error("events that waited to leave were lost in a power cut; they are counted", "events", a.st.Spool.Num-next)
+		if err := a.spool.Rotate(a.st.Spool.Num); err != nil {
+			return fmt.Errorf("spool: %w", err)
+		}
+	}
+	if torn := a.archive.CutBytes() + a.spool.CutBytes() + a.batches.CutBytes() + a.journal.CutBytes(); torn > 0 {
+		a.log.Info("cut torn ends of files, as a crash leaves them", "bytes", torn)
+		a.st.Counts["torn_bytes"] += uint64(torn)
+	}
+	a.pipe.covered = a.st.Covered
+	a.writer = batch.NewWriter()
+	a.sent = newSentIndex()
+	a.live = &lane{name: batch.Live, st: &a.st.Live}
+	a.back = &lane{name: batch.Backlog, st: &a.st.Backlog}
+	return a.restoreDetector()
+}
+
+// memoryHead stands before the detector's snapshot.
+type memoryHead struct {
+	Cursor   spool.Pos `json:"cursor"`
+	Line     uint64    `json:"line,string"`
+	RulePack string    `json:"rule_pack"`
+	Senders  []sender  `json:"senders"`
+	Evidence []uint64  `json:"evidence"`
+}
+
+// restoreDetector gives the detector its memory back and shows it the lines between that and the state.
+func (a *Agent) restoreDetector() error {
+	from := a.st.Cursor
+	if b := a.memory.Last(); b != nil {
+		dec := json.NewDecoder(bytes.NewReader(b))
+		var h memoryHead
+		if err := dec.Decode(&h); err != nil {
+			a.log.Warn("the on-site rules' memory is damaged; they begin anew", "error", err)
+		} else {
+			rest, _ := io.ReadAll(dec.Buffered())
+			switch {
+			case a.st.Cursor.Before(h.Cursor):
+				a.log.Warn("the on-site rules' memory is newer than the state; they begin anew")
+			case h.RulePack != a.o.RulePack:
+				a.log.Info("the on-site rules have changed; they begin anew", "before", h.RulePack, "now", a.o.RulePack)
+				a.pipe.senders.restore(h.Senders)
+			default:
+				if err := a.pipe.det.Restore(rest[1:]); err != nil { // after the head's line end
+					a.log.Warn("the on-site rules cannot use their memory; they begin anew", "error", err)
+				} else {
+					a.pipe.senders.restore(h.Senders)
+					for _, n := range h.Evidence {
+						a.pipe.remember(n)
+					}
+					from = h.Cursor
+				}
+			}
+		}
+	}
+	r := a.archive.Reader(from)
+	defer r.Close()
+	shown := 0
+	for r.Pos().Before(a.st.Cursor) {
+		var l archive.Line
+		if err := r.Next(&l); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("archive: %w", err)
+		}
+		if a.st.Cursor.Before(r.Pos()) {
+			break
+		}
+		a.pipe.line(&l, replay)
+		shown++
+	}
+	if shown > 0 {
+		a.log.Info("showed the on-site rules again what came after their memory was saved", "lines", shown)
+	}
+	return nil
+}
+
+// saveDetector saves the detector's memory. It belongs to the state committed last.
+func (a *Agent) saveDetector() error {
+	snap, err := a.pipe.det.Snapshot()
+	if err != nil {
+		return fmt.Errorf("on-site rules: %w", err)
+	}
+	h, err := json.Marshal(memoryHead{Cursor: a.st.Cursor, Line: a.st.Line, RulePack: a.o.RulePack, Senders: a.pipe.senders.list(), Evidence: a.pipe.evidenceQ})
+	if err != nil {
+		return err
+	}
+	b := append(append(h, '\n'), snap...)
+	if err := a.memory.Save(b, false); err != nil {
+		return fmt.Errorf("on-site rules: %w", err)
+	}
+	a.snapAt, a.snapLines = a.o.Now(), a.st.Counts["received"]
+	return nil
+}
+
+// Receive keeps lines in the archive. It is called by the listeners.
+func (a *Agent) receive(listener int) listen.Sink { return &sink{a: a, listener: uint8(listener)} }
+
+type sink struct {
+	a        *Agent
+	listener uint8
+}
+
+var batchPool = sync.Pool{New: func() any { return new(archive.Batch) }}
+
+// Receive is listen.Sink.
+func (s *sink) Receive(ctx context.Context, lines []listen.Line) error {
+	b := batchPool.Get().(*archive.Batch)
+	defer batchPool.Put(b)
+	b.Reset()
+	for i := range lines {
+		l := archive.Line{Created: lines[i].Created, Listener: s.listener, Sender: lines[i].Sender, Cut: lines[i].Cut, Text: lines[i].Text}
+		if lines[i].TCP {
+			l.Via = archive.TCP
+		}
+		b.Add(&l)
+	}
+	return s.a.archive.Append(ctx, b)
+}
+
+// Run receives, works and sends until ctx ends; then it stops listening, works off what was received, sends what it can in some seconds,
+// and closes everything. It returns nil after an orderly end.
+func (a *Agent) Run(ctx context.Context) error {
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx)) // senders and helpers outlive listening
+	defer cancel()
+	var wg sync.WaitGroup
+	listening, stopListening := context.WithCancel(run)
+	defer stopListening()
+	var listeners sync.WaitGroup
+	failed := make(chan error, len(a.listeners)+1)
+	i := 0
+	for n, s := range a.o.Config.Listen.Syslog {
+		for _, addr := range []string{s.UDP, s.TCP} {
+			if addr == "" {
+				continue
+			}
+			srv := a.listeners[i]
+			i++
+			listeners.Go(func() {
+				if err := srv.Serve(listening, a.receive(n)); err != nil {
+					failed <- fmt.Errorf("listener %s: %w", srv.Addr(), err)
+				}
+			})
+		}
+	}
+	stopStatus, err := a.serveStatus()
+	if err != nil {
+		a.log.Warn("the status socket is not served", "error", err)
+	} else {
+		defer stopStatus()
+	}
+	for _, l := range []*lane{a.live, a.back} {
+		l.work, l.done = make(chan outgoing, 1), make(chan result, 1)
+		wg.Go(func() { a.sender(run, l) })
+	}
+	heads := make(chan []batch.Head, 1)
+	ask := make(chan struct{}, 1)
+	ask <- struct{}{}
+	wg.Go(func() { a.askHeads(run, ask, heads) })
+	wg.Go(func() { a.housekeeping(run) })
+	a.log.Info("collecting", "collector", a.id.Collector, "organisation", a.id.Organisation, "site", a.id.Site, "listening", fmt.Sprint(a.addrs), "waiting_events", a.st.waiting())
+
+	a.reader = a.archive.Reader(a.st.Cursor)
+	defer a.reader.Close()
+	// The end comes in three steps: stop listening and wait for what the kernel holds; then drain; then give up.
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-run.Done():
+		}
+		stopListening()
+		listeners.Wait()
+		close(ended)
+	}()
+	err = a.loop(ended, failed, ask, heads)
+	cancel()
+	<-ended
+	a.client.Close()
+	wg.Wait()
+	// Answers that came while the loop was ending.
+	for _, l := range []*lane{a.live, a.back} {
+		select {
+		case r := <-l.done:
+			a.answer(l, r, nil)
+		default:
+		}
+	}
+	if err == nil || !errors.Is(err, errState) {
+		err = errors.Join(err, a.commit(true))
+		if err == nil {
+			err = a.saveDetector()
+		}
+	}
+	err = errors.Join(err, a.Close())
+	if err == nil {
+		a.log.Info("stopped", "received", a.st.Counts["received"], "acknowledged", a.st.Acknowledged, "waiting", a.st.waiting()+a.st.sealed())
+	}
+	return err
+}
+
+// errState means that what is on disk and what is in memory may differ: the process must end, and the next one finds the truth.
+var errState = errors.New("stored state is in doubt")
+
+// loop is the one goroutine that works. It returns when everything is drained, or can be no further.
+func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- struct{}, heads <-chan []batch.Head) error {
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-a.live.done:
+			a.answer(a.live, r, ask)
+		case r := <-a.back.done:
+			a.answer(a.back, r, ask)
+		case h := <-heads:
+			if err := a.compare(h); err != nil {
+				return err
+			}
+		case err := <-failed:
+			a.log.Error("a listener failed", "error", err)
+		default:
+		}
+		now := a.o.Now()
+		grown := a.archive.Grown() // before reading, so that nothing between is missed
+		worked := 0
+		if a.mayWork(now) {
+			var err error
+			if worked, err = a.work(slice); err != nil {
+				return err
+			}
+			a.idle = worked == 0
+		}
+		if err := a.seal(a.o.Now()); err != nil {
+			return err
+		}
+		now = a.o.Now()
+		if a.dirty && now.Sub(a.lastCommit) >= commitEvery {
+			if err := a.commit(false); err != nil {
+				return err
+			}
+			if now.Sub(a.snapAt) >= snapshotEvery || a.st.Counts["received"]-a.snapLines >= snapshotLines {
+				if err := a.saveDetector(); err != nil {
+					a.log.Error("cannot save the on-site rules' memory", "error", err)
+					a.snapAt = now
+				}
+			}
+			a.bound(now)
+		}
+		if a.idle && now.Sub(a.flushed) >= flushEvery && a.mayWork(now) {
+			a.flushed = now
+			a.pipe.flushDetector(a.st.Line, now)
+		}
+		a.publish()
+		if worked == slice {
+			continue
+		}
+		if a.draining {
+			if a.drained(now) {
+				return nil
+			}
+			ended = nil
+		}
+		tick.Reset(a.pause(now))
+		select {
+		case <-grown:
+		case r := <-a.live.done:
+			a.answer(a.live, r, ask)
+		case r := <-a.back.done:
+			a.answer(a.back, r, ask)
+		case h := <-heads:
+			if err := a.compare(h); err != nil {
+				return err
+			}
+		case err := <-failed:
+			a.log.Error("a listener failed", "error", err)
+		case <-a.wake:
+		case <-ended:
+			a.draining, a.drainBy = true, a.o.Now().Add(drainTime)
+		case <-tick.C:
+		}
+	}
+}
+
+// mayWork says whether lines may be worked on: at the start that waits a little for the hub's heads, because in a restored copy some lines
+// are counted at the hub already.
+func (a *Agent) mayWork(now time.Time) bool {
+	return a.checked || now.Sub(a.began) >= holdTail || a.draining
+}
+
+// drained says whether the end has come: all lines worked, all events with receipts; or no more time.
+func (a *Agent) drained(now time.Time) bool {
+	if now.After(a.drainBy) {
+		return true
+	}
+	if a.reader.Pos().Before(a.archive.End()) && !a.idle {
+		return false
+	}
+	if a.trouble.Load() != nil { // the hub does not answer: what waits is on disk
+		return true
+	}
+	return a.checked && a.st.waiting() == 0 && a.st.sealed() == 0 && !a.uncounted()
+}
+
+// uncounted says whether there are counts that no batch has carried.
+func (a *Agent) uncounted() bool {
+	if a.pipe.tally.received > 0 {
+		return true
+	}
+	for k, v := range a.st.Counts {
+		if v > a.st.Live.Reported[k] {
+			return true
+		}
+	}
+	return false
+}
+
+// pause is how long the loop may sleep when nothing happens.
+func (a *Agent) pause(now time.Time) time.Duration {
+	d := time.Second
+	if a.dirty {
+		d = min(d, max(commitEvery-now.Sub(a.lastCommit), time.Millisecond))
+	}
+	if a.draining {
+		d = min(d, 20*time.Millisecond)
+	}
+	if !a.mayWork(now) {
+		d = min(d, 100*time.Millisecond)
+	}
+	if due, ok := a.due(now); ok {
+		d = min(d, max(due.Sub(now), time.Millisecond))
+	}
+	return d
+}
+
+// work works on at most n lines and gives how many there were.
+func (a *Agent) work(n int) (worked int, err error) {
+	var l archive.Line
+	for worked < n {
+		err := a.reader.Next(&l)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return worked, err
+		}
+		worked++
+		f := full
+		if l.Number <= a.st.CoveredLine {
+			f = silent
+		}
+		a.pipe.line(&l, f)
+		a.st.Line = l.Number
+		a.dirty = true
+		if len(a.pipe.frames) > 1<<20 {
+			if err := a.flushSpool(); err != nil {
+				return worked, err
+			}
+		}
+		if a.pipe.urgent && !a.live.urgent {
+			a.live.urgent = true
+			if a.sealable(a.o.Now()) {
+				break // what is urgent is not to wait for a full slice
+			}
+		}
+	}
+	a.st.Cursor = a.reader.Pos()
+	if lost := a.reader.Lost(); lost > a.lost {
+		a.st.Counts["lost.archive_damage"] += lost - a.lost
+		a.log.Error("raw lines in a damaged file could not be read", "lines", lost-a.lost)
+		a.lost = lost
+	}
+	return worked, nil
+}
+
+// flushSpool writes the gathered records to the spool. A full disk is waited for: the lines are in the archive, and nothing goes on before
+// their events have a place.
+func (a *Agent) flushSpool() error {
+	for a.pipe.n > 0 {
+		_, err := a.spool.AppendFrames(a.pipe.frames, a.pipe.n)
+		if err == nil {
+			break
+		}
+		if !a.waitForRoom("spool", err) {
+			return fmt.Errorf("spool: %w", err)
+		}
+	}
+	a.pipe.frames, a.pipe.n, a.pipe.urgent = a.pipe.frames[:0], 0, false
+	if cap(a.pipe.frames) > 4<<20 {
+		a.pipe.frames = nil
+	}
+	a.st.Spool = mark{Pos: a.spool.End(), Num: a.spool.Next(), Line: a.st.Line}
+	return nil
+}
+
+// waitForRoom waits a little after a failed write, and says false when it is time to end.
+func (a *Agent) waitForRoom(what string, err error) bool {
+	a.log.Error("cannot write; waiting until there is room on the disk", "what", what, "error", err)
+	a.archive.MakeRoom()
+	if a.draining && a.o.Now().After(a.drainBy) {
+		return false
+	}
+	time.Sleep(200 * time.Millisecond)
+	return true
+}
+
+// commit makes what has been worked on durable and the state name it.
+func (a *Agent) commit(last bool) error {
+	if err := a.flushSpool(); err != nil {
+		return err
+	}
+	a.pipe.flush(a.st.Counts)
+	a.udpDrops()
+	a.st.Batches = a.batches.End()
+	b, err := a.st.encode()
+	if err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	for {
+		err := errors.Join(a.spool.Sync(), a.archive.Sync())
+		if err == nil {
+			err = a.journal.Save(b, true)
+		}
+		if err == nil {
+			break
+		}
+		if last || !a.waitForRoom("state", err) {
+			return fmt.Errorf("%w: %w", errState, err)
+		}
+	}
+	a.archive.Done(a.st.Cursor)
+	a.lastCommit, a.dirty = a.o.Now(), false
+	return nil
+}
+
+// udpDrops adds what the kernels' counters have grown by.
+func (a *Agent) udpDrops() {
+	for i, l := range a.listeners {
+		s := l.Stats()
+		if d := s.KernelDrops - a.udp[i].drops; d > 0 {
+			a.st.Counts["udp_dropped"] += d
+			a.udp[i] = listenerCounts{drops: s.KernelDrops}
+			a.dirty = true
+		}
+	}
+}
+
+// Close closes what Open opened. It is for a collector that is not run to its end.
+func (a *Agent) Close() error {
+	var errs []error
+	for _, l := range a.listeners {
+		l.Close()
+	}
+	for _, l := range []*spool.Log{a.spool, a.batches} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	for _, j := range []*spool.Journal{a.journal, a.memory} {
+		if j != nil {
+			errs = append(errs, j.Close())
+		}
+	}
+	if a.archive != nil {
+		errs = append(errs, a.archive.Close())
+	}
+	if a.client != nil {
+		a.client.Close()
+	}
+	if a.lock != nil {
+		errs = append(errs, a.lock.Close())
+		a.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+func readEnrolment(c *Config) (enrolled, error) {
+	var e enrolled
+	b, err := os.ReadFile(c.enrolmentFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, fmt.Errorf("%w: run: tocsin-collector enrol TOKEN --dir %s (the token comes from the portal)", keys.ErrNotEnrolled, c.Dir)
+	}
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(b, &e.Enrolment); err != nil || e.Collector == "" || e.Tenant == 0 {
+		return e, fmt.Errorf("%s is damaged: enrol again with a new token from the portal", filepath.Base(c.enrolmentFile()))
+	}
+	return e, nil
+}

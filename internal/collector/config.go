@@ -1,0 +1,243 @@
+package collector
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"tocsin/internal/collector/minimise"
+	"tocsin/internal/collector/parse"
+	"tocsin/internal/config"
+)
+
+// Config is the settings file of a collector. Every key may also be set as TOCSIN_COLLECTOR_SECTION_KEY, but for the list of listeners.
+type Config struct {
+	Dir       string   `yaml:"dir"`        // where keys, archive, spool and state live. Default /var/lib/tocsin-collector
+	Hub       string   `yaml:"hub"`        // host:port of the gate; default: the address in the enrolment token
+	Listen    Listen   `yaml:"listen"`     // where log lines come in
+	OwnRanges []string `yaml:"own_ranges"` // the member's public ranges, such as 198.51.100.0/24; private ranges are own without being named
+	Policy    Policy   `yaml:"policy"`     // what may leave
+	Archive   Archive  `yaml:"archive"`    // raw lines kept on this machine
+	Spool     Spool    `yaml:"spool"`      // events that wait to leave
+	Sent      Sent     `yaml:"sent"`       // the record of what left
+	Log       Log      `yaml:"log"`
+}
+
+// Listen lists the ports.
+type Listen struct {
+	Syslog         []Syslog `yaml:"syslog"`
+	MaxLine        int      `yaml:"max_line"`        // bytes of one line that are kept; default 65536
+	MaxConnections int      `yaml:"max_connections"` // of TCP, for each port; default 256
+}
+
+// Syslog is one listener: UDP, TCP or both.
+type Syslog struct {
+	UDP      string `yaml:"udp"`      // address and port, such as 0.0.0.0:514
+	TCP      string `yaml:"tcp"`      // the same, for streams
+	Timezone string `yaml:"timezone"` // of senders that write none; default Europe/London
+	Format   string `yaml:"format"`   // a product to try first; default auto
+	Relay    bool   `yaml:"relay"`    // its senders pass on the logs of many devices: do not pin them to the products they first sent
+}
+
+// Policy says what may leave the site.
+type Policy struct {
+	Name       string   `yaml:"name"`       // metadata, full, or the path of a policy file; default metadata
+	AlsoLeave  []string `yaml:"also_leave"` // fields let go beyond the policy, such as user.name
+	AlsoKeep   []string `yaml:"also_keep"`  // fields kept back beyond the policy; stronger than also_leave
+	Pseudonyms []string `yaml:"pseudonyms"` // addresses, users: leave as pseudonyms that only this machine can turn back
+}
+
+// Archive bounds the raw lines kept on this machine.
+type Archive struct {
+	MaxBytes int64 `yaml:"max_bytes"` // default 4294967296
+	MaxDays  int   `yaml:"max_days"`  // default 30
+}
+
+// Spool bounds what waits while the hub is away. When it is full the oldest events are dropped, and counted.
+type Spool struct {
+	MaxBytes int64 `yaml:"max_bytes"` // default 1073741824
+}
+
+// Sent bounds the record of what left. What has no receipt is never deleted.
+type Sent struct {
+	Days     int   `yaml:"days"`      // after the receipt; default 14
+	MaxBytes int64 `yaml:"max_bytes"` // default 2147483648
+}
+
+// Log says how much is written to standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error; default info
+	Format string `yaml:"format"` // text or json; default text
+}
+
+// DefaultConfig is what holds without a file.
+func DefaultConfig() Config {
+	return Config{
+		Dir:     "/var/lib/tocsin-collector",
+		Listen:  Listen{MaxLine: 64 << 10, MaxConnections: 256},
+		Policy:  Policy{Name: "metadata"},
+		Archive: Archive{MaxBytes: 4 << 30, MaxDays: 30},
+		Spool:   Spool{MaxBytes: 1 << 30},
+		Sent:    Sent{Days: 14, MaxBytes: 2 << 30},
+		Log:     Log{Level: "info", Format: "text"},
+	}
+}
+
+// EnvPrefix begins the names of environment variables that set a collector's keys.
+const EnvPrefix = "TOCSIN_COLLECTOR"
+
+// LoadConfig reads defaults, the file (none when empty), the environment and flags, each over the one before, and checks the result.
+func LoadConfig(file string, environ []string, flags map[string]string) (Config, config.Origins, error) {
+	c := DefaultConfig()
+	origins, err := config.Load(&c, config.Options{File: file, EnvPrefix: EnvPrefix, Environ: environ, Flags: flags})
+	if err != nil {
+		return c, nil, err
+	}
+	return c, origins, c.Check()
+}
+
+// Check says what is wrong with the settings, each with the key to change.
+func (c *Config) Check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Dir == "" {
+		bad("dir is empty: name the folder for keys, archive and spool")
+	} else if abs, err := filepath.Abs(c.Dir); err == nil {
+		c.Dir = abs
+	}
+	if c.Hub != "" {
+		if _, _, err := net.SplitHostPort(c.Hub); err != nil {
+			bad("hub: %q is not host:port", c.Hub)
+		}
+	}
+	for i, s := range c.Listen.Syslog {
+		if s.UDP == "" && s.TCP == "" {
+			bad("listen.syslog[%d]: neither udp nor tcp is set", i)
+		}
+		for _, a := range []string{s.UDP, s.TCP} {
+			if a == "" {
+				continue
+			}
+			if _, _, err := net.SplitHostPort(a); err != nil {
+				bad("listen.syslog[%d]: %q is not an address and port, such as 0.0.0.0:514", i, a)
+			}
+		}
+		if _, err := s.location(); err != nil {
+			bad("listen.syslog[%d]: there is no time zone %q; use a name such as Europe/London or UTC", i, s.Timezone)
+		}
+		if s.Format != "" && s.Format != "auto" && !slices.Contains(parse.Formats(), s.Format) {
+			bad("listen.syslog[%d]: there is no format %q; use auto or one of %v", i, s.Format, parse.Formats())
+		}
+	}
+	if len(c.Listen.Syslog) > 64 {
+		bad("listen.syslog: more than 64 listeners")
+	}
+	if _, err := c.ownRanges(); err != nil {
+		errs = append(errs, err)
+	}
+	for _, p := range c.Policy.Pseudonyms {
+		if p != "addresses" && p != "users" {
+			bad("policy.pseudonyms: %q is neither addresses nor users", p)
+		}
+	}
+	if _, err := minimise.Load(c.Policy.Name); err != nil {
+		bad("policy.name: %w", err)
+	}
+	if c.Listen.MaxLine < 1024 || c.Listen.MaxLine > 1<<20 {
+		bad("listen.max_line must be between 1024 and 1048576")
+	}
+	if c.Archive.MaxBytes < 1<<20 || c.Archive.MaxDays < 1 {
+		bad("archive needs at least 1 MiB (max_bytes) and a day (max_days)")
+	}
+	if c.Spool.MaxBytes < 1<<20 {
+		bad("spool.max_bytes must be at least 1 MiB")
+	}
+	if c.Sent.Days < 1 || c.Sent.MaxBytes < 1<<20 {
+		bad("sent needs at least a day (days) and 1 MiB (max_bytes)")
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) || !slices.Contains([]string{"text", "json"}, c.Log.Format) {
+		bad("log.level is debug, info, warn or error; log.format is text or json")
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Syslog) location() (*time.Location, error) {
+	if s.Timezone == "" {
+		return nil, nil // the parser's default
+	}
+	return time.LoadLocation(s.Timezone)
+}
+
+func (c *Config) ownRanges() ([]netip.Prefix, error) {
+	var own []netip.Prefix
+	for _, s := range c.OwnRanges {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			a, aerr := netip.ParseAddr(s)
+			if aerr != nil {
+				return nil, fmt.Errorf("own_ranges: %q is neither an address nor a range such as 198.51.100.0/24", s)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		own = append(own, p.Masked())
+	}
+	return own, nil
+}
+
+// minimiser makes the minimiser that the settings ask for. key is the member's pseudonym key.
+func (c *Config) minimiser(key [32]byte) (*minimise.Minimiser, error) {
+	p, err := minimise.Load(c.Policy.Name)
+	if err != nil {
+		return nil, err
+	}
+	own, err := c.ownRanges()
+	if err != nil {
+		return nil, err
+	}
+	return minimise.New(minimise.Options{
+		Policy: p, Own: own, AlsoLeave: c.Policy.AlsoLeave, AlsoKeep: c.Policy.AlsoKeep,
+		PseudonymAddresses: slices.Contains(c.Policy.Pseudonyms, "addresses"),
+		PseudonymUsers:     slices.Contains(c.Policy.Pseudonyms, "users"),
+		PseudonymKey:       key,
+	})
+}
+
+// Paths inside the collector's folder.
+func (c *Config) path(name string) string { return filepath.Join(c.Dir, name) }
+
+// KeyDir is the folder of the collector's keys.
+func (c *Config) KeyDir() string { return c.path("keys") }
+
+// StatusSocket is the unix socket on which a running collector answers.
+func (c *Config) StatusSocket() string { return c.path(filepath.Join("run", "status.sock")) }
+
+// enrolmentFile holds what the hub said at enrolment.
+func (c *Config) enrolmentFile() string { return c.path("enrolment.json") }
+
+// writeFile replaces a file so that a crash leaves the old one or the new one.
+func writeFile(name string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	d, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,488 @@
+package collector
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"tocsin/internal/collector/archive"
+	"tocsin/internal/collector/minimise"
+	"tocsin/internal/collector/parse"
+	"tocsin/internal/collector/spool"
+	"tocsin/internal/event"
+)
+
+// Detector is the engine of the on-site rules. It sees every understood line, benign ones too. Process gives what fired on the event; its
+// answer and the event are used before the next call. The same events in the same order after Restore give the same answers.
+type Detector interface {
+	Process(e *event.Event, now int64) []event.Detection
+	Snapshot() ([]byte, error)
+	Restore([]byte) error
+}
+
+// A Detector may also have Flush(now int64) []event.Detection: it is asked now and then while no lines come.
+
+// noDetector is for collectors without on-site rules, as in explain.
+type noDetector struct{}
+
+func (noDetector) Process(*event.Event, int64) []event.Detection { return nil }
+func (noDetector) Snapshot() ([]byte, error)                     { return nil, nil }
+func (noDetector) Restore([]byte) error                          { return nil }
+
+// fate is what becomes of a line's counts and events.
+type fate uint8
+
+const (
+	full   fate = iota // count it and spool what leaves
+	silent             // the hub counted it from another copy of this collector: only spool what that copy did not send
+	replay             // it was worked on before the restart: only the detector sees it
+)
+
+// pipeline is the line from a raw line to the spool. It belongs to the agent's goroutine.
+type pipeline struct {
+	min     *minimise.Minimiser
+	det     Detector
+	sets    []*parse.Set // by listener
+	hints   []string
+	relay   []bool
+	secret  archive.Secret
+	archive *archive.Archive
+	senders *senders
+	covered intervals // lines whose events the hub has
+
+	e, out, seen event.Event
+	evidence     map[uint64]struct{} // benign lines that left with a detection
+	evidenceQ    []uint64
+
+	tally  tally
+	frames []byte // records for the spool, not yet appended
+	n      int
+	urgent bool // one of them is urgent
+	json   []byte
+}
+
+// tally counts since the last commit. Slices are indexed by the policy's clauses.
+type tally struct {
+	received, parsed, notUnderstood, oversized, clock, madeDetection, madeEvidence, leftDetection uint64
+	byClause                                                                                      []uint64
+}
+
+func newPipeline(c *Config, min *minimise.Minimiser, det Detector, secret archive.Secret, a *archive.Archive) (*pipeline, error) {
+	p := &pipeline{min: min, det: det, secret: secret, archive: a, senders: newSenders(), evidence: map[uint64]struct{}{}}
+	if det == nil {
+		p.det = noDetector{}
+	}
+	p.tally.byClause = make([]uint64, len(min.Policy().Events))
+	listeners := c.Listen.Syslog
+	if len(listeners) == 0 {
+		listeners = []Syslog{{}}
+	}
+	for _, s := range listeners {
+		loc, err := s.location()
+		if err != nil {
+			return nil, err
+		}
+		p.sets = append(p.sets, parse.New(parse.Options{Location: loc}))
+		p.hints = append(p.hints, s.Format)
+		p.relay = append(p.relay, s.Relay)
+	}
+	return p, nil
+}
+
+// record is what the spool holds of one event: flags, the line that made it, the line it is about, and for detections the lines behind it.
+//
+//	1 flags, 8 group, 8 line, 2 number of refs, 8 each ref, JSON
+type record struct {
+	flags byte
+	group uint64   // number of the line during whose processing it was made; records of one group leave together
+	line  uint64   // number of its own line; 0 for a detection
+	refs  []uint64 // of a detection: numbers of the lines that made it
+	json  []byte
+}
+
+const (
+	recordUrgent    = 1
+	recordDetection = 2
+	recordHead      = 19
+)
+
+func (r *record) append(b []byte) []byte {
+	b = append(b, r.flags)
+	b = binary.LittleEndian.AppendUint64(b, r.group)
+	b = binary.LittleEndian.AppendUint64(b, r.line)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(r.refs)))
+	for _, n := range r.refs {
+		b = binary.LittleEndian.AppendUint64(b, n)
+	}
+	return append(b, r.json...)
+}
+
+var errRecord = errors.New("not a record of the spool")
+
+func (r *record) decode(b []byte) error {
+	if len(b) < recordHead {
+		return errRecord
+	}
+	r.flags, r.group, r.line = b[0], binary.LittleEndian.Uint64(b[1:]), binary.LittleEndian.Uint64(b[9:])
+	n := int(binary.LittleEndian.Uint16(b[17:]))
+	b = b[recordHead:]
+	if len(b) < 8*n {
+		return errRecord
+	}
+	r.refs = r.refs[:0]
+	for range n {
+		r.refs = append(r.refs, binary.LittleEndian.Uint64(b))
+		b = b[8:]
+	}
+	r.json = b
+	return nil
+}
+
+// line works on one raw line.
+func (p *pipeline) line(l *archive.Line, f fate) {
+	e := &p.e
+	understood := p.understand(e, l)
+	if f == full {
+		p.tally.received++
+		if l.Cut {
+			p.tally.oversized++
+		}
+		if !understood {
+			p.tally.notUnderstood++
+		} else {
+			p.tally.parsed++
+			if e.Has(event.TocsinDeviceTime) {
+				p.tally.clock++
+			}
+		}
+	}
+	if !understood {
+		return
+	}
+	d := p.min.Decide(e)
+	detections := p.det.Process(e, l.Created)
+	if f == replay {
+		for i := range detections {
+			for _, id := range detections[i].Events {
+				p.remember(id.Seq)
+			}
+		}
+		return
+	}
+	send := !p.covered.contains(l.Number)
+	asEvidence := false
+	for i := range detections {
+		det := &detections[i]
+		for _, id := range det.Events {
+			if id.Seq == l.Number && !d.Leave {
+				asEvidence = true
+			}
+		}
+	}
+	switch {
+	case d.Leave || asEvidence:
+		reason := d
+		if asEvidence {
+			p.remember(l.Number)
+		}
+		if f == full {
+			if d.Leave {
+				p.tally.byClause[d.Clause]++
+			} else {
+				p.tally.leftDetection++
+			}
+		}
+		if send {
+			p.min.Mark(e, reason)
+			if asEvidence {
+				e.SetString(event.TocsinLeftReason, "site_detection")
+			}
+			p.spool(e, l, l.Number, d.Urgent || asEvidence)
+		}
+	case f == full:
+		p.tally.byClause[d.Clause]++
+	}
+	for i := range detections {
+		p.detection(&detections[i], l, f, send)
+	}
+}
+
+// understand parses a line into e and adds what the collector knows of it.
+func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
+	e.Reset()
+	e.SetRaw(l.Text)
+	e.Created = l.Created
+	e.ID = event.ID{Seq: l.Number}
+	i := min(int(l.Listener), len(p.sets)-1)
+	format, ok := p.sets[i].Parse(e, p.hints[i])
+	s := p.senders.seen(l.Sender, l.Created)
+	if !ok {
+		s.NotUnderstood++
+		return false
+	}
+	changed := false
+	if !p.relay[i] {
+		changed = s.product(e, format, l.Created)
+	}
+	p.min.Prepare(e, minimise.Sender{Addr: l.Sender, Assurance: l.Via.String(), Changed: changed})
+	return true
+}
+
+// spool adds what may leave of e to the records for the spool.
+func (p *pipeline) spool(e *event.Event, l *archive.Line, group uint64, urgent bool) {
+	e.RawDigest, e.HasRawDigest = p.secret.Digest(l.Number, l.Text), true
+	e.SetInt(event.EventSequence, int64(l.Number))
+	p.min.Reduce(&p.out, e)
+	r := record{group: group, line: l.Number}
+	if urgent {
+		r.flags |= recordUrgent
+		p.urgent = true
+	}
+	p.json = p.out.AppendJSON(p.json[:0])
+	r.json = p.json
+	p.add(&r)
+}
+
+func (p *pipeline) add(r *record) {
+	var at int
+	p.frames, at = spool.BeginFrame(p.frames)
+	p.frames = r.append(p.frames)
+	spool.SealFrame(p.frames, at)
+	p.n++
+}
+
+// detection spools a detection, and before it those of its benign lines that have not left.
+func (p *pipeline) detection(d *event.Detection, l *archive.Line, f fate, send bool) {
+	var refs, missing []uint64
+	for _, id := range d.Events {
+		if len(refs) == event.MaxDetectionEvents {
+			break
+		}
+		refs = append(refs, id.Seq)
+		if id.Seq != l.Number && p.archive != nil {
+			missing = append(missing, id.Seq)
+		}
+	}
+	lines, err := []archive.Line(nil), error(nil)
+	if len(missing) > 0 {
+		lines, err = p.archive.FindAll(missing)
+	}
+	if err == nil {
+		for i := range lines {
+			el := &lines[i]
+			e := &p.seen
+			if _, gone := p.evidence[el.Number]; gone || !p.understandAgain(e, el) || p.min.Decide(e).Leave {
+				continue // it has left, or was never understood
+			}
+			p.remember(el.Number)
+			if f == full {
+				p.tally.madeEvidence++
+			}
+			if send {
+				e.SetString(event.TocsinLeftReason, "site_detection")
+				p.spool(e, el, l.Number, true)
+			}
+		}
+	}
+	if f == full {
+		p.tally.madeDetection++
+	}
+	if !send {
+		return
+	}
+	dd := *d
+	dd.Events = nil // they get their hub ids when the batch is sealed
+	p.min.Detection(&p.out, &dd)
+	p.out.Created = l.Created
+	p.json = p.out.AppendJSON(p.json[:0])
+	p.add(&record{flags: recordUrgent | recordDetection, group: l.Number, refs: refs, json: p.json})
+	p.urgent = true
+}
+
+// flushDetector asks the on-site rules, while no lines come, for what attacks that go on have gathered since their last notice.
+func (p *pipeline) flushDetector(line uint64, now time.Time) {
+	f, ok := p.det.(interface {
+		Flush(now int64) []event.Detection
+	})
+	if !ok || line == 0 {
+		return
+	}
+	detections := f.Flush(now.UnixNano())
+	for i := range detections {
+		p.detection(&detections[i], &archive.Line{Number: line, Created: now.UnixNano()}, full, true)
+	}
+}
+
+// understandAgain is understand for a line that has been counted.
+func (p *pipeline) understandAgain(e *event.Event, l *archive.Line) bool {
+	e.Reset()
+	e.SetRaw(l.Text)
+	e.Created = l.Created
+	e.ID = event.ID{Seq: l.Number}
+	i := min(int(l.Listener), len(p.sets)-1)
+	if _, ok := p.sets[i].Parse(e, p.hints[i]); !ok {
+		return false
+	}
+	p.min.Prepare(e, minimise.Sender{Addr: l.Sender, Assurance: l.Via.String()})
+	return true
+}
+
+const maxEvidence = 4096
+
+func (p *pipeline) remember(line uint64) {
+	if _, ok := p.evidence[line]; ok {
+		return
+	}
+	p.evidence[line] = struct{}{}
+	p.evidenceQ = append(p.evidenceQ, line)
+	if len(p.evidenceQ) > maxEvidence {
+		delete(p.evidence, p.evidenceQ[0])
+		p.evidenceQ = slices.Delete(p.evidenceQ, 0, 1)
+	}
+}
+
+// flush adds the tally to counts and empties it.
+func (p *pipeline) flush(counts map[string]uint64) {
+	p.peek(counts)
+	clear(p.tally.byClause)
+	p.tally = tally{byClause: p.tally.byClause}
+}
+
+// peek adds the tally to counts and leaves it as it is.
+func (p *pipeline) peek(counts map[string]uint64) {
+	t := &p.tally
+	add := func(name string, n uint64) {
+		if n > 0 {
+			counts[name] += n
+		}
+	}
+	add("received", t.received)
+	add("parsed", t.parsed)
+	add("not_understood", t.notUnderstood)
+	add("oversized", t.oversized)
+	add("clock_replaced", t.clock)
+	add("made.detection", t.madeDetection)
+	add("made.evidence", t.madeEvidence)
+	add("left.site_detection", t.leftDetection)
+	for i, n := range t.byClause {
+		if n == 0 {
+			continue
+		}
+		c := &p.min.Policy().Events[i]
+		prefix := "kept."
+		if c.Leave != "" {
+			prefix = "left."
+		}
+		add(prefix+c.Reason(), n)
+	}
+}
+
+// delta is what has been counted since; counts never fall.
+func delta(now, since map[string]uint64) map[string]uint64 {
+	out := map[string]uint64{}
+	for k, v := range now {
+		if v > since[k] {
+			out[k] = v - since[k]
+		}
+	}
+	return out
+}
+
+// sender is what is known of one device that sends logs.
+type sender struct {
+	Addr          netip.Addr `json:"addr"`
+	First         int64      `json:"first,string"` // receive times of its first and last line
+	Last          int64      `json:"last,string"`
+	Lines         uint64     `json:"lines"`
+	NotUnderstood uint64     `json:"not_understood"`
+	Changed       uint64     `json:"product_changed"` // lines of a product it did not send while it was learnt
+	Products      []string   `json:"products"`
+}
+
+// senders is the table of devices. It is bounded, because anybody can invent UDP senders: beyond the bound all share one entry.
+type senders struct {
+	table map[netip.Addr]*sender
+	other sender
+	last  *sender // of the last line: most lines come from the same one as before
+}
+
+const (
+	maxSenders  = 1024
+	maxProducts = 8
+	// A sender's products are learnt for a day and at least so many lines; then they are pinned.
+	learnTime  = int64(24 * time.Hour)
+	learnLines = 1000
+)
+
+func newSenders() *senders { return &senders{table: map[netip.Addr]*sender{}} }
+
+func (t *senders) seen(a netip.Addr, at int64) *sender {
+	s := t.last
+	if s == nil || s.Addr != a {
+		s = t.table[a]
+		if s == nil {
+			if len(t.table) >= maxSenders {
+				s = &t.other
+			} else {
+				s = &sender{Addr: a, First: at}
+				t.table[a] = s
+			}
+		}
+		t.last = s
+	}
+	s.Lines++
+	s.Last = at
+	return s
+}
+
+// product says whether the line is of a product that this sender did not send while it was learnt.
+func (s *sender) product(e *event.Event, format string, at int64) bool {
+	name := e.Str(event.ObserverProduct)
+	if name == "" {
+		name = format
+	}
+	if slices.Contains(s.Products, name) || !s.Addr.IsValid() {
+		return false
+	}
+	if len(s.Products) < maxProducts && (at-s.First < learnTime || s.Lines < learnLines) {
+		s.Products = append(s.Products, fmt.Sprintf("%.60s", name))
+		return false
+	}
+	s.Changed++
+	return true
+}
+
+// list gives copies, the busiest first.
+func (t *senders) list() []sender {
+	out := make([]sender, 0, len(t.table)+1)
+	for s := range maps.Values(t.table) {
+		c := *s
+		c.Products = slices.Clone(s.Products)
+		out = append(out, c)
+	}
+	if t.other.Lines > 0 {
+		out = append(out, t.other)
+	}
+	slices.SortFunc(out, func(a, b sender) int {
+		if a.Lines != b.Lines {
+			if a.Lines > b.Lines {
+				return -1
+			}
+			return 1
+		}
+		return a.Addr.Compare(b.Addr)
+	})
+	return out
+}
+
+func (t *senders) restore(list []sender) {
+	for i := range list {
+		if s := list[i]; s.Addr.IsValid() && len(t.table) < maxSenders {
+			t.table[s.Addr] = &s
+		}
+	}
+}
