@@ -479,6 +479,15 @@ func (b *Bus) Lag(ctx context.Context, follower string) (uint64, error) {
 	return n, nil
 }
 
+// LastSeq returns the sequence of the newest message that was ever put on the bus.
+func (b *Bus) LastSeq(ctx context.Context) (uint64, error) {
+	info, err := b.stream.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("newest message: %w: %w", ErrUnavailable, err)
+	}
+	return info.State.LastSeq, nil
+}
+
 // Forget removes the cursor of a follower that will not come back, so that messages no longer wait for it.
 func (b *Bus) Forget(ctx context.Context, follower string) error {
 	if err := b.cursor.Purge(ctx, jetstream.WithPurgeSubject("cursor."+follower)); err != nil {

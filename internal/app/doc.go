@@ -1,0 +1,35 @@
+// Package app wires the hub. It holds no logic of any stage; it opens them, joins them, runs them and stops them in the right order.
+//
+// # A guided tour
+//
+// Begin with open in line.go: it reads like the drawing in docs/design.md section 3.
+//
+// An event's life at the hub. A collector posts a batch to the gate (package gate), which checks it from the outside in: size, certificate,
+// signature, digest, then what is inside. The gate writes the batch to the blob store (blob, encrypted under a key of that member's month),
+// puts word of it on the bus (bus, JetStream), notes the stream's new head in the records (member), and only then signs a receipt. What
+// has a receipt is durable three times over.
+//
+// Two follow the bus, each with its own place on it. The ledger (ledger, Tessera) adds the batch's digest to the tamper-evident log and
+// signs checkpoints. The worker (worker) reads the batch back from the blob store, records what it is going to do, decodes the events,
+// lets enrich add country and network and intel mark indicators, runs the rules of the hub (detect, over the Sigma engine in sigma), hands
+// detections to alert, and inserts the rows into the event store. Detection comes before storage: nothing polls a store.
+//
+// The event store (eventstore) is ClickHouse in a child process of ours (cmd/tocsin-engine), started and supervised by package engine;
+// the hub's own program never loads it. Alerts group detections by member, rule family and entity (alert), and record what people must
+// be told in the outbox in the same transaction (outbox). notify is the outbox's way out: mail and webhooks.
+//
+// Readers come last: web serves the pages from the store and the records; joints.go holds the small adapters between stages that do not know
+// each other; status.go adds every line up; socket.go answers the machine's operator.
+//
+// # What survives what
+//
+// Every stage says in its package comment what a crash leaves. In short: the database (SQLite, synchronous), the bus and the blob store
+// are durable when their calls return; the ledger and the worker may see a message again and drop what they know; the event store is
+// written under tokens, counted, and mended when the engine was killed; alerts have keys; outbox entries run once per key.
+//
+// # What may be wrong
+//
+// One process holds every role; docs/design.md section 4 says how they part when a scheme grows, and nothing here has been tried that way
+// yet. Pressure on collectors follows the worker's lag only. The health checks look at what can be asked cheaply, not at the end-to-end
+// path; a daily synthetic event does that in a later part.
+package app

@@ -1,0 +1,266 @@
+package app
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tocsin/internal/alert"
+	"tocsin/internal/blob"
+	"tocsin/internal/bus"
+	"tocsin/internal/detect"
+	"tocsin/internal/enrich"
+	"tocsin/internal/event"
+	"tocsin/internal/eventstore"
+	"tocsin/internal/eventstore/engine"
+	"tocsin/internal/gate"
+	"tocsin/internal/keys"
+	"tocsin/internal/ledger"
+	"tocsin/internal/outbox"
+	"tocsin/internal/people"
+	"tocsin/internal/web"
+	"tocsin/internal/worker"
+	"tocsin/rules"
+)
+
+// open builds the line of docs/design.md section 3, from what everything stands on to the listeners. It reads like the drawing, from the
+// right: each stage is given what it hands on to. Nothing comes in before all of it stands.
+func (h *hub) open(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		open func(context.Context) error
+	}{
+		{"keys", h.openKeys},
+		{"records", h.openRecords},
+		{"bus", h.openBus},
+		{"blobs", h.openBlobs},
+		{"event store", h.openStore},
+		{"outbox and alerts", h.openAlerts},
+		{"rules", h.openRules},
+		{"places", h.openPlaces},
+		{"worker", h.openWorker},
+		{"ledger", h.openLedger},
+		{"gate", h.openGate},
+		{"pages", h.openPages},
+	} {
+		begun := time.Now()
+		if err := step.open(ctx); err != nil {
+			return fmt.Errorf("opening %s: %w", step.name, err)
+		}
+		h.log.DebugContext(ctx, "opened", "part", step.name, "took", time.Since(begun).Round(time.Millisecond))
+	}
+	return nil
+}
+
+func (h *hub) openKeys(context.Context) (err error) {
+	for _, dir := range []string{h.cfg.DataDir, h.path("run")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	h.ring, err = keys.Open(keyDir(h.cfg.DataDir), keys.HubPurposes...)
+	if errors.Is(err, keys.ErrNoScheme) {
+		return fmt.Errorf("%s holds no scheme yet: run `tocsin admin --data %s init --offline FOLDER` first", h.cfg.DataDir, h.cfg.DataDir)
+	}
+	if err != nil {
+		return err
+	}
+	h.tenants, err = keys.OpenTenantKeys(filepath.Join(keyDir(h.cfg.DataDir), "tenants"), nil)
+	return err
+}
+
+func (h *hub) openRecords(ctx context.Context) error {
+	signer, err := h.ring.Signer(keys.IndicatorSets)
+	if err != nil {
+		return err
+	}
+	if h.office, err = OpenOffice(ctx, h.cfg, signer, h.log); err != nil {
+		return err
+	}
+	h.onClose("database", func(context.Context) error { return h.office.Close() })
+	h.sightings = newSightings(h.office.Intel)
+	// The set must be there before the first event: the hub matches with it too.
+	return h.office.Intel.Publish(ctx)
+}
+
+// followers are those who must have seen a message before the bus forgets it.
+const workerFollower = "worker"
+
+func (h *hub) openBus(context.Context) (err error) {
+	h.bus, err = bus.Open(bus.Options{Dir: h.path("bus"), URL: h.cfg.Bus.URL, MaxBytes: h.cfg.Bus.MaxBytes << 20, Followers: []string{ledger.Follower, workerFollower}, Logger: h.log})
+	if err != nil {
+		return err
+	}
+	h.onClose("bus", func(context.Context) error { return h.bus.Close() })
+	return nil
+}
+
+func (h *hub) openBlobs(context.Context) (err error) {
+	h.blobs, err = blob.Open(blob.Options{Dir: h.path("blobs"), Keys: h.tenants, Logger: h.log})
+	if err != nil {
+		return err
+	}
+	h.onClose("blobs", func(context.Context) error { return h.blobs.Close() })
+	return nil
+}
+
+func (h *hub) openStore(ctx context.Context) (err error) {
+	h.engine, err = engine.Start(ctx, engine.Options{
+		Program: h.cfg.Engine.Program, Library: h.cfg.Engine.Library, Dir: h.path("engine"), Socket: h.path("run", "engine.sock"),
+		Memory: int64(h.cfg.Engine.Memory) << 20, Logger: h.log,
+	})
+	if err != nil {
+		return err
+	}
+	h.onClose("engine", func(context.Context) error { h.engine.Close(); return nil })
+	h.store, err = eventstore.Open(ctx, eventstore.Options{Address: h.engine.Address(), Ready: h.engine.Ready, Logger: h.log})
+	if err != nil {
+		return err
+	}
+	h.onClose("event store", func(context.Context) error { h.store.Close(); return nil })
+	return nil
+}
+
+func (h *hub) openRules(context.Context) (err error) {
+	if h.catalogue, err = detect.Load(rules.FS); err != nil {
+		return err
+	}
+	for _, e := range h.catalogue.Errors {
+		h.log.Error("a rule was left out", "err", e)
+	}
+	h.detector, err = detect.New(detect.Options{Catalogue: h.catalogue, Where: detect.Hub, Logger: h.log})
+	return err
+}
+
+func (h *hub) openAlerts(context.Context) error {
+	h.box = outbox.New(h.office.DB, outbox.Options{Logger: h.log})
+	if err := h.openChannels(); err != nil {
+		return err
+	}
+	h.alerts = alert.New(h.office.DB, alert.Options{Outbox: h.box, Text: h.ruleText, Logger: h.log})
+	return nil
+}
+
+// ruleText is what a rule says to people without technical skill.
+func (h *hub) ruleText(id string) alert.Text {
+	info, ok := h.catalogue.Info(id)
+	if !ok {
+		return alert.Text{}
+	}
+	return alert.Text{Title: info.Member.Title, What: info.Member.What, Do: info.Member.Do}
+}
+
+func (h *hub) openPlaces(ctx context.Context) (err error) {
+	dirs := findBeside(h.cfg.Places.Dir, "share", "tocsin")
+	h.places, err = enrich.Open(ctx, enrich.Options{Dirs: dirs, Overlay: h.cfg.Places.Overlay, Logger: h.log})
+	if err != nil {
+		return err
+	}
+	for _, s := range h.places.Sources() {
+		if s.Missing {
+			h.log.WarnContext(ctx, "place data is missing; addresses get no "+s.Role, "next", s.Next)
+		}
+	}
+	return nil
+}
+
+func (h *hub) openWorker(ctx context.Context) error {
+	feed, err := h.bus.Consumer(ctx, workerFollower, "batch.*")
+	if err != nil {
+		return err
+	}
+	h.plans = worker.NewPlans(h.office.DB)
+	h.worker, err = worker.New(worker.Options{
+		Feed: feed, Blobs: worker.FromBlobs(h.blobs), Plans: h.plans, Store: rows{h.store},
+		Enrich: knowledge{h.places, h.sightings}, Detect: h.detector, Snapshots: worker.Files{Dir: h.path("snapshots")},
+		Apply: func(ctx context.Context, plan string, dets []event.Detection) error {
+			_, err := h.alerts.Apply(ctx, plan, dets)
+			return err
+		},
+		LastSeq: h.bus.LastSeq, Logger: h.log, Registerer: h.metrics,
+	})
+	return err
+}
+
+func (h *hub) openLedger(ctx context.Context) error {
+	feed, err := h.bus.Consumer(ctx, ledger.Follower, "batch.*")
+	if err != nil {
+		return err
+	}
+	root := h.ring.Trust().RootFingerprint()
+	signer, err := h.ring.NoteSigner("tocsin/ledger/" + hex.EncodeToString(root[:8]))
+	if err != nil {
+		return err
+	}
+	h.ledger, err = ledger.Open(ctx, ledger.Options{Dir: h.path("ledger"), Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Logger: h.log})
+	if err != nil {
+		return err
+	}
+	h.onClose("ledger", h.ledger.Close)
+	return nil
+}
+
+func (h *hub) openGate(context.Context) error {
+	ca, err := h.ring.CA()
+	if err != nil {
+		return err
+	}
+	receipts, err := h.ring.Signer(keys.Receipts)
+	if err != nil {
+		return err
+	}
+	cert, err := h.ring.HubCertificate(h.cfg.Gate.Names, time.Now())
+	if err != nil {
+		return err
+	}
+	h.gate, err = gate.New(gate.Options{
+		Records: h.office.Members, Blobs: h.blobs, Bus: h.bus, Receipts: receipts, CA: ca, Certificate: cert, Trust: h.ring.Trust,
+		CertificateLife: h.cfg.Gate.CertificateLife, Checkpoint: h.checkpoint, Indicators: h.office.Intel.Current,
+		Pressure: h.pressure, Incident: h.incident, Logger: h.log,
+	})
+	if err != nil {
+		return err
+	}
+	h.gateListener, err = listen(h.cfg.Gate.Listen)
+	if err != nil {
+		return err
+	}
+	h.onClose("gate's listener", func(context.Context) error { return ignoreClosed(h.gateListener.Close()) })
+	return nil
+}
+
+func (h *hub) openPages(context.Context) (err error) {
+	h.pages, err = web.New(web.Options{
+		Members: accounts{h.office.Members, h.plans}, Events: h.store, Alerts: h.alerts, People: h.office.People, Indicators: h.office.Intel,
+		Sessions: people.NewSessions(h.office.DB), Health: h.health, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping,
+	})
+	if err != nil {
+		return err
+	}
+	h.webListener, err = listen(h.cfg.Web.Listen)
+	if err != nil {
+		return err
+	}
+	h.onClose("pages' listener", func(context.Context) error { return ignoreClosed(h.webListener.Close()) })
+	return nil
+}
+
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%w; is another hub running, or another program on this port?", err)
+	}
+	return l, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

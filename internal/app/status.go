@@ -1,0 +1,186 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"tocsin/internal/access"
+	"tocsin/internal/alert"
+	"tocsin/internal/app/status"
+	"tocsin/internal/event"
+	"tocsin/internal/ledger"
+	"tocsin/internal/web"
+	"tocsin/internal/worker"
+)
+
+// maxAlerts bounds the alerts of one status answer, the newest first.
+const maxAlerts = 2000
+
+// status adds up what the hub knows of every line.
+func (h *hub) status(ctx context.Context) (status.Status, error) {
+	var out status.Status
+	scope := access.System("status")
+	records := accounts{h.office.Members, h.plans}
+	orgs, err := records.Organisations(ctx, scope)
+	if err != nil {
+		return out, err
+	}
+	collectors, err := records.Collectors(ctx, scope)
+	if err != nil {
+		return out, err
+	}
+	by := map[event.TenantID][]status.Collector{}
+	for _, c := range collectors {
+		b := c.Balance
+		by[c.Tenant] = append(by[c.Tenant], status.Collector{
+			ID: c.ID, Name: c.Name, State: c.State, Received: b.Received, Parsed: b.Parsed, NotUnderstood: b.NotUnderstood, Kept: b.Kept, Left: b.Left, Made: b.Made, Dropped: b.Dropped,
+			Sent: b.Sent, Acknowledged: b.Accepted, Stored: b.Stored, Dead: b.Refused, Batches: b.Batches, LastSeen: c.LastSeenNS,
+		})
+	}
+	for _, o := range orgs {
+		out.Members = append(out.Members, status.Member{Tenant: uint32(o.ID), Name: o.Name, Collectors: by[o.ID]})
+	}
+	if out.Alerts, err = h.alertList(ctx, scope); err != nil {
+		return out, err
+	}
+	if out.Stages, err = h.stages(ctx); err != nil {
+		return out, err
+	}
+	w := h.worker.Stats()
+	out.Latency = map[string]status.Quantiles{"receipt_to_alert_ms": quantiles(w.ReceiptToAlert), "receipt_to_stored_ms": quantiles(w.ReceiptToStored), "gate_to_alert_ms": quantiles(w.GateToAlert)}
+	return out, nil
+}
+
+func (h *hub) alertList(ctx context.Context, scope access.Scope) ([]status.Alert, error) {
+	var out []status.Alert
+	f := alert.Filter{View: alert.ViewAll, Order: alert.ByRecent, Limit: 200}
+	for {
+		page, err := h.alerts.Queue(ctx, scope, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range page.Alerts {
+			rule := ""
+			if len(a.Details.Rules) > 0 {
+				rule = a.Details.Rules[0].ID
+			}
+			out = append(out, status.Alert{
+				ID: a.Num, Tenant: uint32(a.Tenant), Family: a.Family, Rule: rule, Title: a.Title, Level: a.Severity.String(), EntityKind: a.EntityKind, Entity: a.Entity,
+				Count: a.Count, First: a.FirstNS, Raised: a.CreatedNS, Late: a.Late,
+			})
+		}
+		if f.After = page.Next; f.After == "" || len(out) >= maxAlerts {
+			return out, nil
+		}
+	}
+}
+
+func quantiles(q worker.Quantiles) status.Quantiles {
+	ms := func(d time.Duration) float64 { return float64(d) / 1e6 }
+	return status.Quantiles{P50: ms(q.P50), P95: ms(q.P95), P99: ms(q.P99), N: q.Count}
+}
+
+// stages counts in, out, failed and lag of each stage since the hub started.
+func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
+	g, w := h.gate.Stats(), h.worker.Stats()
+	l, err := h.ledger.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lag, err := h.bus.Lag(ctx, workerFollower)
+	if err != nil {
+		return nil, err
+	}
+	box, err := h.box.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, e := h.store.Stats(), h.detector.Stats()
+	return map[string]status.Stage{
+		"gate":   {In: g.In, Out: g.Out + g.Repeats, Failed: g.Refused},
+		"ledger": {In: l.Added + l.Repeated, Out: l.Added, Failed: reason("failed", l.Failed), Lag: l.Lag},
+		"worker": {In: w.Batches, Out: w.Batches - w.Dead, Failed: reason("dead", w.Dead), Lag: lag},
+		"detect": {In: e.Events, Out: e.Detections, Failed: reason("evicted", e.Evicted)},
+		"store":  {In: w.Events, Out: s.Rows, Failed: reason("failed_queries", s.Faild)},
+		"outbox": {In: uint64(box.Waiting + box.Running + box.Done + box.Dead), Out: uint64(box.Done), Failed: reason("dead", uint64(box.Dead)), Lag: uint64(box.Waiting)},
+	}, nil
+}
+
+func reason(name string, n uint64) map[string]uint64 {
+	if n == 0 {
+		return nil
+	}
+	return map[string]uint64{name: n}
+}
+
+// reserve is how much of the disk must be free: below it, blobs and bus refuse what is new.
+const reserve = 1 << 30
+
+// health is what the operator's page and /healthz show.
+func (h *hub) health(ctx context.Context) web.Health {
+	out := web.Health{Version: h.o.Version}
+	check := func(name, good string, err error, next string) {
+		c := web.Check{Name: name, OK: err == nil, Text: good}
+		if err != nil {
+			c.Text, c.Next = err.Error(), next
+		}
+		out.Checks = append(out.Checks, c)
+	}
+	_, err := h.office.DB.Version(ctx)
+	check("Database", "answers", err, "See whether the disk is full and the folder belongs to the hub's user.")
+	check("Event store", fmt.Sprintf("answers; restarted %d times since the hub started", h.engine.Restarts()), h.store.Ping(ctx), "It is started again by itself. If this stays, look at the log for why it ends; often it needs more engine.memory.")
+	lag, err := h.bus.Lag(ctx, workerFollower)
+	check("Bus", fmt.Sprintf("answers; the worker is %d batches behind", lag), err, "Restart the hub; what is on the bus is on the disk.")
+	cp, err := h.ledger.Latest(ctx)
+	good := "no checkpoint has been signed yet"
+	if len(cp) > 0 {
+		good = "its newest checkpoint is signed"
+	}
+	check("Ledger", good, err, "Restart the hub. If this stays, put the newest copy of the ledger's folder back.")
+	var fs syscall.Statfs_t
+	err = syscall.Statfs(h.cfg.DataDir, &fs)
+	free := fs.Bavail * uint64(fs.Bsize)
+	if err == nil && free < 2*reserve {
+		err = fmt.Errorf("only %d MiB are free", free>>20)
+	}
+	check("Disk", fmt.Sprintf("%d GiB are free", free>>30), err, "Make room: below 1 GiB nothing new is taken in, and collectors keep it.")
+	for _, s := range h.places.Sources() {
+		if s.Missing {
+			check("Places: "+s.Role, "", fmt.Errorf("the data are missing"), s.Next)
+		}
+	}
+	if n := len(h.catalogue.Errors); n > 0 {
+		check("Rules", "", fmt.Errorf("%d rules were left out: %v", n, h.catalogue.Errors[0]), "Run `tocsin rules check`.")
+	} else {
+		check("Rules", fmt.Sprintf("%d run here", h.detector.Stats().Rules), nil, "")
+	}
+	if box, err := h.box.Stats(ctx); err != nil || box.Dead > 0 {
+		if err == nil {
+			err = fmt.Errorf("%d notices could not be delivered", box.Dead)
+		}
+		check("Outbox", "", err, "Check mail.* and alerts.webhook in the settings; then retry them.")
+	} else {
+		check("Outbox", fmt.Sprintf("%d waiting", box.Waiting), nil, "")
+	}
+	stages, err := h.stages(ctx)
+	if err == nil {
+		for _, name := range []string{"gate", ledger.Follower, "worker", "detect", "store", "outbox"} {
+			s := stages[name]
+			var failed uint64
+			for _, n := range s.Failed {
+				failed += n
+			}
+			out.Stages = append(out.Stages, web.Stage{Name: name, In: int64(s.In), Out: int64(s.Out), Failed: int64(failed), Lag: fmt.Sprintf("%d", s.Lag)})
+		}
+	}
+	w := h.worker.Stats()
+	for _, l := range []struct {
+		name string
+		q    worker.Quantiles
+	}{{"Collector's receipt to alert", w.ReceiptToAlert}, {"Gate's receipt to alert", w.GateToAlert}, {"Collector's receipt to stored", w.ReceiptToStored}} {
+		out.Latencies = append(out.Latencies, web.Latency{Name: l.name, P50: l.q.P50, P95: l.q.P95, P99: l.q.P99, N: int64(l.q.Count)})
+	}
+	return out
+}
