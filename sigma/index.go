@@ -11,9 +11,11 @@ import (
 type litSet struct {
 	eq      map[string][]int32
 	lits    []*literal
-	trigs   []int32 // by literal
-	prefix  gramTable
-	suffix  gramTable
+	trigs   []int32   // by literal
+	prefix  gramTable // by the first four bytes
+	suffix  gramTable // by the last four
+	prefix8 gramTable // by a hash of the first eight, of literals that are long enough: thousands end in .exe
+	suffix8 gramTable
 	inner   gramTable
 	bitmap  []uint64
 	shift   uint
@@ -42,6 +44,12 @@ const gramMul = 0x9E3779B1
 
 func gramAt(s string, i int) uint32 {
 	return *(*uint32)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), i))
+}
+
+// gram8 mixes eight bytes into four. Literals are compared in full behind it.
+func gram8(s string, i int) uint32 {
+	x := *(*uint64)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), i))
+	return uint32(x * 0x9E3779B97F4A7C15 >> 32)
 }
 
 func newLitSet() *litSet { return &litSet{eq: map[string][]int32{}} }
@@ -84,7 +92,7 @@ func (l *litSet) build() {
 		gram uint32
 		e    gramEntry
 	}
-	var prefix, suffix, inner []entry
+	var prefix, suffix, prefix8, suffix8, inner []entry
 	l.minimum = math.MaxInt
 	for i, lit := range l.lits {
 		n := int32(i)
@@ -94,6 +102,10 @@ func (l *litSet) build() {
 			l.eq[t] = append(l.eq[t], n)
 		case len(t) < 4:
 			l.shorts = append(l.shorts, n)
+		case lit.op == opPrefix && len(t) >= 8:
+			prefix8 = append(prefix8, entry{gram8(t, 0), gramEntry{n, 0}})
+		case lit.op == opSuffix && len(t) >= 8:
+			suffix8 = append(suffix8, entry{gram8(t, len(t)-8), gramEntry{n, 0}})
 		case lit.op == opPrefix:
 			prefix = append(prefix, entry{gramAt(t, 0), gramEntry{n, 0}})
 		case lit.op == opSuffix:
@@ -133,7 +145,7 @@ func (l *litSet) build() {
 		}
 		return t
 	}
-	l.prefix, l.suffix, l.inner = fill(prefix), fill(suffix), fill(inner)
+	l.prefix, l.suffix, l.prefix8, l.suffix8, l.inner = fill(prefix), fill(suffix), fill(prefix8), fill(suffix8), fill(inner)
 	if len(inner) > 0 {
 		bits := uint(9)
 		for bits < 16 && 1<<bits < len(inner)*32 {
@@ -175,6 +187,22 @@ func (l *litSet) scan(s string, m *Matcher, set *Set) {
 	}
 	if len(s) < 4 {
 		return
+	}
+	if len(s) >= 8 {
+		if l.prefix8.slots != nil {
+			for _, e := range l.prefix8.find(gram8(s, 0)) {
+				if strings.HasPrefix(s, l.lits[e.lit].text) {
+					m.fire(set, l.trigs[e.lit])
+				}
+			}
+		}
+		if l.suffix8.slots != nil {
+			for _, e := range l.suffix8.find(gram8(s, len(s)-8)) {
+				if strings.HasSuffix(s, l.lits[e.lit].text) {
+					m.fire(set, l.trigs[e.lit])
+				}
+			}
+		}
 	}
 	if l.prefix.slots != nil {
 		for _, e := range l.prefix.find(gramAt(s, 0)) {
@@ -219,6 +247,22 @@ func (l *litSet) any(s string) bool {
 	}
 	if len(s) < 4 {
 		return false
+	}
+	if len(s) >= 8 {
+		if l.prefix8.slots != nil {
+			for _, e := range l.prefix8.find(gram8(s, 0)) {
+				if strings.HasPrefix(s, l.lits[e.lit].text) {
+					return true
+				}
+			}
+		}
+		if l.suffix8.slots != nil {
+			for _, e := range l.suffix8.find(gram8(s, len(s)-8)) {
+				if strings.HasSuffix(s, l.lits[e.lit].text) {
+					return true
+				}
+			}
+		}
 	}
 	if l.prefix.slots != nil {
 		for _, e := range l.prefix.find(gramAt(s, 0)) {
@@ -316,7 +360,12 @@ func coverOf(n *node) (cover, bool) {
 // kind has are known to be common.
 func frequency(p *predicate, l *literal) float64 {
 	f := 0.0
-	switch n := len(l.text); {
+	text := l.text
+	for _, c := range commonTexts {
+		text = strings.ReplaceAll(text, c, "")
+	}
+	// Nearly every value of a Windows field has such parts: only the rest tells values apart.
+	switch n := len(text); {
 	case n == 0:
 		f = 0.5
 	case l.op == opEq && n < 6 && isDigits(l.text): // event ids and other numbers
@@ -328,16 +377,16 @@ func frequency(p *predicate, l *literal) float64 {
 	default:
 		f = 0.3 * math.Pow(0.72, float64(min(n, 16)))
 	}
-	for _, common := range []string{"powershell", "cmd.exe", "svchost.exe", "\\windows\\", "system32", "program files", "c:\\", "http", "microsoft", "\\users\\", "appdata", ".exe", ".dll", "rundll32", "explorer.exe", "services.exe", "system", "true", "success", "failure", "hklm", "\\software\\", "currentversion", "wmiprvse", "conhost"} {
-		if strings.Contains(l.text, common) && len(l.text) < len(common)+6 {
-			f = max(f, 0.15)
-		}
-	}
 	if p.keyword {
 		f *= 8 // every value has to be searched
 	}
 	return f
 }
+
+// commonTexts are in most values of paths, registry keys and command lines. Longer ones come first.
+var commonTexts = []string{"\\registry\\machine\\", "currentcontrolset", "\\currentversion", "program files (x86)", "program files", "\\programdata\\", "powershell", "microsoft", "\\software\\", "\\system32\\",
+	"\\syswow64\\", "\\windows\\", "\\services\\", "\\control\\", "\\appdata\\", "\\roaming\\", "rundll32", "explorer", "wmiprvse", "services.exe", "\\local\\", "\\temp\\", "\\users\\", "svchost", "\\lsass", "ntdll", "kernel",
+	"conhost", "cmd.exe", "https", "http", "hklm", "hkcu", ".exe", ".dll", "c:\\", "true", "false", "success", "system", "0x"}
 
 func isDigits(s string) bool {
 	for i := 0; i < len(s); i++ {
@@ -401,9 +450,15 @@ func (s *Set) index(bound []*node, local map[*predicate]int32) {
 		}
 	}
 	for _, l := range s.byKey {
-		if l != nil {
-			l.build()
+		if l == nil {
+			continue
 		}
+		if s.keyword != nil { // one pass over a value finds both
+			for i, lit := range s.keyword.lits {
+				l.add(lit, s.keyword.trigs[i])
+			}
+		}
+		l.build()
 	}
 	if s.keyword != nil {
 		s.keyword.build()

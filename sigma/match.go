@@ -50,6 +50,7 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 		if int(f.key) < len(s.byKey) {
 			if l := s.byKey[f.key]; l != nil {
 				l.scan(r.lowOf(f), m, s)
+				continue
 			}
 		}
 		if s.keyword != nil {

@@ -512,10 +512,12 @@ func parsePrefix(s string) (netip.Prefix, error) {
 
 // guard is what can be told about a match of a regular expression without running it, which costs about a hundred times more.
 type guard struct {
-	need   []string   // one of these, folded, is in every match; nil: not known
-	seq    [][]string // of each group one text, folded, is in every match, in this order
-	length int        // bytes that every match has at least
-	run    int        // the expression is .{run,}: so many characters without a line feed decide it
+	need     []string   // one of these, folded, is in every match; nil: not known
+	seq      [][]string // of each group one text, folded, is in every match, in this order
+	length   int        // bytes that every match has at least
+	class    *[256]bool // every match has classRun bytes of it in a row
+	classRun int
+	run      int // the expression is .{run,}: so many characters without a line feed decide it
 }
 
 // compileRegex compiles src and works out its guard.
@@ -535,6 +537,7 @@ func compileRegex(src string) (*regexp.Regexp, *guard, error) {
 	if tree.Op == syntax.OpRepeat && tree.Max == -1 && tree.Sub[0].Op == syntax.OpAnyCharNotNL {
 		g.run = tree.Min
 	}
+	g.longestClass(tree, 0)
 	tree = tree.Simplify()
 	if namesReplacement(tree, 0) {
 		return re, g, nil // that character also matches bytes which are not UTF-8, so texts prove nothing
@@ -622,9 +625,50 @@ func (g *guard) sequence(re *syntax.Regexp, depth int) {
 	}
 }
 
+// longestClass looks for the longest repetition of a class of ASCII characters that every match has, such as the digits of a hash.
+func (g *guard) longestClass(re *syntax.Regexp, depth int) {
+	if depth > 200 {
+		return
+	}
+	switch re.Op {
+	case syntax.OpConcat:
+		for _, s := range re.Sub {
+			g.longestClass(s, depth+1)
+		}
+	case syntax.OpCapture, syntax.OpPlus:
+		g.longestClass(re.Sub[0], depth+1)
+	case syntax.OpRepeat:
+		c := re.Sub[0]
+		if re.Min < 8 || re.Min <= g.classRun || c.Op != syntax.OpCharClass || len(c.Rune) == 0 || c.Rune[len(c.Rune)-1] >= utf8.RuneSelf {
+			return
+		}
+		g.class, g.classRun = &[256]bool{}, re.Min
+		for i := 0; i+1 < len(c.Rune); i += 2 {
+			for r := c.Rune[i]; r <= c.Rune[i+1]; r++ {
+				g.class[r] = true
+			}
+		}
+	}
+}
+
+// hasClassRun says whether s has the run. It looks at the end of a window first, so most bytes are never looked at.
+func (g *guard) hasClassRun(s string) bool {
+	for from := 0; from+g.classRun <= len(s); {
+		i := from + g.classRun - 1
+		for i >= from && g.class[s[i]] {
+			i--
+		}
+		if i < from {
+			return true
+		}
+		from = i + 1
+	}
+	return false
+}
+
 // possible says whether a match is possible; low is the folded text.
 func (g *guard) possible(text, low string) bool {
-	if len(text) < g.length {
+	if len(text) < g.length || g.class != nil && !g.hasClassRun(text) {
 		return false
 	}
 	for _, group := range g.seq {
