@@ -258,6 +258,8 @@ func carriesMessage(p string) bool {
 	switch p[0] {
 	case 'C':
 		return strings.HasPrefix(p, "CEF:")
+	case 'c': // BIND
+		return strings.HasPrefix(p, "client ")
 	case 'L':
 		return strings.HasPrefix(p, "LEEF:")
 	case '{':

@@ -490,10 +490,9 @@ func (s *Set) fortigate(msg string) bool {
 			i = j
 		}
 		msg = msg[i:]
-	} else if len(msg) < 25 || strings.Index(msg, "type=") < 0 || strings.Index(msg, "id=") < 0 {
+	} else if len(msg) < 25 {
 		return false
 	}
-	e := s.e
 	var f fgt
 	sep := byte(' ')
 	if len(msg) > 15 && msg[15] == ',' { // "set csv enable"
@@ -505,10 +504,16 @@ func (s *Set) fortigate(msg string) bool {
 		for i < n && (msg[i] == ' ' || msg[i] == sep) {
 			i++
 		}
-		// A device writes its keys in the same order again and again, so the key that followed last time is tried first.
-		k := s.fgtNext[prev]
+		// A device writes its keys in the same order again and again, so the keys that followed this one last are tried first.
+		next := &s.fgtNext[prev]
+		k := next[0]
 		name := fgtNames[k]
 		end := i + len(name)
+		if k == 0 || end >= n || msg[end] != '=' || msg[i:end] != name {
+			k = next[1]
+			name = fgtNames[k]
+			end = i + len(name)
+		}
 		if k == 0 || end >= n || msg[end] != '=' || msg[i:end] != name {
 			end = i
 			for end < n && msg[end] != '=' && msg[end] != ' ' {
@@ -522,7 +527,7 @@ func (s *Set) fortigate(msg string) bool {
 				continue
 			}
 			k = fgtKeys[msg[i:end]]
-			s.fgtNext[prev] = k
+			next[0], next[1] = k, next[0]
 		}
 		prev = k
 		i = end + 1
@@ -553,9 +558,7 @@ func (s *Set) fortigate(msg string) bool {
 		}
 	}
 	if f.typ == "" && f.logid == "" {
-		if e.Len() == 0 {
-			return false
-		}
+		return false
 	}
 	s.fortiFinish(&f)
 	return true

@@ -155,7 +155,7 @@ func vocabulary(k event.Key) bool {
 	switch k {
 	case event.EventCategory, event.EventType, event.EventKind, event.EventOutcome, event.EventDataset, event.EventModule, event.ObserverVendor, event.ObserverProduct,
 		event.ObserverType, event.NetworkTransport, event.NetworkDirection, event.TocsinVerdict, event.TocsinService, event.TocsinSeverity, event.TocsinFormat, event.EventAction,
-		event.HTTPRequestMethod, event.URLOriginal:
+		event.HTTPRequestMethod, event.URLOriginal, event.NetworkProtocol, event.CloudProvider:
 		return true
 	}
 	return false
@@ -256,4 +256,12 @@ func FuzzSnort(f *testing.F)       { fuzzFormat(f, "snort") }
 func FuzzSquid(f *testing.F)       { fuzzFormat(f, "squid") }
 func FuzzHAProxy(f *testing.F)     { fuzzFormat(f, "haproxy") }
 func FuzzWeb(f *testing.F)         { fuzzFormat(f, "web") }
+func FuzzNginxError(f *testing.F)  { fuzzFormat(f, "nginx-error") }
+func FuzzBIND(f *testing.F)        { fuzzFormat(f, "bind") }
+func FuzzDHCP(f *testing.F)        { fuzzFormat(f, "dhcp") }
+func FuzzNetScaler(f *testing.F)   { fuzzFormat(f, "netscaler") }
+func FuzzPulse(f *testing.F)       { fuzzFormat(f, "pulse") }
+func FuzzISE(f *testing.F)         { fuzzFormat(f, "ise") }
+func FuzzVPCFlow(f *testing.F)     { fuzzFormat(f, "vpcflow") }
+func FuzzALB(f *testing.F)         { fuzzFormat(f, "alb") }
 func FuzzText(f *testing.F)        { fuzzFormat(f, "text") }

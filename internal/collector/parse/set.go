@@ -33,10 +33,10 @@ type Set struct {
 	cols [128]string
 	json jsonWalk
 
-	utc     bool              // times without a zone are UTC: services that write JSON mean that
-	weak    string            // an account number, taken as the user when nothing better is there
-	rethrow bool              // tests want to see a panic
-	fgtNext [fgtKeyEnd]fgtKey // the key that followed a key when it was last seen
+	utc     bool                 // times without a zone are UTC: services that write JSON mean that
+	weak    string               // an account number, taken as the user when nothing better is there
+	rethrow bool                 // tests want to see a panic
+	fgtNext [fgtKeyEnd][2]fgtKey // the keys that followed a key when it was last seen
 }
 
 // New makes a Set.

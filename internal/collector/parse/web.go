@@ -118,6 +118,13 @@ func (s *Set) squid(msg string) bool {
 			stamp, r = w, r2
 		}
 	}
+	var c civil
+	if n := isoAt(r, &c); n > 0 { // Cisco's web appliance behind its own syslog header
+		if t, ok := s.unix(&c); ok && stamp == "" {
+			s.e.Time = t
+		}
+		r = trimLeft(r[n:])
+	}
 	ms, r := cutSpace(r)
 	if !allDigits(ms) {
 		return false

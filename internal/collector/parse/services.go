@@ -1,0 +1,488 @@
+package parse
+
+import (
+	"strings"
+
+	"tocsin/internal/event"
+)
+
+// bind reads BIND's query and security messages (named; Infoblox runs it too): "client @0x7f.. 192.0.2.1#53012 (www.example): query:
+// www.example IN A + (198.51.100.53)", "... query (cache) 'example.com/ANY/IN' denied", "... UDP: query: x IN A response: NXDOMAIN".
+func (s *Set) bind(msg string) bool {
+	i := strings.Index(msg, "client ")
+	if i < 0 || i > 120 || !strings.Contains(msg, "query") && !strings.Contains(msg, "update") && !strings.Contains(msg, "zone transfer") && !strings.Contains(msg, "rate limit") {
+		return false
+	}
+	r := msg[i+7:]
+	if strings.HasPrefix(r, "@0x") {
+		_, r = cutSpace(r)
+	}
+	w, rest := cutSpace(r)
+	h := strings.IndexByte(w, '#')
+	if h <= 0 {
+		return false
+	}
+	a, ok := parseIP(w[:h])
+	if !ok {
+		return false
+	}
+	s.addr(event.SourceIP, a)
+	port := w[h+1:]
+	if _, l := digits(port); l > 0 {
+		s.port(event.SourcePort, port[:l])
+	}
+	name, class, typ := "", "", ""
+	if k := strings.Index(rest, "query: "); k >= 0 {
+		name, rest = cutSpace(rest[k+7:])
+		class, rest = cutSpace(rest)
+		typ, rest = cutSpace(rest)
+		s.str(event.EventAction, "query")
+		if k := strings.Index(rest, "response: "); k >= 0 {
+			s.str(event.DNSResponseCode, wordOf(rest[k+10:]))
+		}
+		if k := strings.LastIndexByte(rest, '('); k >= 0 && strings.HasSuffix(rest, ")") {
+			s.ip(event.DestinationIP, rest[k+1:len(rest)-1])
+		}
+	} else if v, ok := between(rest, "'", "'"); ok {
+		name = v
+		if k := strings.IndexByte(v, '/'); k > 0 {
+			name = v[:k]
+			typ, class = v[k+1:], ""
+			if k := strings.IndexByte(typ, '/'); k > 0 {
+				typ, class = typ[:k], typ[k+1:]
+			}
+		}
+	} else if v, ok := between(rest, "(", ")"); ok {
+		name = v
+	}
+	s.domain(event.DNSQuestionName, name)
+	if len(class) < 8 {
+		s.str(event.DNSQuestionClass, class)
+	}
+	if len(typ) < 12 {
+		s.str(event.DNSQuestionType, typ)
+	}
+	if strings.Contains(rest, " denied") || strings.HasSuffix(rest, "denied") {
+		s.e.Del(event.EventAction)
+		s.action("denied", deny)
+	}
+	if strings.Contains(msg, ": UDP:") {
+		s.transport("udp")
+	}
+	s.str(event.NetworkProtocol, "dns")
+	s.device("ISC", "BIND", "")
+	s.dataset("isc.bind")
+	s.category("network")
+	s.kind("protocol")
+	s.setClock(msg)
+	s.str(event.EventKind, "event")
+	return true
+}
+
+// setClock takes a time that stands at the start of the message when the syslog header had none.
+func (s *Set) setClock(msg string) {
+	if !s.h.has {
+		s.setTime(msg)
+	}
+}
+
+// dhcp reads ISC dhcpd and dnsmasq: "DHCPACK on 192.0.2.31 to 02:00:5e:10:00:07 (laptop) via eth0".
+func (s *Set) dhcp(msg string) bool {
+	if !strings.HasPrefix(msg, "DHCP") {
+		return false
+	}
+	w, r := cutSpace(msg)
+	if i := strings.IndexByte(w, '('); i > 0 {
+		w = w[:i]
+	}
+	switch w {
+	case "DHCPACK", "DHCPREQUEST", "DHCPDISCOVER", "DHCPOFFER", "DHCPNAK", "DHCPRELEASE", "DHCPDECLINE", "DHCPINFORM", "DHCPEXPIRE":
+	default:
+		return false
+	}
+	s.low(event.EventAction, w)
+	for r != "" {
+		w, r = cutSpace(r)
+		w = strings.Trim(w, "(),:")
+		if len(w) == 17 && w[2] == ':' {
+			s.mac(event.SourceMAC, w)
+		} else if !s.ip(event.SourceIP, w) && w == "via" {
+			v, _ := cutSpace(r)
+			s.str(event.ObserverIngressInterfaceName, strings.TrimSuffix(v, ":"))
+		}
+	}
+	if v, ok := between(msg, "(", ")"); ok && domainLike(v) && v != "eth0" && !strings.Contains(v, ":") {
+		if _, isIP := parseIP(v); !isIP {
+			s.domain(event.SourceDomain, v)
+		}
+	}
+	s.device("ISC", "DHCP", "")
+	s.dataset("isc.dhcp")
+	s.category("network")
+	s.kind("info")
+	s.str(event.NetworkProtocol, "dhcp")
+	s.str(event.EventKind, "event")
+	return true
+}
+
+// netscaler reads Citrix ADC: "GUI CMD_EXECUTED : User nsroot - Remote_ip 192.0.2.1 - Command ..", "TCP CONN_TERMINATE 12 0 : Source
+// a:p - Destination b:p - ...", "SSLVPN LOGIN 12 : Context user@192.0.2.1 - ... Client_ip ..".
+func (s *Set) netscaler(msg string) bool {
+	i := strings.Index(msg, "-PPE-")
+	if i < 0 {
+		if i = strings.Index(msg, "SSLVPN "); i < 0 {
+			return false
+		}
+	}
+	t := msg[i:]
+	k := strings.Index(t, " : ")
+	if k < 0 {
+		return false
+	}
+	if strings.HasPrefix(t, "-PPE-") {
+		t = t[k+3:]
+	}
+	head := t
+	if k := strings.Index(t, " : "); k >= 0 {
+		head, t = t[:k], t[k+3:]
+	}
+	feature, r := cutSpace(strings.TrimPrefix(head, "default "))
+	ev, _ := cutSpace(r)
+	if ev == "" || len(ev) > 60 {
+		return false
+	}
+	s.low(event.EventAction, ev)
+	s.endpoint(event.SourceIP, event.SourcePort, after(t, "Source "))
+	s.endpoint(event.SourceIP, event.SourcePort, after(t, "Client_ip "))
+	s.endpoint(event.SourceIP, event.SourcePort, after(t, "Remote_ip "))
+	s.endpoint(event.SourceIP, event.SourcePort, after(t, "ClientIP "))
+	s.endpoint(event.DestinationIP, event.DestinationPort, after(t, "Destination "))
+	s.endpoint(event.DestinationNATIP, event.DestinationNATPort, after(t, "NatIP "))
+	if v := after(t, "Context "); v != "" {
+		if j := strings.LastIndexByte(v, '@'); j > 0 {
+			s.user(v[:j])
+			s.ip(event.SourceIP, v[j+1:])
+		}
+	}
+	if v := after(t, "User "); v != "" && v != "-" {
+		s.user(v)
+	}
+	s.int(event.SourceBytes, after(t, "Total_bytes_send "))
+	s.int(event.DestinationBytes, after(t, "Total_bytes_recv "))
+	switch {
+	case feature == "APPFW":
+		s.alert("intrusion_detection")
+		s.str(event.RuleName, ev)
+		w, _ := cutSpace(trimLeft(t))
+		s.ip(event.SourceIP, w)
+		if u := after(t, "URL: "); u != "" {
+			s.urlText(u)
+		}
+		if strings.Contains(t, "<blocked>") {
+			s.decide(deny)
+		} else if strings.Contains(t, "<not blocked>") {
+			s.decide(detect)
+		}
+	case feature == "SSLVPN" && (ev == "LOGIN" || ev == "LOGOUT"):
+		s.signIn("vpn", true)
+	case strings.Contains(ev, "LOGIN_FAILED"):
+		s.signIn("vpn", false)
+	case feature == "TCP" || feature == "UDP":
+		s.transport(feature)
+		s.network()
+	}
+	if v, ok := between(t, `Status "`, `"`); ok {
+		if v == "Success" || v == "Done" {
+			s.str(event.EventOutcome, "success")
+		} else {
+			s.outcome(strings.TrimPrefix(v, "ERROR: "))
+		}
+	}
+	s.device("Citrix", "ADC", "")
+	s.dataset("citrix.adc")
+	s.str(event.EventKind, "event")
+	return true
+}
+
+// pulse reads Pulse (Ivanti) Connect Secure's standard columns: "ive | time | id | level | node | realm | source | user | ..." and its
+// older bracket form "ive - [192.0.2.1] user(realm)[roles] - text".
+func (s *Set) pulse(msg string) bool {
+	t := msg
+	if i := strings.Index(t, " | "); i >= 0 && strings.Count(t, " | ") >= 8 {
+		var c [12]string
+		n := 0
+		for n < len(c) {
+			part := t
+			if j := strings.IndexByte(t, '|'); j >= 0 {
+				part, t = t[:j], t[j+1:]
+			} else {
+				t = ""
+			}
+			c[n] = trim(part)
+			n++
+			if t == "" {
+				break
+			}
+		}
+		if n < 9 || len(c[1]) < 19 || !isDigit(c[1][0]) {
+			return false
+		}
+		s.setTime(c[1])
+		s.str(event.EventCode, c[2])
+		s.str(event.LogLevel, c[3])
+		s.ip(event.SourceIP, c[6])
+		s.user(c[7])
+		s.str(event.SourceUserGroupName, c[8])
+		last := msg[strings.LastIndex(msg, " | ")+3:]
+		s.str(event.Message, last)
+		s.signInWords(last)
+		s.device("Pulse Secure", "Connect Secure", "vpn")
+		s.dataset("pulse_secure.connect")
+		s.str(event.TocsinService, "vpn")
+		s.str(event.EventKind, "event")
+		return true
+	}
+	i := strings.Index(t, " - [")
+	if i < 0 || i > 80 {
+		return false
+	}
+	addr, ok := between(t[i:], "[", "]")
+	if !ok {
+		return false
+	}
+	a, ok := parseIP(addr)
+	if !ok {
+		return false
+	}
+	rest := t[i+4+len(addr):]
+	rest = trimLeft(strings.TrimPrefix(rest, "]"))
+	p := strings.IndexByte(rest, '(')
+	if p <= 0 || strings.Index(rest, ")[") < p {
+		return false
+	}
+	s.addr(event.SourceIP, a)
+	u := rest[:p]
+	if j := strings.LastIndex(u, "::"); j >= 0 {
+		u = u[j+2:]
+	}
+	if j := strings.LastIndexByte(u, '\\'); j >= 0 {
+		u = u[j+1:]
+	}
+	s.user(u)
+	if k := strings.Index(rest, "] - "); k >= 0 {
+		m := rest[k+4:]
+		s.str(event.Message, m)
+		s.signInWords(m)
+	}
+	s.device("Pulse Secure", "Connect Secure", "vpn")
+	s.dataset("pulse_secure.connect")
+	s.str(event.TocsinService, "vpn")
+	s.str(event.EventKind, "event")
+	return true
+}
+
+// vpcFlow reads AWS VPC flow logs (version 2): "2 123456789010 eni-1235b8ca 172.31.16.139 172.31.16.21 20641 22 6 20 4249 start end ACCEPT OK".
+func (s *Set) vpcFlow(msg string) bool {
+	if !isDigit(msg[0]) || strings.Index(msg[:min(len(msg), 40)], " eni-") < 0 {
+		return false
+	}
+	var w [14]string
+	n := 0
+	for r := msg; n < len(w) && r != ""; n++ {
+		w[n], r = cutSpace(r)
+	}
+	if n < 13 {
+		return false
+	}
+	s.str(event.CloudAccountID, w[1])
+	s.str(event.ObserverIngressInterfaceName, w[2])
+	s.ip(event.SourceIP, w[3])
+	s.ip(event.DestinationIP, w[4])
+	s.port(event.SourcePort, w[5])
+	s.port(event.DestinationPort, w[6])
+	s.transport(w[7])
+	s.int(event.SourcePackets, w[8])
+	s.int(event.SourceBytes, w[9])
+	if t, ok := epoch(w[11]); ok {
+		s.e.Time = t
+		s.e.SetTime(event.EventEnd, t)
+	}
+	if t, ok := epoch(w[10]); ok {
+		s.e.SetTime(event.EventStart, t)
+	}
+	s.act(w[12])
+	s.str(event.CloudProvider, "aws")
+	s.device("AWS", "VPC Flow Logs", "firewall")
+	s.dataset("aws.vpcflow")
+	s.network()
+	return true
+}
+
+// alb reads AWS application load balancers: 'https time elb client:port target:port .. .. .. status .. in out "GET url HTTP/1.1" "agent" ..'.
+func (s *Set) alb(msg string) bool {
+	typ, r := cutSpace(msg)
+	switch typ {
+	case "http", "https", "h2", "ws", "wss", "grpcs":
+	default:
+		return false
+	}
+	stamp, r := cutSpace(r)
+	var c civil
+	if isoAt(stamp, &c) == 0 {
+		return false
+	}
+	_, r = cutSpace(r)
+	client, r := cutSpace(r)
+	if !s.endpoint(event.SourceIP, event.SourcePort, client) {
+		return false
+	}
+	if t, ok := s.unix(&c); ok {
+		s.e.Time = t
+	}
+	target, r := cutSpace(r)
+	s.endpoint(event.DestinationIP, event.DestinationPort, target)
+	for range 3 {
+		_, r = cutSpace(r)
+	}
+	status, r := cutSpace(r)
+	if len(status) == 3 {
+		s.int(event.HTTPResponseStatusCode, status)
+	}
+	_, r = cutSpace(r)
+	in, r := cutSpace(r)
+	out, r := cutSpace(r)
+	s.int(event.SourceBytes, in)
+	s.int(event.DestinationBytes, out)
+	if len(r) > 0 && r[0] == '"' {
+		end := quoteEnd(r, 0)
+		s.request(strings.TrimSuffix(r[1:max(1, end)], `"`))
+		if r = trimLeft(r[end:]); len(r) > 0 && r[0] == '"' {
+			end := quoteEnd(r, 0)
+			s.str(event.UserAgentOriginal, strings.TrimSuffix(r[1:max(1, end)], `"`))
+		}
+	}
+	s.httpOutcome()
+	s.str(event.NetworkProtocol, typ)
+	s.str(event.CloudProvider, "aws")
+	s.device("AWS", "Elastic Load Balancing", "proxy")
+	s.dataset("aws.elb")
+	s.category("web")
+	s.str(event.EventKind, "event")
+	return true
+}
+
+// nginxError reads nginx's error log: "2026/11/12 08:50:01 [error] 298#298: *1093 text, client: 192.0.2.1, server: _, request: "GET / HTTP/1.1",
+// upstream: .., host: "www.example"".
+func (s *Set) nginxError(msg string) bool {
+	i := strings.Index(msg, ", client: ")
+	if i < 0 {
+		i = strings.Index(msg, "client: ")
+		if i < 0 || !strings.Contains(msg, "server: ") {
+			return false
+		}
+	} else {
+		i += 2
+	}
+	if !s.endpoint(event.SourceIP, event.SourcePort, after(msg[i:], "client: ")) {
+		return false
+	}
+	if v, ok := between(msg, `request: "`, `"`); ok {
+		s.request(v)
+	}
+	if v, ok := between(msg, `host: "`, `"`); ok {
+		s.domain(event.URLDomain, hostOf(v))
+	}
+	if v, ok := between(msg, `login: "`, `"`); ok {
+		s.user(v)
+	}
+	if v := after(msg, "server: "); v != "_" {
+		s.endpoint(event.DestinationIP, event.DestinationPort, v)
+	}
+	s.setClock(msg)
+	s.str(event.Message, msg)
+	s.words(msg[:min(i, len(msg))])
+	s.device("nginx", "nginx", "")
+	s.dataset("nginx.error")
+	s.category("web")
+	s.kind("error")
+	s.str(event.EventKind, "event")
+	return true
+}
+
+// ise reads Cisco ISE and ACS: "CISE_Failed_Attempts 0000001 1 0 2026-11-12 08:50:01.123 +00:00 0042 5400 NOTICE Failed-Attempt:
+// Authentication failed, ConfigVersionId=1, Device IP Address=192.0.2.2, UserName=jdoe, Calling-Station-ID=.., ...".
+func (s *Set) ise(msg string) bool {
+	name := s.h.app
+	t := msg
+	if strings.HasPrefix(msg, "CISE_") || strings.HasPrefix(msg, "CSCOacs") {
+		name, t = cutSpace(msg)
+	}
+	if !strings.HasPrefix(name, "CISE_") && !strings.HasPrefix(name, "CSCOacs") {
+		return false
+	}
+	w := kv{s: t, sep: ','}
+	for pairs := 0; pairs < 400; pairs++ {
+		// Keys hold blanks and hyphens, so each part between commas is cut at its first "=".
+		rest := w.s[w.i:]
+		if rest == "" {
+			break
+		}
+		part := rest
+		if j := strings.IndexByte(rest, ','); j >= 0 {
+			part = rest[:j]
+			w.i += j + 1
+		} else {
+			w.i = len(w.s)
+		}
+		j := strings.IndexByte(part, '=')
+		if j <= 0 {
+			continue
+		}
+		key, v := trim(part[:j]), trim(part[j+1:])
+		if v == "" {
+			continue
+		}
+		switch key {
+		case "UserName", "User-Name", "User", "AdminName", "Administrator":
+			s.user(strings.TrimPrefix(v, "host/"))
+		case "Device IP Address", "NAS-IP-Address", "NetworkDeviceName":
+			if key == "NetworkDeviceName" {
+				s.str(event.ObserverName, v)
+			}
+		case "Framed-IP-Address", "Remote-Address", "AdminIPAddress", "Tunnel-Client-Endpoint":
+			s.ip(event.SourceIP, strings.TrimPrefix(v, "(tag=0) "))
+		case "Calling-Station-ID":
+			if !s.ip(event.SourceIP, v) {
+				s.mac(event.SourceMAC, v)
+			}
+		case "DestinationIPAddress":
+			s.ip(event.DestinationIP, v)
+		case "DestinationPort":
+			s.port(event.DestinationPort, v)
+		case "Protocol":
+			s.low(event.NetworkProtocol, v)
+		case "FailureReason":
+			s.str(event.EventReason, v)
+		case "SelectedAuthorizationProfiles", "AuthorizationPolicyMatchedRule":
+			s.str(event.RuleName, v)
+		}
+	}
+	s.low(event.EventAction, strings.TrimPrefix(name, "CISE_"))
+	switch {
+	case strings.Contains(name, "Passed_Auth"):
+		s.signIn("", true)
+	case strings.Contains(name, "Failed_Att"):
+		s.signIn("", false)
+	case strings.Contains(name, "Administrative"):
+		s.category("configuration")
+	}
+	if strings.HasPrefix(name, "CISE_") {
+		s.device("Cisco", "ISE", "")
+		s.dataset("cisco.ise")
+	} else {
+		s.device("Cisco", "ACS", "")
+		s.dataset("cisco.acs")
+	}
+	s.str(event.EventKind, "event")
+	return true
+}
