@@ -712,6 +712,21 @@ func TestCheckObject(t *testing.T) {
 	}
 }
 
+// Every byte at every place of an eight-byte word.
+func TestCheckObjectBytes(t *testing.T) {
+	for n := range 20 {
+		for at := range n {
+			for c := range 256 {
+				b := fmt.Appendf(nil, `{"a":"%s"}`, strings.Repeat("x", n))
+				b[6+at] = byte(c)
+				if got, want := CheckObject(b) == nil, oracle(b); got != want {
+					t.Fatalf("%q: we say %v, the other reader %v", b, got, want)
+				}
+			}
+		}
+	}
+}
+
 func FuzzCheckObject(f *testing.F) {
 	for _, s := range jsonSeeds {
 		f.Add([]byte(s))

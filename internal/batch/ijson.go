@@ -1,9 +1,10 @@
 package batch
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"hash/maphash"
+	"math/bits"
 	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -39,8 +40,6 @@ func CheckObject(b []byte) error {
 
 var checkers = sync.Pool{New: func() any { return new(checker) }}
 
-var seed = maphash.MakeSeed() // secret, so that nobody can choose names with equal hashes
-
 type checker struct {
 	b        []byte
 	i        int
@@ -49,9 +48,28 @@ type checker struct {
 }
 
 type name struct {
-	hash       uint64
+	mark       uint64
 	start, end int // within b, without the quotes
 	escaped    bool
+}
+
+// mark is equal for equal names and rarely for others. Names chosen to have equal marks only cost their comparison, and of those at most 64
+// are compared before a map takes over.
+func mark(b []byte) uint64 {
+	n := len(b)
+	h := uint64(n) * 0x9e3779b97f4a7c15
+	switch {
+	case n >= 8:
+		h ^= binary.LittleEndian.Uint64(b) ^ bits.RotateLeft64(binary.LittleEndian.Uint64(b[n-8:]), 23)
+		if n > 16 {
+			h ^= bits.RotateLeft64(binary.LittleEndian.Uint64(b[n/2-4:]), 41)
+		}
+	default:
+		for _, c := range b {
+			h = h*131 + uint64(c)
+		}
+	}
+	return h * 0xff51afd7ed558ccd
 }
 
 // plain marks the bytes that stand for themselves in a string.
@@ -63,6 +81,13 @@ var plain = func() (t [256]bool) {
 }()
 
 func (c *checker) space() {
+	if c.i < len(c.b) && c.b[c.i] > ' ' {
+		return
+	}
+	c.spaces()
+}
+
+func (c *checker) spaces() {
 	for c.i < len(c.b) {
 		switch c.b[c.i] {
 		case ' ', '\t', '\r', '\n':
@@ -89,6 +114,7 @@ func (c *checker) object(depth int) bool {
 		c.i++
 		return true
 	}
+	var seen uint64              // a bit for each mark, to skip most looking through the list
 	var many map[string]struct{} // for objects so wide that looking through the list would take long
 	for {
 		if c.peek() != '"' {
@@ -101,14 +127,18 @@ func (c *checker) object(depth int) bool {
 		}
 		n := name{start: start, end: c.i - 1, escaped: escaped}
 		text := c.text(n)
-		n.hash = maphash.Bytes(seed, text)
+		n.mark = mark(text)
+		bit := uint64(1) << (n.mark >> 58)
 		if many == nil {
-			for _, o := range c.names[base:] {
-				if o.hash == n.hash && string(c.text(o)) == string(text) {
-					c.repeated = true
-					return false
+			if seen&bit != 0 {
+				for i := base; i < len(c.names); i++ {
+					if o := &c.names[i]; o.mark == n.mark && string(c.text(*o)) == string(text) {
+						c.repeated = true
+						return false
+					}
 				}
 			}
+			seen |= bit
 			if len(c.names)-base >= 64 {
 				many = make(map[string]struct{}, 256)
 				for _, o := range c.names[base:] {
@@ -238,6 +268,18 @@ func (c *checker) number() bool {
 func (c *checker) str() (escaped, ok bool) {
 	b, i := c.b, c.i+1
 	for i < len(b) {
+		// Eight at a time while none is a quote, a backslash, a control character or outside ASCII.
+		for i+8 <= len(b) {
+			x := binary.LittleEndian.Uint64(b[i:])
+			if odd := special(x); odd != 0 {
+				i += bits.TrailingZeros64(odd) / 8
+				break
+			}
+			i += 8
+		}
+		if i == len(b) {
+			break
+		}
 		p := b[i]
 		switch {
 		case plain[p]:
@@ -283,6 +325,15 @@ func (c *checker) str() (escaped, ok bool) {
 		}
 	}
 	return escaped, false
+}
+
+// special has the high bit set in the lowest byte of x that is a quote, a backslash, below 0x20 or above 0x7f, and perhaps in bytes above it;
+// it is zero if there is no such byte. (A subtraction borrows only out of a byte that is itself one of these, so the lowest is exact.)
+func special(x uint64) uint64 {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	quote := x ^ ones*'"'
+	back := x ^ ones*'\\'
+	return ((x-ones*0x20)&^x | (quote-ones)&^quote | (back-ones)&^back | x) & highs
 }
 
 func hex4(b []byte, i int) (rune, bool) {

@@ -35,9 +35,8 @@ func (h *leafHasher) leaf(index uint64, line []byte) [32]byte {
 	h.sum.Write(leafPrefix)
 	h.sum.Write(h.buf[:])
 	h.sum.Write(line)
-	var out [32]byte
-	h.sum.Sum(out[:0])
-	return out
+	h.sum.Sum(h.buf[:0]) // a field, not a variable: what goes through an interface is put on the heap
+	return h.buf
 }
 
 func node(l, r *[32]byte) [32]byte {
