@@ -264,21 +264,21 @@ func (w *Worker) replay(o *opened) {
 
 const maxDeadPerBatch = 20
 
-// batch makes the rows and detections of one batch. It returns the block that takes the next rows.
-func (w *Worker) batch(o *opened, j *job, block Block, dets *[]event.Detection, causes *[]int64) Block {
+// batch makes the rows and detections of one batch.
+func (w *Worker) batch(o *opened, j *job) {
 	w.m.batches.Add(1)
 	putAside := func(index, events int, reason string) {
 		w.m.dead.Add(uint64(events))
-		j.dead = append(j.dead, Dead{BusSeq: o.msg.Seq, Index: index, Tenant: o.n.Tenant, Collector: o.n.Collector, Digest: fmt.Sprintf("%x", o.n.Digest), Events: events, Reason: reason, Notice: o.msg.Data})
+		j.dead = append(j.dead, Dead{BusSeq: o.msg.Seq, Index: index, Tenant: o.n.Tenant, Collector: o.n.Collector, Digest: fmt.Sprintf("%x", o.n.Digest), Events: events, Reason: strings.ToValidUTF8(reason, "?"), Notice: o.msg.Data})
 	}
 	if o.reason != "" {
 		w.log.Warn("a batch is put aside", "tenant", o.n.Tenant, "collector", o.n.Collector, "batch", o.n.Seq, "reason", o.reason)
 		putAside(-1, o.n.Events, o.reason)
-		return block
+		return
 	}
 	if o.m.Seq <= w.heads[o.stream] {
 		w.m.repeats.Add(1)
-		return block
+		return
 	}
 	w.heads[o.stream] = o.m.Seq
 	h := Head{Stream: o.stream, Tenant: o.m.Stream.Tenant, Collector: o.m.Stream.Collector, Lane: string(o.m.Stream.Lane), Seq: o.m.Seq, Batches: 1}
@@ -286,10 +286,10 @@ func (w *Worker) batch(o *opened, j *job, block Block, dets *[]event.Detection, 
 	if w.o.Keep != nil {
 		meta.Keep = w.o.Keep(o.m.Stream.Tenant)
 	}
-	j.got = max(j.got, o.n.Received)
 	if !j.redo {
 		w.m.gate.observe(o.got.Sub(time.Unix(0, o.n.Received)))
 	}
+	block := j.blocks[len(j.blocks)-1]
 	bad, badReason := 0, ""
 	for i := range o.body.Lines() {
 		if err := w.prepare(o, i, j.plan.Ingested); err != nil {
@@ -304,35 +304,35 @@ func (w *Worker) batch(o *opened, j *job, block Block, dets *[]event.Detection, 
 		created := e.Created + int64(o.m.ClockOffset)
 		j.created = max(j.created, created)
 		if !o.n.Quarantined {
-			from := len(*dets)
+			from := len(j.dets)
 			if e.IsDetection() {
 				if d, err := event.ToDetection(e); err != nil {
 					w.m.badDetections.Add(1)
 				} else {
 					// Keys are the senders' words: each in its own member's space, or one could silence another.
 					d.Key = "site/" + strconv.FormatUint(uint64(d.Tenant), 10) + "/" + d.Key
-					*dets = append(*dets, d)
+					j.dets = append(j.dets, d)
 				}
 			}
 			if w.o.Detect != nil {
-				*dets = append(*dets, w.o.Detect.Process(e, o.n.Received)...)
+				j.dets = append(j.dets, w.o.Detect.Process(e, o.n.Received)...)
 			}
-			for range len(*dets) - from {
-				*causes = append(*causes, created)
+			for range len(j.dets) - from {
+				j.causes = append(j.causes, cause{created, o.n.Received})
 			}
 		}
 		if !block.Add(e, meta) {
-			j.blocks = append(j.blocks, block)
 			block = w.free.Get().(Block)
+			j.blocks = append(j.blocks, block)
 			block.Add(e, meta)
 		}
 		h.Events++
 	}
 	if bad > maxDeadPerBatch {
-		putAside(len(o.body.Lines()), bad-maxDeadPerBatch, "more events like this: "+strings.ToValidUTF8(badReason, "?"))
+		putAside(len(o.body.Lines()), bad-maxDeadPerBatch, "more events like this: "+badReason)
 	}
 	h.Dead = uint64(bad)
 	j.events += h.Events
+	j.rows += int(h.Events)
 	j.heads = append(j.heads, h)
-	return block
 }

@@ -4,13 +4,13 @@
 // batches themselves. It writes rows (Store), detections (Apply) and, in the scheme's database, its own memory (Plans): the
 // lease, the plan under way, the head of every stream, and what could not be processed.
 //
-// The life of a group of batches (up to 50,000 events or a fifth of a second, less when one is urgent):
+// The life of a batch, and of the group (up to 50,000 events or a second) it is stored with:
 //
 //	fetch    from the bus; blob read, digest compared, decompressed, lines and root checked; a repeat (at or below its
 //	         stream's head) is dropped, a batch that fails is put aside with its reason
-//	plan     the sequences, a digest over them, event.ingested and the versions in use are made durable
 //	decode, enrich, detect, make rows: in memory
-//	alert    detections are applied; each carries a key, so a second time changes nothing
+//	alert    detections are applied at once; each carries a key, so a second time changes nothing
+//	plan     the group's sequences, a digest over them, event.ingested and the versions in use are made durable
 //	store    rows are inserted under the plan's digest, so a second time stores nothing
 //	done     plan, position and heads are moved in one transaction
 //	ack      the bus may forget what every snapshot of the detector's state covers
@@ -30,6 +30,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -122,8 +123,8 @@ type Options struct {
 	LastSeq func(ctx context.Context) (uint64, error)
 
 	MaxRows       int           // of one plan; default 50,000
-	Linger        time.Duration // how long a group waits for more; default 200 ms
-	UrgentLinger  time.Duration // the same once it has an urgent batch; default 10 ms
+	Linger        time.Duration // how long rows wait for more before they are stored; default 1 s. Alerts do not wait
+	UrgentLinger  time.Duration // the same once there is an urgent batch, whose alert somebody may open; default 300 ms
 	SnapshotEvery time.Duration // default 30 s
 	LeaseTTL      time.Duration // default 15 s
 	Grace         time.Duration // how long Run goes on after its context ends, to finish what is under way; default 20 s
@@ -142,14 +143,15 @@ type Worker struct {
 	log *slog.Logger
 	m   *metrics
 
-	lease    Lease
-	fenced   atomic.Bool
-	position uint64 // everything up to here is done
-	covered  uint64 // the detector's snapshot covers everything up to here
-	seen     uint64 // the detector has processed everything up to here
-	pending  []Plan
-	heads    map[event.StreamID]uint64
-	again    map[event.StreamID]uint64 // heads of the replay
+	lease      Lease
+	fenced     atomic.Bool
+	lastInsert atomic.Int64 // nanoseconds
+	position   uint64       // everything up to here is done
+	covered    uint64       // the detector's snapshot covers everything up to here
+	seen       uint64       // the detector has processed everything up to here
+	pending    []Plan
+	heads      map[event.StreamID]uint64
+	again      map[event.StreamID]uint64 // heads of the replay
 
 	acks    chan uint64
 	ackDone chan struct{} // closed when the reader has ended
@@ -170,8 +172,8 @@ func New(o Options) (*Worker, error) {
 			*d = v
 		}
 	}
-	def(&o.Linger, 200*time.Millisecond)
-	def(&o.UrgentLinger, 10*time.Millisecond)
+	def(&o.Linger, time.Second)
+	def(&o.UrgentLinger, 300*time.Millisecond)
 	def(&o.SnapshotEvery, 30*time.Second)
 	def(&o.LeaseTTL, 15*time.Second)
 	def(&o.Grace, 20*time.Second)
@@ -345,7 +347,8 @@ func (w *Worker) begin(ctx context.Context) error {
 	return nil
 }
 
-// loop gathers groups and works them off; the inserts go on beside it, in order, a few plans behind.
+// loop works batches off as they come: decode, enrich, detect, alert at once. Their rows are gathered and stored in groups,
+// each under a plan; the inserts go on beside it, in order, a few plans behind.
 func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 	jobs := make(chan *job, 2)
 	results := make(chan error, 16) // more than can be unread, so that the inserter never waits for us
@@ -354,171 +357,247 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 	defer inserting.Wait()
 	defer close(jobs)
 	inFlight := 0
-	settle := func(all bool) error {
-		for inFlight > 0 {
-			var err error
-			if all {
-				err = <-results
-			} else {
-				select {
-				case err = <-results:
-				default:
-					return nil
-				}
-			}
-			inFlight--
-			if err != nil {
+	settle := func() error {
+		for ; inFlight > 0; inFlight-- {
+			if err := <-results; err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	lastSnapshot := w.o.Now()
+	var (
+		j        *job // being filled; nil between groups
+		due      bool // a snapshot is due, as soon as no group is open
+		snapshot = time.NewTimer(w.o.SnapshotEvery)
+		flush    = time.NewTimer(time.Hour)
+		closeAt  time.Time
+	)
+	defer snapshot.Stop()
+	defer flush.Stop()
+	// send closes the group: its plan is durable before its rows go anywhere.
+	send := func() error {
+		done := j
+		j = nil
+		if err := w.close(ctx, done); err != nil {
+			return err
+		}
+		select {
+		case jobs <- done:
+			inFlight++
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	for {
-		g, more, err := w.gather(ctx, batches)
-		if err != nil {
-			return err
-		}
-		if len(g.batches) > 0 {
-			j, err := w.plan(ctx, g)
-			if err != nil {
-				return err
-			}
-			select {
-			case jobs <- j:
-				inFlight++
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		if err := settle(false); err != nil {
-			return err
-		}
-		if now := w.o.Now(); !more || now.Sub(lastSnapshot) >= w.o.SnapshotEvery {
+		if due && j == nil {
 			// The detector must not be ahead of what is done: a plan under way is redone with its detections.
-			if err := settle(true); err != nil {
+			if err := settle(); err != nil {
 				return err
 			}
 			if err := w.snapshot(ctx); err != nil {
 				return err
 			}
-			lastSnapshot = now
-		}
-		if !more {
-			return nil
-		}
-	}
-}
-
-// group is what one plan is made of. plan is set when it is an old one that is redone.
-type group struct {
-	batches []*opened
-	rows    int
-	urgent  bool
-	redo    *Plan
-}
-
-// gather collects the next group. more is false when the reader has ended. It returns an empty group after a snapshot
-// interval without anything to do.
-func (w *Worker) gather(ctx context.Context, batches <-chan *opened) (g group, more bool, err error) {
-	idle := time.NewTimer(w.o.SnapshotEvery)
-	defer idle.Stop()
-	var flush <-chan time.Time
-	var linger *time.Timer
-	defer func() {
-		if linger != nil {
-			linger.Stop()
-		}
-	}()
-	for {
-		// A plan that was under way takes exactly its own messages.
-		if len(w.pending) > 0 && len(g.batches) > 0 && g.batches[len(g.batches)-1].msg.Seq >= w.pending[0].Last {
-			p := w.pending[0]
-			w.pending = w.pending[1:]
-			if d := digestOf(w.o.Shard, p.Number, g.batches); d != p.Digest || len(g.batches) != p.Messages {
-				return g, false, fmt.Errorf("plan %d is not what the bus holds now (%d messages from %d to %d, planned %d): the bus or the database was changed behind the worker's back",
-					p.Number, len(g.batches), p.First, p.Last, p.Messages)
-			}
-			g.redo = &p
-			return g, true, nil
+			due = false
+			snapshot.Reset(w.o.SnapshotEvery)
 		}
 		select {
-		case o, ok := <-batches:
-			if !ok {
-				if len(w.pending) > 0 {
-					// Not all of the pending plan's messages have come: leave it for the next start.
-					for _, o := range g.batches {
-						o.release()
-					}
-					g.batches = nil
+		case o, more := <-batches:
+			if !more {
+				if j != nil && j.redo {
+					// Not all of a pending plan's messages have come: it stays for the next start, with the older snapshot.
+					return settle()
 				}
-				return g, false, nil
+				if j != nil {
+					if err := send(); err != nil {
+						return err
+					}
+				}
+				if err := settle(); err != nil {
+					return err
+				}
+				return w.snapshot(ctx)
 			}
 			if o.msg.Seq <= w.position {
 				w.replay(o)
 				o.release()
 				continue
 			}
-			g.batches = append(g.batches, o)
-			g.rows += o.rows()
-			if len(w.pending) > 0 {
-				continue
+			if j == nil {
+				j = w.start(o)
+				wait := w.pace(w.o.Linger)
+				closeAt = time.Now().Add(wait)
+				flush.Reset(wait)
 			}
-			if g.rows >= w.o.MaxRows || len(g.batches) >= maxGroup {
-				return g, true, nil
-			}
-			wait := w.o.Linger
-			if o.n.Urgent || g.urgent {
-				g.urgent = true
-				wait = w.o.UrgentLinger
-			}
-			if linger == nil || o.n.Urgent {
-				if linger != nil {
-					linger.Stop()
+			// What is there already goes in as well, so that one transaction takes the detections of a burst.
+			for o != nil {
+				if wait := w.pace(w.o.UrgentLinger); o.n.Urgent && time.Until(closeAt) > wait {
+					closeAt = time.Now().Add(wait)
+					flush.Reset(wait)
 				}
-				linger = time.NewTimer(wait)
-				flush = linger.C
+				err := w.add(ctx, j, o)
+				o.release()
+				if err != nil {
+					return err
+				}
+				o = nil
+				if !j.full(w.o.MaxRows) && len(j.dets) < maxDetections {
+					select {
+					case o = <-batches: // nil when it is closed, which is seen above
+					default:
+					}
+				}
 			}
-		case <-flush:
-			return g, true, nil
-		case <-idle.C:
-			if len(g.batches) == 0 {
-				return g, true, nil
+			if err := w.alert(ctx, j); err != nil {
+				return err
 			}
-			idle.Reset(w.o.SnapshotEvery)
+			if j.full(w.o.MaxRows) {
+				if err := send(); err != nil {
+					return err
+				}
+			}
+		case <-flush.C:
+			if j != nil && !j.redo {
+				if err := send(); err != nil {
+					return err
+				}
+			}
+		case <-snapshot.C:
+			due = true
+		case err := <-results:
+			inFlight--
+			if err != nil {
+				return err
+			}
 		case <-ctx.Done():
-			return g, false, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 }
 
-// maxGroup bounds the batches of one plan: tiny batches of many collectors.
-const maxGroup = 2000
-
-// digestOf names a plan by what it is made of.
-func digestOf(shard string, number int64, batches []*opened) [32]byte {
-	h := sha256.New()
-	fmt.Fprintf(h, "tocsin-plan-v1\n%s\n%d\n", shard, number)
-	var b [8]byte
-	for _, o := range batches {
-		binary.BigEndian.PutUint64(b[:], o.msg.Seq)
-		h.Write(b[:])
-		sum := sha256.Sum256(o.msg.Data)
-		h.Write(sum[:])
-	}
-	return [32]byte(h.Sum(nil))
+// pace stretches a linger on a slow or busy machine, so that small inserts take at most a third of the time.
+func (w *Worker) pace(linger time.Duration) time.Duration {
+	return max(linger, min(3*time.Duration(w.lastInsert.Load()), 3*time.Second))
 }
 
-// job is a plan whose effects in memory are ready.
+const (
+	maxGroup      = 2000 // batches of one plan: tiny ones of many collectors
+	maxDetections = 1000 // taken into one transaction
+)
+
+// job is a group of batches: rows and detections in memory, and what will be noted when all is stored.
 type job struct {
-	plan    Plan
-	redo    bool
-	blocks  []Block
-	heads   []Head
-	dead    []Dead
-	created int64 // the newest event's receipt at its collector, corrected
-	got     int64 // the gate's newest receipt
-	events  uint64
+	plan     Plan
+	redo     bool
+	sum      hash.Hash // over the messages, for plan.Digest
+	messages int
+	last     uint64  // bus sequence of the newest message
+	blocks   []Block // the last one is being filled
+	rows     int
+	heads    []Head
+	dead     []Dead
+	events   uint64
+	created  int64 // the newest event's receipt at its collector, corrected by its clock's offset
+
+	dets   []event.Detection // not applied yet
+	causes []cause           // one for each: when what made it was received
+}
+
+type cause struct{ created, received int64 }
+
+// full says whether the group takes no more. A plan that is redone takes exactly its own messages.
+func (j *job) full(maxRows int) bool {
+	if j.redo {
+		return j.last >= j.plan.Last
+	}
+	return j.rows >= maxRows || j.messages >= maxGroup
+}
+
+// start begins a group with its first batch: the oldest pending plan, or a new one.
+func (w *Worker) start(o *opened) *job {
+	j := &job{sum: sha256.New(), blocks: []Block{w.free.Get().(Block)}}
+	if len(w.pending) > 0 {
+		j.plan, j.redo = w.pending[0], true
+		w.pending = w.pending[1:]
+		w.m.redone.Add(1)
+	} else {
+		w.lease.Planned++
+		j.plan = Plan{Number: w.lease.Planned, First: o.msg.Seq, Ingested: w.o.Now().UnixNano(), Decoder: Decoder}
+		if w.o.Enrich != nil {
+			j.plan.Enricher = w.o.Enrich.Version()
+		}
+	}
+	w.m.plans.Add(1)
+	fmt.Fprintf(j.sum, "tocsin-plan-v1\n%s\n%d\n", w.o.Shard, j.plan.Number)
+	return j
+}
+
+// add decodes, enriches and detects one batch and makes its rows.
+func (w *Worker) add(ctx context.Context, j *job, o *opened) error {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], o.msg.Seq)
+	j.sum.Write(b[:])
+	data := sha256.Sum256(o.msg.Data)
+	j.sum.Write(data[:])
+	j.messages++
+	j.last = o.msg.Seq
+	if err := w.loadHead(ctx, o); err != nil {
+		return err
+	}
+	begin := time.Now()
+	w.batch(o, j)
+	w.m.decode.observe(time.Since(begin))
+	return nil
+}
+
+// alert applies the detections made so far. Their keys do not depend on the plan, so this need not wait for it.
+func (w *Worker) alert(ctx context.Context, j *job) error {
+	if len(j.dets) == 0 {
+		return nil
+	}
+	if w.o.Apply != nil {
+		if err := w.step("alert before"); err != nil {
+			return err
+		}
+		if err := w.persist(ctx, "apply the detections", func() error { return w.o.Apply(ctx, w.o.Shard+"/"+strconv.FormatInt(j.plan.Number, 10), j.dets) }); err != nil {
+			return err
+		}
+		if err := w.step("alert after"); err != nil {
+			return err
+		}
+	}
+	now := w.o.Now().UnixNano()
+	w.m.detections.Add(uint64(len(j.dets)))
+	for _, c := range j.causes {
+		if !j.redo { // a redo's times say how long the crash took
+			w.m.alerted.observe(time.Duration(now - c.created))
+			w.m.gateAlerted.observe(time.Duration(now - c.received))
+		}
+	}
+	clear(j.dets)
+	j.dets, j.causes = j.dets[:0], j.causes[:0]
+	return nil
+}
+
+// close makes the group's plan durable, or checks that a pending one is what it was.
+func (w *Worker) close(ctx context.Context, j *job) error {
+	digest := [32]byte(j.sum.Sum(nil))
+	w.seen = j.last
+	if j.redo {
+		if digest != j.plan.Digest || j.messages != j.plan.Messages || j.last != j.plan.Last {
+			return fmt.Errorf("plan %d is not what the bus holds now (%d messages up to %d, planned were %d up to %d): the bus or the database was changed behind the worker's back",
+				j.plan.Number, j.messages, j.last, j.plan.Messages, j.plan.Last)
+		}
+		return nil
+	}
+	j.plan.Digest, j.plan.Messages, j.plan.Last = digest, j.messages, j.last
+	if err := w.step("plan before"); err != nil {
+		return err
+	}
+	if err := w.persist(ctx, "record a plan", func() error { return w.o.Plans.Record(ctx, w.lease, j.plan) }); err != nil {
+		return fmt.Errorf("record plan %d: %w", j.plan.Number, err)
+	}
+	return w.step("plan after")
 }
 
 func (w *Worker) step(name string) error {
@@ -528,77 +607,8 @@ func (w *Worker) step(name string) error {
 	return nil
 }
 
-// plan records the plan, decodes, enriches and detects, makes the rows, and applies the detections.
-func (w *Worker) plan(ctx context.Context, g group) (*job, error) {
-	p := Plan{
-		Number: w.lease.Planned + 1, First: g.batches[0].msg.Seq, Last: g.batches[len(g.batches)-1].msg.Seq, Messages: len(g.batches),
-		Ingested: w.o.Now().UnixNano(), Decoder: Decoder,
-	}
-	if w.o.Enrich != nil {
-		p.Enricher = w.o.Enrich.Version()
-	}
-	if g.redo != nil {
-		p = *g.redo
-		w.m.redone.Add(1)
-	} else {
-		p.Digest = digestOf(w.o.Shard, p.Number, g.batches)
-		if err := w.step("plan before"); err != nil {
-			return nil, err
-		}
-		if err := w.o.Plans.Record(ctx, w.lease, p); err != nil {
-			return nil, fmt.Errorf("record plan %d: %w", p.Number, err)
-		}
-		w.lease.Planned = p.Number
-		if err := w.step("plan after"); err != nil {
-			return nil, err
-		}
-	}
-	w.m.plans.Add(1)
-	j := &job{plan: p, redo: g.redo != nil}
-	if err := w.loadHeads(ctx, g.batches); err != nil {
-		return nil, err
-	}
-	var dets []event.Detection
-	var causes []int64 // when the collector received what made each detection
-	block := w.free.Get().(Block)
-	for _, o := range g.batches {
-		start := time.Now()
-		block = w.batch(o, j, block, &dets, &causes)
-		w.m.decode.observe(time.Since(start))
-		o.release()
-	}
-	if block.Len() > 0 {
-		j.blocks = append(j.blocks, block)
-	} else {
-		w.free.Put(block)
-	}
-	w.seen = p.Last
-	if len(dets) > 0 && w.o.Apply != nil {
-		if err := w.step("alert before"); err != nil {
-			return nil, err
-		}
-		if err := w.persist(ctx, "apply the detections", func() error { return w.o.Apply(ctx, w.name(p), dets) }); err != nil {
-			return nil, err
-		}
-		if err := w.step("alert after"); err != nil {
-			return nil, err
-		}
-		now := w.o.Now().UnixNano()
-		w.m.detections.Add(uint64(len(dets)))
-		for _, c := range causes {
-			if c > 0 && !j.redo {
-				w.m.alerted.observe(time.Duration(now - c))
-			}
-		}
-		if !j.redo && j.got > 0 {
-			w.m.gateAlerted.observe(time.Duration(now - j.got))
-		}
-	}
-	return j, nil
-}
-
 func (w *Worker) name(p Plan) string {
-	return w.o.Shard + "/" + strconv.FormatInt(p.Number, 10) + "/" + hex.EncodeToString(p.Digest[:8])
+	return w.o.Shard + "/" + strconv.FormatInt(p.Number, 10) + "/" + hex.EncodeToString(p.Digest[:])
 }
 
 // persist repeats f until it succeeds, ctx ends, or the error is not one that time heals.
@@ -627,26 +637,19 @@ func (w *Worker) persist(ctx context.Context, what string, f func() error) error
 	}
 }
 
-func (w *Worker) loadHeads(ctx context.Context, batches []*opened) error {
-	var missing []event.StreamID
-	for _, o := range batches {
-		if o.reason == "" {
-			if _, ok := w.heads[o.stream]; !ok {
-				missing = append(missing, o.stream)
-				w.heads[o.stream] = 0
-			}
-		}
-	}
-	if len(missing) == 0 {
+// loadHead makes sure that the head of the batch's stream is in memory.
+func (w *Worker) loadHead(ctx context.Context, o *opened) error {
+	if o.reason != "" {
 		return nil
 	}
-	got, err := w.o.Plans.HeadsOf(ctx, missing)
+	if _, ok := w.heads[o.stream]; ok {
+		return nil
+	}
+	got, err := w.o.Plans.HeadsOf(ctx, []event.StreamID{o.stream})
 	if err != nil {
 		return err
 	}
-	for s, seq := range got {
-		w.heads[s] = seq
-	}
+	w.heads[o.stream] = got[o.stream]
 	return nil
 }
 
@@ -667,7 +670,10 @@ func (w *Worker) insert(ctx context.Context, jobs <-chan *job, results chan<- er
 func (w *Worker) finish(ctx context.Context, j *job) error {
 	start := time.Now()
 	for i, b := range j.blocks {
-		token := w.name(j.plan) + "/" + strconv.Itoa(i) + "/" + hex.EncodeToString(j.plan.Digest[:])
+		if b.Len() == 0 {
+			continue
+		}
+		token := w.name(j.plan) + "/" + strconv.Itoa(i)
 		if err := w.step("insert before"); err != nil {
 			return err
 		}
@@ -684,7 +690,9 @@ func (w *Worker) finish(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	w.m.store.observe(time.Since(start))
+	took := time.Since(start)
+	w.m.store.observe(took)
+	w.lastInsert.Store(int64(took))
 	if err := w.step("done before"); err != nil {
 		return err
 	}

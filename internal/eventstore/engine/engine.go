@@ -208,8 +208,8 @@ func (e *Engine) run(ctx context.Context, first chan<- error) {
 			return
 		}
 		e.restarts.Add(1)
-		if time.Since(began) > time.Minute {
-			wait = 50 * time.Millisecond
+		if time.Since(began) > 2*time.Second {
+			wait = 50 * time.Millisecond // it worked for a while: only an engine that dies at once is made to wait
 		}
 		e.log.Warn("event store engine ended and is started again", "error", err, "wait", wait)
 		select {
@@ -245,8 +245,13 @@ func (e *Engine) child(ctx context.Context, ready func()) error {
 		defer pipes.Done()
 		s := bufio.NewScanner(errs)
 		for s.Scan() {
-			last.add(s.Text())
-			e.log.Debug("event store engine: " + s.Text())
+			line := s.Text()
+			last.add(line)
+			level := slog.LevelDebug
+			if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
+				level = slog.LevelWarn
+			}
+			e.log.Log(context.Background(), level, "event store engine says", "line", line)
 		}
 		io.Copy(io.Discard, errs)
 	}()
@@ -287,6 +292,7 @@ func (e *Engine) child(ctx context.Context, ready func()) error {
 		finish()
 		return ctx.Err()
 	}
+	last.forget() // what it said before does not explain a later end
 	e.mu.Lock()
 	e.isUp = true
 	close(e.up)
@@ -388,6 +394,12 @@ func (l *lastLines) add(s string) {
 	if l.lines = append(l.lines, s); len(l.lines) > 3 {
 		l.lines = l.lines[1:]
 	}
+}
+
+func (l *lastLines) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = nil
 }
 
 func (l *lastLines) text() string {
