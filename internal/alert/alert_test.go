@@ -145,13 +145,16 @@ func (f *fixture) recount() {
 	var wrong []string
 	err := f.db.Read().NewRaw(`
 		WITH real AS (
-			SELECT tenant, state, escalated_ns > 0 AS escalated, severity, family, '' AS technique, num FROM alerts
-			UNION ALL SELECT a.tenant, a.state, a.escalated_ns > 0, a.severity, a.family, t.technique, a.num FROM alerts a JOIN alert_techniques t ON t.alert = a.num),
-		both AS (SELECT * FROM real UNION ALL SELECT -1, state, escalated, severity, family, technique, num FROM real),
-		want AS (SELECT tenant, state, escalated, severity, family, technique, count(*) AS n FROM both GROUP BY 1, 2, 3, 4, 5, 6)
-		SELECT 'rows say ' || w.n || ', counts ' || COALESCE(c.n, 'nothing') || ' for ' || w.tenant || ' ' || w.state || ' ' || w.severity || ' ' || w.family || ' ' || w.technique
-			FROM want w LEFT JOIN alert_counts c USING (tenant, state, escalated, severity, family, technique) WHERE c.n IS NOT w.n
-		UNION ALL SELECT 'counts say ' || c.n || ' for ' || c.tenant || ' ' || c.state || ' ' || c.family FROM alert_counts c LEFT JOIN want w USING (tenant, state, escalated, severity, family, technique) WHERE w.n IS NULL AND c.n <> 0`).Scan(f.t.Context(), &wrong)
+			SELECT tenant, sector, state, escalated_ns > 0 AS escalated, severity, family, '' AS technique, num FROM alerts
+			UNION ALL SELECT a.tenant, a.sector, a.state, a.escalated_ns > 0, a.severity, a.family, t.technique, a.num FROM alerts a JOIN alert_techniques t ON t.alert = a.num),
+		every AS (SELECT tenant, '' AS sector, state, escalated, severity, family, technique, num FROM real
+			UNION ALL SELECT -1, '', state, escalated, severity, family, technique, num FROM real
+			UNION ALL SELECT -2, sector, state, escalated, severity, family, technique, num FROM real
+			UNION ALL SELECT tenant, '', state, escalated, -1, '', '', num FROM real WHERE technique = ''),
+		want AS (SELECT tenant, sector, state, escalated, severity, family, technique, count(*) AS n FROM every GROUP BY 1, 2, 3, 4, 5, 6, 7)
+		SELECT 'rows say ' || w.n || ', counts ' || COALESCE(c.n, 'nothing') || ' for ' || w.tenant || ' ' || w.sector || ' ' || w.state || ' ' || w.severity || ' ' || w.family || ' ' || w.technique
+			FROM want w LEFT JOIN alert_counts c USING (tenant, sector, state, escalated, severity, family, technique) WHERE c.n IS NOT w.n
+		UNION ALL SELECT 'counts say ' || c.n || ' for ' || c.tenant || ' ' || c.state || ' ' || c.family FROM alert_counts c LEFT JOIN want w USING (tenant, sector, state, escalated, severity, family, technique) WHERE w.n IS NULL AND c.n <> 0`).Scan(f.t.Context(), &wrong)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -739,6 +742,16 @@ func TestQueueAgainstMemory(t *testing.T) {
 			w = q
 			w.Family = nil
 			check("family", fc.Family, w, func(a Alert) []string { return []string{a.Family} })
+			w = q
+			w.Technique = nil
+			w = q
+			w.Sector = nil
+			check("sector", fc.Sector, w, func(a Alert) []string { return []string{a.Sector} })
+			w = q
+			w.Tenants = nil
+			if len(q.Tenants) == 0 {
+				check("tenant", fc.Tenant, w, func(a Alert) []string { return []string{fmt.Sprint(a.Tenant)} })
+			}
 			w = q
 			w.Technique = nil
 			check("technique", fc.Technique, w, func(a Alert) []string { return a.Details.Techniques })

@@ -20,9 +20,15 @@ import (
 	"tocsin/internal/outbox"
 )
 
-// AllTenants is the tenant column's value for "every tenant" in counts and
-// suppressions.
-const allTenants = -1
+// What stands in a tenant column for more than one tenant: all of them (in counts
+// and suppressions), or those of a sector (in counts).
+const (
+	allTenants = -1
+	ofSector   = -2
+)
+
+// anySeverity stands in the counts for all severities and families together.
+const anySeverity = -1
 
 // Apply groups detections into alerts and returns what changed, in the order of
 // the alerts' first detection. A detection whose Key was applied before, by this
@@ -122,6 +128,7 @@ type touched struct {
 // counted is what decides in which counts an alert stands.
 type counted struct {
 	tenant     event.TenantID
+	sector     string
 	state      string
 	escalated  bool
 	severity   Severity
@@ -130,11 +137,12 @@ type counted struct {
 }
 
 func (a *Alert) counted() *counted {
-	return &counted{a.Tenant, a.State, a.EscalatedNS > 0, a.Severity, a.Family, slices.Clone(a.Details.Techniques)}
+	return &counted{a.Tenant, a.Sector, a.State, a.EscalatedNS > 0, a.Severity, a.Family, slices.Clone(a.Details.Techniques)}
 }
 
 type countKey struct {
 	tenant    int64
+	sector    string
 	state     string
 	escalated bool
 	severity  Severity
@@ -717,23 +725,29 @@ func insert[T any](ctx context.Context, tx bun.IDB, rows []T, without ...string)
 }
 
 func (w *work) count(c *counted, by int64) {
-	for _, tenant := range []int64{int64(c.tenant), allTenants} {
-		k := countKey{tenant, c.state, c.escalated, c.severity, c.family, ""}
+	k := countKey{tenant: int64(c.tenant), state: c.state, escalated: c.escalated, severity: c.severity, family: c.family}
+	of := []countKey{k, k, k}
+	of[1].tenant = allTenants
+	of[2].tenant, of[2].sector = ofSector, c.sector
+	for _, k := range of {
 		w.deltas[k] += by
 		for _, tech := range c.techniques {
 			k.technique = tech
 			w.deltas[k] += by
 		}
 	}
+	k.severity, k.family = anySeverity, ""
+	w.deltas[k] += by
 }
 
 func (w *work) writeCounts(ctx context.Context) error {
 	type row struct {
 		bun.BaseModel `bun:"table:alert_counts,alias:c"`
 		Tenant        int64
+		Sector        string
 		State         string
 		Escalated     bool
-		Severity      Severity
+		Severity      int
 		Family        string
 		Technique     string
 		N             int64
@@ -741,11 +755,11 @@ func (w *work) writeCounts(ctx context.Context) error {
 	var rows []row
 	for k, n := range w.deltas {
 		if n != 0 {
-			rows = append(rows, row{Tenant: k.tenant, State: k.state, Escalated: k.escalated, Severity: k.severity, Family: k.family, Technique: k.technique, N: n})
+			rows = append(rows, row{Tenant: k.tenant, Sector: k.sector, State: k.state, Escalated: k.escalated, Severity: int(k.severity), Family: k.family, Technique: k.technique, N: n})
 		}
 	}
-	for chunk := range slices.Chunk(rows, 200) {
-		if _, err := w.tx.NewInsert().Model(&chunk).On("CONFLICT (tenant, technique, state, escalated, severity, family) DO UPDATE").Set("n = c.n + excluded.n").Exec(ctx); err != nil {
+	for chunk := range slices.Chunk(rows, chunkSize) {
+		if _, err := w.tx.NewInsert().Model(&chunk).On("CONFLICT (tenant, sector, technique, state, escalated, severity, family) DO UPDATE").Set("n = c.n + excluded.n").Exec(ctx); err != nil {
 			return err
 		}
 	}

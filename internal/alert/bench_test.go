@@ -18,29 +18,42 @@ import (
 var big = flag.Int("alert.big", 100_000, "open alerts in the inbox benchmark; the bar is set for 1000000")
 
 // fill puts n open alerts of 10,000 members into the database, spread over
-// severities, families and techniques, by Apply itself.
+// severities, families and techniques, in the form that Apply leaves them in.
+// Apply itself would take longer than the benchmark.
 func (f *fixture) fill(n int) {
 	f.t.Helper()
-	families := []string{"scan", "vpn.guessing", "vpn.success", "ids", "indicator", "ssh.guessing", "web", "malware", "rare"}
-	techniques := []string{"attack.t1046", "attack.t1110.003", "attack.t1078", "attack.t1190", "attack.t1071.001", "attack.t1110.001", "attack.t1595", "attack.t1204", "attack.t1486"}
-	levels := []string{"low", "medium", "medium", "low", "high", "informational", "medium", "low", "critical", "high"}
-	var dets []event.Detection
+	ctx := f.t.Context()
 	base := f.clock.now().Add(-90 * 24 * time.Hour).UnixNano()
-	for i := range n {
-		k := i % 8
-		if i%5000 == 17 {
-			k = 8
-		}
-		d := event.Detection{Tenant: event.TenantID(i*7%10_000 + 1), RuleID: "rule" + families[k], RuleTitle: "A rule of the family " + families[k], Family: families[k], Level: levels[i/8%len(levels)],
-			Tags: []string{techniques[k]}, Entity: event.Entity{Kind: "source", Value: fmt.Sprintf("%d.%d.%d.%d", 11+i>>24, i>>16&0xff, i>>8&0xff, i&0xff)},
-			First: base + int64(i)*int64(7*time.Second), Last: base + int64(i)*int64(7*time.Second), Count: i%300 + 1, Reason: "because of many things that happened", Key: fmt.Sprint("k", i)}
-		d.Source = d.Entity.Value
-		dets = append(dets, d)
-		if len(dets) == 2000 || i == n-1 {
-			f.apply(dets...)
-			dets = dets[:0]
+	run := func(q string, args ...any) {
+		f.t.Helper()
+		if err := f.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+			_, err := tx.ExecContext(ctx, q, args...)
+			return err
+		}); err != nil {
+			f.t.Fatal(err)
 		}
 	}
+	body := `{"rules":[{"id":"rule","title":"A rule of the family","level":"medium","count":1}],"tags":["attack.t1046"],"techniques":["T1046"],"reason":"because of many things that happened","text":{"title":"","what":"","do":""},"scoring":["medium severity: 40"]}`
+	const family = "CASE WHEN i % 5000 = 17 THEN 'rare' ELSE 'family' || (i % 8) END"
+	const severity = "CASE WHEN i % 100 < 2 THEN 4 WHEN i % 100 < 12 THEN 3 WHEN i % 100 < 50 THEN 2 WHEN i % 100 < 85 THEN 1 ELSE 0 END"
+	for from := 0; from < n; from += 50_000 {
+		run(`WITH RECURSIVE k(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM k WHERE i + 1 < ?)
+			INSERT INTO alerts (num, id, ref, rev, tenant, sector, family, entity_kind, entity, state, open, severity, score, first_ns, last_ns, created_ns, updated_ns, title, source, count, detections, body)
+			SELECT i + 1, printf('%08x-0000-7000-8000-%012x', i, i), printf('AL-%07X', i), i + 1, i * 7 % 10000 + 1, (SELECT sector FROM tenants WHERE id = i * 7 % 10000 + 1), `+family+`, 'source',
+				printf('%d.%d.%d.%d', 11, i >> 16, (i >> 8) & 255, i & 255), 'new', 1, `+severity+`, 20 * (`+severity+`) + i % 13, ? + i * 7000000000, ? + i * 7000000000, ? + i * 7000000000, ? + i * 7000000000,
+				'A rule of the family ' || (`+family+`), printf('%d.%d.%d.%d', 11, i >> 16, (i >> 8) & 255, i & 255), i % 300 + 1, 1, CAST(? AS BLOB) FROM k`,
+			from, min(n, from+50_000), base, base, base, base, body)
+	}
+	run("INSERT INTO alert_techniques (technique, alert) SELECT CASE family WHEN 'rare' THEN 'T1486' ELSE 'T10' || (40 + num % 8) END, num FROM alerts")
+	run("INSERT INTO alert_words (rowid, text) SELECT num, lower(ref || char(10) || title || char(10) || entity || char(10) || source) FROM alerts")
+	const dims = "state, 0, severity, family, "
+	for _, by := range []string{"tenant, ''", "-1, ''", "-2, sector"} {
+		run("INSERT INTO alert_counts (tenant, sector, state, escalated, severity, family, technique, n) SELECT " + by + ", " + dims + "'', count(*) FROM alerts GROUP BY 1, 2, 3, 4, 5, 6, 7")
+		run("INSERT INTO alert_counts (tenant, sector, state, escalated, severity, family, technique, n) SELECT " + by + ", " + dims + "t.technique, count(*) FROM alerts JOIN alert_techniques t ON t.alert = num GROUP BY 1, 2, 3, 4, 5, 6, 7")
+	}
+	run("INSERT INTO alert_counts (tenant, sector, state, escalated, severity, family, technique, n) SELECT tenant, '', state, 0, -1, '', '', count(*) FROM alerts GROUP BY 1, 3")
+	run("UPDATE counters SET value = ? WHERE name IN ('alert.num', 'alert.rev')", n)
+	f.recount()
 }
 
 func BenchmarkApply(b *testing.B) {
@@ -110,7 +123,7 @@ func BenchmarkInbox(b *testing.B) {
 	}{
 		{"first", national, Filter{}}, {"recent", national, Filter{Order: ByRecent}}, {"deep", national, deep},
 		{"severity=high", national, Filter{Severity: []Severity{High}}}, {"severity=high,low,recent", national, Filter{Severity: []Severity{High, Low}, Order: ByRecent}},
-		{"family", national, Filter{Family: []string{"web"}}}, {"family=rare", national, Filter{Family: []string{"rare"}}}, {"family=none", national, Filter{Family: []string{"none"}}},
+		{"family", national, Filter{Family: []string{"family3"}}}, {"family=rare", national, Filter{Family: []string{"rare"}}}, {"family=none", national, Filter{Family: []string{"none"}}},
 		{"technique", national, Filter{Technique: []string{"T1046"}}}, {"technique=rare", national, Filter{Technique: []string{"T1486"}}},
 		{"sector", national, Filter{Sector: []string{"health"}}}, {"member", access.Only(8), Filter{}}, {"members=3", national, Filter{Tenants: []event.TenantID{8, 15, 22}}},
 		{"mine", national, Filter{View: ViewMine, Me: "ana"}}, {"escalated", national, Filter{View: ViewEscalated}}, {"closed", national, Filter{View: ViewClosed}},

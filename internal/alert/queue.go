@@ -218,7 +218,7 @@ func (q *query) total(ctx context.Context) (int64, error) {
 	}
 	var n int64
 	if q.View == ViewMine {
-		sel := q.where(q.tx.NewSelect().TableExpr("alerts AS a").ColumnExpr("count(*)")).Where("a.assignee = ? AND a.open = 1", q.Me)
+		sel := q.where(q.tx.NewSelect().TableExpr("alerts AS a").ColumnExpr("count(*)")).Where("a.open = 1")
 		err := sel.Scan(ctx, &n)
 		return n, err
 	}
@@ -230,34 +230,52 @@ func (q *query) total(ctx context.Context) (int64, error) {
 // named in except.
 func (q *query) counts(columns, except string) *bun.SelectQuery {
 	sel := q.tx.NewSelect().TableExpr("alert_counts AS c").ColumnExpr(columns).Where("c.state IN (?)", bun.List(q.states()))
-	tenants, all := q.scope.Tenants()
-	switch {
-	case !all:
-		sel = sel.Where("c.tenant IN (?)", bun.List(tenants))
-	case except == "tenant", len(q.Sector) > 0 && except != "sector", except == "sector":
-		sel = sel.Where("c.tenant >= 0")
-	default:
-		sel = sel.Where("c.tenant = ?", allTenants)
-	}
-	if len(q.Sector) > 0 && except != "sector" {
-		sel = sel.Where("c.tenant IN (SELECT id FROM tenants WHERE sector IN (?))", bun.List(q.Sector))
-	}
 	if q.View == ViewEscalated {
 		sel = sel.Where("c.escalated = 1")
+	} else {
+		sel = sel.Where("c.escalated IN (0, 1)") // a list lets the index be used beyond it
 	}
-	if len(q.Severity) > 0 && except != "severity" {
-		sel = sel.Where("c.severity IN (?)", bun.List(ints(q.Severity)))
-	}
-	if len(q.Family) > 0 && except != "family" {
-		sel = sel.Where("c.family IN (?)", bun.List(q.Family))
+	tenants, all := q.scope.Tenants()
+	sectors := len(q.Sector) > 0 && except != "sector"
+	severity := len(q.Severity) > 0 && except != "severity"
+	family := len(q.Family) > 0 && except != "family"
+	technique := len(q.Technique) > 0 && except != "technique"
+	switch {
+	case !all:
+		sel = sel.Where("c.tenant IN (?) AND c.sector = ''", bun.List(tenants))
+		if sectors {
+			sel = sel.Where("c.tenant IN (SELECT id FROM tenants WHERE sector IN (?))", bun.List(q.Sector))
+		}
+	case except == "tenant":
+		sel = sel.Where("c.tenant >= 0")
+		if sectors {
+			sel = sel.Where("c.tenant IN (SELECT id FROM tenants WHERE sector IN (?))", bun.List(q.Sector))
+		}
+	case except == "sector":
+		sel = sel.Where("c.tenant = ?", ofSector)
+	case sectors:
+		sel = sel.Where("c.tenant = ? AND c.sector IN (?)", ofSector, bun.List(q.Sector))
+	default:
+		sel = sel.Where("c.tenant = ? AND c.sector = ''", allTenants)
 	}
 	switch {
 	case except == "technique":
 		sel = sel.Where("c.technique <> ''")
-	case len(q.Technique) > 0:
+	case technique:
 		sel = sel.Where("c.technique IN (?)", bun.List(q.Technique))
 	default:
 		sel = sel.Where("c.technique = ''")
+	}
+	switch {
+	case severity:
+		sel = sel.Where("c.severity IN (?)", bun.List(ints(q.Severity)))
+	case except == "tenant" && !family && !technique:
+		return sel.Where("c.severity = ? AND c.family = ''", anySeverity)
+	default:
+		sel = sel.Where("c.severity IN (0, 1, 2, 3, 4)")
+	}
+	if family {
+		sel = sel.Where("c.family IN (?)", bun.List(q.Family))
 	}
 	return sel
 }
@@ -290,7 +308,7 @@ func (q *query) where(sel *bun.SelectQuery) *bun.SelectQuery {
 	case ViewSuppressed:
 		sel = sel.Where("a.state = 'suppressed'")
 	case ViewMine:
-		sel = sel.Where("a.assignee = ?", q.Me)
+		sel = sel.Where("a.assignee = ? AND a.assignee <> ''", q.Me) // as the index says it
 	case ViewEscalated:
 		sel = sel.Where("a.escalated_ns > 0")
 	}
@@ -422,10 +440,12 @@ func (q *query) walk(index string, open int, after *cursor) *bun.SelectQuery {
 	default:
 		sel = sel.TableExpr("alerts AS a INDEXED BY ?", bun.Safe(index))
 	}
-	sel = q.where(sel.Where("a.open = ?", open))
-	if index == "alerts_assignee" {
-		sel = sel.Where("a.assignee <> ''")
+	if index == "" { // from the list of techniques, not from an order
+		sel = sel.Where("+a.open = ?", open)
+	} else {
+		sel = sel.Where("a.open = ?", open)
 	}
+	sel = q.where(sel)
 	return q.order(sel, after)
 }
 
@@ -558,7 +578,12 @@ func (s *Store) Facets(ctx context.Context, scope access.Scope, f Filter) (Facet
 		if out.Technique, err = q.facet(ctx, "technique", "c.technique", ""); err != nil {
 			return err
 		}
-		if out.Sector, err = q.facet(ctx, "sector", "o.sector", "JOIN tenants AS o ON o.id = c.tenant"); err != nil {
+		if _, all := scope.Tenants(); all {
+			out.Sector, err = q.facet(ctx, "sector", "c.sector", "")
+		} else {
+			out.Sector, err = q.facet(ctx, "sector", "COALESCE(o.sector, '')", "LEFT JOIN tenants AS o ON o.id = c.tenant")
+		}
+		if err != nil {
 			return err
 		}
 		out.Tenant, err = q.facet(ctx, "tenant", "c.tenant", "")

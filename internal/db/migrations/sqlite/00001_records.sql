@@ -369,19 +369,22 @@ CREATE TABLE alert_activity (
 );
 CREATE INDEX alert_activity_alert ON alert_activity (alert, id);
 
--- How many alerts there are, so that no page has to count them. tenant -1 holds
--- all tenants together; technique '' holds all alerts, other values those with it.
+-- How many alerts there are, so that no page has to count them. Each alert is
+-- counted under its tenant, under -1 (all tenants) and under -2 with its sector;
+-- there with technique '' and once more with each of its techniques; and under
+-- its tenant once more with severity -1 and family '', any.
 CREATE TABLE alert_counts (
   tenant    INTEGER NOT NULL,
+  sector    TEXT NOT NULL,
   state     TEXT NOT NULL,
   escalated INTEGER NOT NULL,
   severity  INTEGER NOT NULL,
   family    TEXT NOT NULL,
   technique TEXT NOT NULL,
   n         INTEGER NOT NULL,
-  PRIMARY KEY (tenant, technique, state, escalated, severity, family)
+  PRIMARY KEY (tenant, sector, technique, state, escalated, severity, family)
 ) WITHOUT ROWID;
-CREATE INDEX alert_counts_technique ON alert_counts (technique, state, escalated, severity, family, tenant, n);
+CREATE INDEX alert_counts_tenants ON alert_counts (technique, state, escalated, severity, family, tenant, n) WHERE tenant >= 0;
 
 CREATE TABLE suppressions (
   id          TEXT PRIMARY KEY,
