@@ -564,7 +564,7 @@ func (d *demo) tell(st status.Status) {
 		if a.Tenant == 0 {
 			where = "across members"
 		}
-		d.say("ALERT %-8s %s, %s, about %s; %d ms after the log line arrived.", strings.ToUpper(a.Level), a.Title, where, a.Entity, (a.Raised-a.First)/1e6)
+		d.say("ALERT %-8s %s, %s, about %s.", strings.ToUpper(a.Level), a.Title, where, a.Entity)
 	}
 }
 
@@ -578,7 +578,7 @@ func (d *demo) summary(st status.Status) {
 		left += c.Sent - m.base.Sent
 		stored += c.Stored - m.base.Stored
 	}
-	d.say("So far: %s lines from the devices; of %s reported, %s stayed at home and %s events came to the centre; %s are stored; %s.", number(sent), number(received), number(kept), number(left), number(stored), plural(len(st.Alerts), "alert"))
+	d.say("So far: %s lines from the devices; of %s reported, %s stayed at home and %s events came to the centre; %s are stored; %s, 99 of 100 within %.0f ms of the log line.", number(sent), number(received), number(kept), number(left), number(stored), plural(len(st.Alerts), "alert"), st.Latency["receipt_to_alert_ms"].P99)
 }
 
 // waitAlerts waits after the story until every expected alert is there, and then a little for those that should not come.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -17,18 +16,17 @@ import (
 
 // Result is what `tocsin demo --once` reports.
 type Result struct {
-	OK           bool                        `json:"ok"` // every expected alert, no other, every line accounted for
-	Seconds      float64                     `json:"seconds"`
-	FirstAlert   float64                     `json:"first_alert_seconds"` // from the start of the program; 0 when there was none
-	Balanced     bool                        `json:"balanced"`
-	Members      []MemberResult              `json:"members"`
-	Expected     []Expectation               `json:"expected"`
-	Missing      []Expectation               `json:"missing"`
-	Unexpected   []status.Alert              `json:"unexpected"`
-	Alerts       []status.Alert              `json:"alerts"`
-	AlertLatency Latency                     `json:"receipt_to_alert_ms"` // over this run's alerts
-	HubLatency   map[string]status.Quantiles `json:"hub_latency"`         // as the hub measured, since it started
-	Restarts     int                         `json:"restarts"`
+	OK         bool                        `json:"ok"` // every expected alert, no other, every line accounted for
+	Seconds    float64                     `json:"seconds"`
+	FirstAlert float64                     `json:"first_alert_seconds"` // from the start of the program; 0 when there was none
+	Balanced   bool                        `json:"balanced"`
+	Members    []MemberResult              `json:"members"`
+	Expected   []Expectation               `json:"expected"`
+	Missing    []Expectation               `json:"missing"`
+	Unexpected []status.Alert              `json:"unexpected"`
+	Alerts     []status.Alert              `json:"alerts"`
+	Latency    map[string]status.Quantiles `json:"latency"` // receipt_to_alert_ms and others, as the hub measured since it started
+	Restarts   int                         `json:"restarts"`
 }
 
 // MemberResult says where each line of a member went. Lines: Devices = Received + Lost. Received = NotUnderstood + ΣKept + ΣLeft.
@@ -50,24 +48,6 @@ type MemberResult struct {
 	Gaps          []string          `json:"gaps"` // what does not add up, in words
 }
 
-// Latency is quantiles over few values, in milliseconds.
-type Latency struct {
-	N   int     `json:"n"`
-	P50 float64 `json:"p50"`
-	P95 float64 `json:"p95"`
-	P99 float64 `json:"p99"`
-	Max float64 `json:"max"`
-}
-
-func latencyOf(ms []float64) Latency {
-	if len(ms) == 0 {
-		return Latency{}
-	}
-	slices.Sort(ms)
-	at := func(q float64) float64 { return ms[min(len(ms)-1, int(q*float64(len(ms))))] }
-	return Latency{N: len(ms), P50: at(0.50), P95: at(0.95), P99: at(0.99), Max: ms[len(ms)-1]}
-}
-
 // result takes stock.
 func (d *demo) result(ctx context.Context, st status.Status) *Result {
 	alerts := d.fresh(st)
@@ -75,16 +55,9 @@ func (d *demo) result(ctx context.Context, st status.Status) *Result {
 	d.mu.Lock()
 	first := d.first
 	d.mu.Unlock()
-	r := &Result{Seconds: time.Since(d.start).Seconds(), FirstAlert: first.Seconds(), Expected: expectations(), Alerts: alerts, HubLatency: st.Latency, Balanced: true}
+	r := &Result{Seconds: time.Since(d.start).Seconds(), FirstAlert: first.Seconds(), Expected: expectations(), Alerts: alerts, Latency: st.Latency, Balanced: true}
 	r.Unexpected = compare(r.Expected, alerts, d.name, d.began.UnixNano())
 	r.Missing = missing(r.Expected)
-	var ms []float64
-	for _, a := range alerts {
-		if _, old := d.before[a.ID]; !old { // one that grew says when it was first raised, in an earlier run
-			ms = append(ms, float64(a.Raised-a.First)/1e6)
-		}
-	}
-	r.AlertLatency = latencyOf(ms)
 	r.Restarts = d.hub.Restarts()
 	for _, m := range d.members {
 		r.Restarts += m.child.Restarts()
@@ -189,7 +162,7 @@ func (r *Result) WriteText(w io.Writer) error {
 		if who == "" {
 			who = "all members"
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%d grouped\t%d ms\t%s\n", mark, who, w.Family, w.Entity, w.Count, w.LatentMS, w.Meaning)
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%d grouped\tafter %.1f s\t%s\n", mark, who, w.Family, w.Entity, w.Count, float64(w.AfterMS)/1000, w.Meaning)
 	}
 	for _, a := range r.Unexpected {
 		fmt.Fprintf(t, "  UNEXPECTED\ttenant %d\t%s\t%s\t%d grouped\t\t%s\n", a.Tenant, a.Family, a.Entity, a.Count, a.Title)
@@ -197,7 +170,8 @@ func (r *Result) WriteText(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(&b, "\nFrom a line's receipt to its alert: p50 %.0f ms, p95 %.0f ms, p99 %.0f ms (%s). First alert %.1f s after the start.\n", r.AlertLatency.P50, r.AlertLatency.P95, r.AlertLatency.P99, plural(r.AlertLatency.N, "alert"), r.FirstAlert)
+	q := r.Latency["receipt_to_alert_ms"]
+	fmt.Fprintf(&b, "\nFrom a line's receipt at the collector to its alert: p50 %.0f ms, p95 %.0f ms, p99 %.0f ms (%d measured). First alert %.1f s after the start.\n", q.P50, q.P95, q.P99, q.N, r.FirstAlert)
 	if r.OK {
 		b.WriteString("All as it should be: every expected alert, no other, every line accounted for.\n")
 	} else {
