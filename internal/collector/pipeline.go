@@ -188,6 +188,7 @@ func (p *pipeline) line(l *archive.Line, f fate) {
 		reason := d
 		if asEvidence {
 			p.remember(l.Number)
+			reason.Urgent = true
 		}
 		if f == full {
 			if d.Leave {

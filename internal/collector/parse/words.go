@@ -171,6 +171,10 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		if i := strings.IndexAny(v, ", "); i > 0 {
 			v = v[:i]
 		}
+		if (strings.HasPrefix(v, "IPV4/") || strings.HasPrefix(v, "IPV6/")) && len(v) > 9 { // Asterisk: IPV4/UDP/192.0.2.1/5060
+			s.transport(v[5:8])
+			v = v[9:]
+		}
 		switch string(k) {
 		case "nasipaddress", "deviceip", "localip", "hostip", "agentip", "lanip":
 			return false
@@ -357,6 +361,14 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		"displaymessage", "auditaction", "activitydisplayname", "securityevent":
 		if len(v) < 96 {
 			s.low(event.EventAction, v)
+			if string(k) == "securityevent" {
+				switch {
+				case failWords(v):
+					s.signIn("voip", false)
+				case goodWords(v):
+					s.signIn("voip", true)
+				}
+			}
 			if strings.IndexByte(v, ' ') < 0 && len(v) < 20 {
 				s.decide(verdictOf(v))
 			}
