@@ -14,7 +14,7 @@
 // not meet in one alert because their rules belong to different families.
 //
 // Counts by state, severity, family, technique and member are kept beside the
-// alerts, so no page counts a million rows. Patterns across members belong to
+// alerts, so no page counts a million rows; Stats counts what Apply did. Patterns across members belong to
 // the tenant access.Centre and are seen with a national scope only.
 package alert
 
@@ -29,6 +29,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -227,11 +228,28 @@ type Store struct {
 	o   Options
 	log *slog.Logger
 
+	stats   counters
 	changed chan struct{} // of capacity 1: something was committed here
 
 	mu       sync.Mutex // guards the watchers; held for map work only
 	watchers map[*watcher]struct{}
 	polling  bool
+}
+
+type counters struct{ detections, repeats, opened, updated, failed atomic.Uint64 }
+
+// Stats counts what Apply did since the program started.
+type Stats struct {
+	Detections uint64 // given
+	Repeats    uint64 // of them, known already
+	Opened     uint64 // alerts
+	Updated    uint64 // alerts, counted once for each Apply
+	Failed     uint64 // calls
+}
+
+// Stats returns the counters.
+func (s *Store) Stats() Stats {
+	return Stats{s.stats.detections.Load(), s.stats.repeats.Load(), s.stats.opened.Load(), s.stats.updated.Load(), s.stats.failed.Load()}
 }
 
 // New returns a Store on an open database.

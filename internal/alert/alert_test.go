@@ -237,6 +237,26 @@ func TestReplay(t *testing.T) {
 	f.recount()
 }
 
+func TestStatsAndPrune(t *testing.T) {
+	f := newFixture(t)
+	f.apply(f.det(1), f.det(2), f.det(1))
+	f.apply(f.det(1), f.det(3))
+	if _, err := f.Apply(t.Context(), "p", []event.Detection{{}}); err == nil {
+		t.Error("nonsense was applied")
+	}
+	if got, want := f.Stats(), (Stats{Detections: 5, Repeats: 2, Opened: 1, Updated: 1, Failed: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	f.clock.add(6 * 24 * time.Hour)
+	if n, err := f.Prune(t.Context(), 0); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	f.clock.add(2 * 24 * time.Hour)
+	if n, err := f.Prune(t.Context(), 0); n != 3 || err != nil {
+		t.Error(n, err)
+	}
+}
+
 func TestApplyRefusesNonsenseWhole(t *testing.T) {
 	f := newFixture(t)
 	for name, bad := range map[string]func(*event.Detection){

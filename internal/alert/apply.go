@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
@@ -40,13 +41,36 @@ func (s *Store) Apply(ctx context.Context, plan string, dets []event.Detection) 
 	if len(dets) == 0 {
 		return nil, nil
 	}
+	changes, err := s.apply(ctx, plan, dets)
+	if err != nil {
+		s.stats.failed.Add(1)
+		return nil, fmt.Errorf("applying plan %s: %w", plan, err)
+	}
+	s.stats.detections.Add(uint64(len(dets)))
+	repeats := len(dets)
+	for _, c := range changes {
+		repeats -= c.New
+		if c.Kind == Opened {
+			s.stats.opened.Add(1)
+		} else {
+			s.stats.updated.Add(1)
+		}
+	}
+	s.stats.repeats.Add(uint64(repeats))
+	if len(changes) > 0 {
+		s.committed()
+	}
+	return changes, nil
+}
+
+func (s *Store) apply(ctx context.Context, plan string, dets []event.Detection) ([]Change, error) {
 	for i := range dets {
 		d := &dets[i]
 		if d.Key == "" || d.RuleID == "" || d.Family == "" || d.Entity.Kind == "" {
-			return nil, fmt.Errorf("applying plan %s: %w: detection %d of rule %q lacks key, rule, family or entity", plan, ErrInvalid, i, d.RuleID)
+			return nil, fmt.Errorf("%w: detection %d of rule %q lacks key, rule, family or entity", ErrInvalid, i, d.RuleID)
 		}
 		if _, err := ParseSeverity(d.Level); err != nil {
-			return nil, fmt.Errorf("applying plan %s: detection %d of rule %q: %w", plan, i, d.RuleID, err)
+			return nil, fmt.Errorf("detection %d of rule %q: %w", i, d.RuleID, err)
 		}
 	}
 	var changes []Change
@@ -64,13 +88,30 @@ func (s *Store) Apply(ctx context.Context, plan string, dets []event.Detection) 
 		changes, err = w.finish(ctx)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("applying plan %s: %w", plan, err)
+	return changes, err
+}
+
+// Prune forgets the keys of detections applied longer ago than keep, of which at
+// least a week is kept: after that a replay of them would count again. Alerts and
+// their history stay.
+func (s *Store) Prune(ctx context.Context, keep time.Duration) (int64, error) {
+	before := s.now() - int64(max(keep, 7*24*time.Hour))
+	var total int64
+	for {
+		var n int64
+		err := s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+			res, err := tx.NewRaw("DELETE FROM alert_detections WHERE digest IN (SELECT digest FROM alert_detections WHERE at_ns < ? LIMIT 5000)", before).Exec(ctx)
+			if err != nil {
+				return err
+			}
+			n, err = res.RowsAffected()
+			return err
+		})
+		total += n
+		if err != nil || n == 0 {
+			return total, err
+		}
 	}
-	if len(changes) > 0 {
-		s.committed()
-	}
-	return changes, nil
 }
 
 // committed tells watchers and outbox that there is something to look at.
