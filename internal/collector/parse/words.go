@@ -242,7 +242,7 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		"targetaccount", "initiatedby", "actoralternateid", "upn", "actorupn", "actorprincipalname", "actorloginname", "creatoremail", "callerid", "clientusername", "csusername", "accountid":
 		switch string(k) {
 		case "uid", "userid", "accountid", "owner":
-			if s.weak == "" && !allDigits(v) && len(v) <= 64 && !(len(v) == 36 && v[8] == '-') {
+			if s.weak == "" && (!allDigits(v) || string(k) == "accountid" && len(v) < 9) && len(v) <= 64 && !(len(v) == 36 && v[8] == '-') {
 				s.weak = v
 			}
 			return true
