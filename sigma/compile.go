@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Options for Compile.
@@ -343,7 +344,8 @@ func (e *Engine) intern(d *draft, rename map[string]string) (*predicate, error) 
 	return &p, nil
 }
 
-// Set is the rules that apply to one log source, with their index. It does not change; a Matcher holds the state of an evaluation.
+// Set is the rules that apply to one log source, with their index. It is safe for concurrent use; a Matcher holds the state of an
+// evaluation. The index is improved once, after the first events: results do not depend on it, their order may.
 type Set struct {
 	e     *Engine
 	rules []int32 // numbers in Engine.Rules
@@ -352,13 +354,18 @@ type Set struct {
 	kids  []int32
 	preds []*predicate
 
-	byKey   []*litSet // trigger index by key
+	keywords bool
+	index    atomic.Pointer[index]
+	learning atomic.Pointer[learner] // nil when the index has learnt from real events
+}
+
+// index finds the rules that an event can match. It is replaced once, when it has been seen which literals are common.
+type index struct {
+	byKey   []*litSet // triggers by key
 	keyword *litSet   // triggers in any value
 	known   []bool    // by predicate: all its literals are in the index, so the scan decides it
 	trigs   []trigger
 	always  []int32 // positions of rules without a trigger
-
-	keywords bool
 }
 
 // flat is a node of the evaluation tree.
@@ -381,7 +388,7 @@ func (s *Set) Len() int { return len(s.rules) }
 func (s *Set) Rules() []int32 { return slices.Clone(s.rules) }
 
 // Unindexed is the number of rules in s that are evaluated for every event.
-func (s *Set) Unindexed() int { return len(s.always) }
+func (s *Set) Unindexed() int { return len(s.index.Load().always) }
 
 // Keywords says whether a rule of s looks at every value and the raw text of events, not only at fields it names.
 func (s *Set) Keywords() bool { return s.keywords }
@@ -424,7 +431,10 @@ func (e *Engine) newSet(sources []Source) *Set {
 		bound = append(bound, n)
 		s.roots = append(s.roots, s.flatten(n, local))
 	}
-	s.index(bound, local)
+	s.index.Store(newIndex(s, bound, local, nil))
+	if len(s.rules) >= learnFrom {
+		s.learning.Store(&learner{bound: bound, local: local, hits: make([]int, len(s.preds))})
+	}
 	return s
 }
 

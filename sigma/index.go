@@ -2,7 +2,9 @@ package sigma
 
 import (
 	"math"
+	"slices"
 	"strings"
+	"sync"
 	"unsafe"
 )
 
@@ -174,7 +176,7 @@ func (t *gramTable) find(gram uint32) []gramEntry {
 }
 
 // scan calls m.fire for every literal that is found in s. A literal may be reported more than once.
-func (l *litSet) scan(s string, m *Matcher, set *Set) {
+func (l *litSet) scan(s string, m *Matcher, set *index) {
 	if len(l.eq) > 0 {
 		for _, n := range l.eq[s] {
 			m.fire(set, l.trigs[n])
@@ -320,7 +322,7 @@ type cover struct {
 
 // coverOf chooses the cheapest cover of n, or reports that there is none. And: the best child; or: all children; not: none, since
 // absence makes it true.
-func coverOf(n *node) (cover, bool) {
+func coverOf(n *node, learnt func(*predicate, float64) float64) (cover, bool) {
 	switch n.op {
 	case nodeLeaf:
 		lits, _ := n.p.literals()
@@ -331,12 +333,15 @@ func coverOf(n *node) (cover, bool) {
 		for _, l := range lits {
 			c.cost += frequency(n.p, l)
 		}
+		if learnt != nil {
+			c.cost = learnt(n.p, c.cost)
+		}
 		return c, true
 	case nodeAnd:
 		var best cover
 		found := false
 		for _, k := range n.kids {
-			if c, ok := coverOf(k); ok && (!found || c.cost < best.cost) {
+			if c, ok := coverOf(k, learnt); ok && (!found || c.cost < best.cost) {
 				best, found = c, true
 			}
 		}
@@ -344,7 +349,7 @@ func coverOf(n *node) (cover, bool) {
 	case nodeOr:
 		var all cover
 		for _, k := range n.kids {
-			c, ok := coverOf(k)
+			c, ok := coverOf(k, learnt)
 			if !ok {
 				return cover{}, false
 			}
@@ -397,9 +402,9 @@ func isDigits(s string) bool {
 	return true
 }
 
-// index makes the trigger index of s.
-func (s *Set) index(bound []*node, local map[*predicate]int32) {
-	s.known = make([]bool, len(s.preds))
+// newIndex makes the trigger index of s. learnt, if any, corrects the guessed frequency of a predicate's literals.
+func newIndex(set *Set, bound []*node, local map[*predicate]int32, learnt func(*predicate, float64) float64) *index {
+	s := &index{known: make([]bool, len(set.preds))}
 	type place struct {
 		key     Key
 		keyword bool
@@ -428,7 +433,7 @@ func (s *Set) index(bound []*node, local map[*predicate]int32) {
 		return t
 	}
 	for i, n := range bound {
-		c, ok := coverOf(n)
+		c, ok := coverOf(n, learnt)
 		if !ok {
 			s.always = append(s.always, int32(i))
 			continue
@@ -439,7 +444,7 @@ func (s *Set) index(bound []*node, local map[*predicate]int32) {
 				t := &s.trigs[trigger1(p, lit)]
 				if exact {
 					s.known[local[p]] = true
-					if !containsInt(t.preds, local[p]) {
+					if !slices.Contains(t.preds, local[p]) {
 						t.preds = append(t.preds, local[p])
 					}
 				}
@@ -463,11 +468,81 @@ func (s *Set) index(bound []*node, local map[*predicate]int32) {
 	if s.keyword != nil {
 		s.keyword.build()
 	}
+	return s
 }
 
-func containsInt(list []int32, n int32) bool {
-	for _, x := range list {
-		if x == n {
+// learnFrom is the number of rules from which it pays to learn, learnEvents the number of events that are looked at.
+const (
+	learnFrom   = 24
+	learnEvents = 32
+)
+
+// learner counts in how many events the literals of each predicate are found.
+type learner struct {
+	mu    sync.Mutex // whoever finds it taken goes on without learning
+	bound []*node
+	local map[*predicate]int32
+	lits  [][]*literal // by predicate
+	hits  []int
+	n     int
+}
+
+func (s *Set) learn(l *learner, r *Record) {
+	if !l.mu.TryLock() {
+		return
+	}
+	defer l.mu.Unlock()
+	if s.learning.Load() != l {
+		return
+	}
+	if l.lits == nil {
+		for _, p := range s.preds {
+			lits, _ := p.literals()
+			l.lits = append(l.lits, lits)
+		}
+	}
+	for i, p := range s.preds {
+		if p.found(l.lits[i], r) {
+			l.hits[i]++
+		}
+	}
+	if l.n++; l.n < learnEvents {
+		return
+	}
+	// The guess weighs as much as eight events.
+	s.index.Store(newIndex(s, l.bound, l.local, func(p *predicate, guess float64) float64 {
+		return (float64(l.hits[l.local[p]]) + 8*guess) / float64(l.n+8)
+	}))
+	s.learning.Store(nil)
+}
+
+// found says whether one of the literals is in a value that p looks at.
+func (p *predicate) found(lits []*literal, r *Record) bool {
+	in := func(f *field) bool {
+		if f.kind == fieldNull {
+			return false
+		}
+		low := r.lowOf(f)
+		for _, l := range lits {
+			if l.match(low) {
+				return true
+			}
+		}
+		return false
+	}
+	if len(lits) == 0 {
+		return false
+	}
+	if p.keyword {
+		for i := range r.fields {
+			if in(&r.fields[i]) {
+				return true
+			}
+		}
+		return false
+	}
+	for i := r.first(p.key); i >= 0; i = r.fields[i].next {
+		if in(&r.fields[i]) {
 			return true
 		}
 	}

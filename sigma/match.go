@@ -40,6 +40,10 @@ func (m *Matcher) begin(s *Set) {
 // Match appends the numbers of the rules of s that match r, in no particular order.
 func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 	m.begin(s)
+	if l := s.learning.Load(); l != nil {
+		s.learn(l, r)
+	}
+	x := s.index.Load()
 	m.stats.Events++
 	m.stats.Rules += uint64(len(s.rules))
 	for i := range r.fields {
@@ -47,38 +51,38 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 		if f.kind == fieldNull {
 			continue
 		}
-		if int(f.key) < len(s.byKey) {
-			if l := s.byKey[f.key]; l != nil {
-				l.scan(r.lowOf(f), m, s)
+		if int(f.key) < len(x.byKey) {
+			if l := x.byKey[f.key]; l != nil {
+				l.scan(r.lowOf(f), m, x)
 				continue
 			}
 		}
-		if s.keyword != nil {
-			s.keyword.scan(r.lowOf(f), m, s)
+		if x.keyword != nil {
+			x.keyword.scan(r.lowOf(f), m, x)
 		}
 	}
-	if s.keyword != nil && r.raw != "" {
-		s.keyword.scan(r.lowRaw(), m, s)
+	if x.keyword != nil && r.raw != "" {
+		x.keyword.scan(r.lowRaw(), m, x)
 	}
 	n := len(dst)
 	for _, at := range m.queue {
-		if m.eval(s, r, s.roots[at]) {
+		if m.eval(s, x, r, s.roots[at]) {
 			dst = append(dst, s.rules[at])
 		}
 	}
-	for _, at := range s.always {
-		if m.eval(s, r, s.roots[at]) {
+	for _, at := range x.always {
+		if m.eval(s, x, r, s.roots[at]) {
 			dst = append(dst, s.rules[at])
 		}
 	}
-	m.stats.Candidates += uint64(len(m.queue) + len(s.always))
+	m.stats.Candidates += uint64(len(m.queue) + len(x.always))
 	m.stats.Matches += uint64(len(dst) - n)
 	return dst
 }
 
 // fire notes that the literal of a trigger was found.
-func (m *Matcher) fire(s *Set, trig int32) {
-	t := &s.trigs[trig]
+func (m *Matcher) fire(x *index, trig int32) {
+	t := &x.trigs[trig]
 	for _, p := range t.preds {
 		m.memo[p] = m.gen<<1 | 1
 	}
@@ -90,7 +94,7 @@ func (m *Matcher) fire(s *Set, trig int32) {
 	}
 }
 
-func (m *Matcher) eval(s *Set, r *Record, at int32) bool {
+func (m *Matcher) eval(s *Set, x *index, r *Record, at int32) bool {
 	n := &s.nodes[at]
 	switch n.op {
 	case nodeLeaf:
@@ -98,7 +102,7 @@ func (m *Matcher) eval(s *Set, r *Record, at int32) bool {
 		if v>>1 == m.gen {
 			return v&1 == 1
 		}
-		if s.known[n.pred] {
+		if x.known[n.pred] {
 			return false // the scan would have found it
 		}
 		v = m.gen << 1
@@ -109,20 +113,20 @@ func (m *Matcher) eval(s *Set, r *Record, at int32) bool {
 		return v&1 == 1
 	case nodeAnd:
 		for _, k := range s.kids[n.lo:n.hi] {
-			if !m.eval(s, r, k) {
+			if !m.eval(s, x, r, k) {
 				return false
 			}
 		}
 		return true
 	case nodeOr:
 		for _, k := range s.kids[n.lo:n.hi] {
-			if m.eval(s, r, k) {
+			if m.eval(s, x, r, k) {
 				return true
 			}
 		}
 		return false
 	}
-	return !m.eval(s, r, s.kids[n.lo])
+	return !m.eval(s, x, r, s.kids[n.lo])
 }
 
 // MatchAll does what Match does without the index and without remembering results: every rule is evaluated. It is the reference that

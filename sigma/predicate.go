@@ -551,16 +551,22 @@ func compileRegex(src string) (*regexp.Regexp, *guard, error) {
 	return re, g, nil
 }
 
+// smallClass is the size up to which a class of characters counts as a choice of literals.
+const smallClass = 4
+
 // namesReplacement says whether a literal or a small class of re holds U+FFFD.
 func namesReplacement(re *syntax.Regexp, depth int) bool {
 	if depth > 200 || re.Op == syntax.OpLiteral && slices.Contains(re.Rune, utf8.RuneError) {
 		return true
 	}
-	if re.Op == syntax.OpCharClass && len(re.Rune) <= 8 {
+	if re.Op == syntax.OpCharClass {
+		n, named := 0, false
 		for i := 0; i+1 < len(re.Rune); i += 2 {
-			if re.Rune[i] <= utf8.RuneError && re.Rune[i+1] >= utf8.RuneError {
-				return true
-			}
+			n += int(re.Rune[i+1]-re.Rune[i]) + 1
+			named = named || re.Rune[i] <= utf8.RuneError && re.Rune[i+1] >= utf8.RuneError
+		}
+		if named && n <= smallClass {
+			return true
 		}
 	}
 	return slices.ContainsFunc(re.Sub, func(s *syntax.Regexp) bool { return namesReplacement(s, depth+1) })
@@ -764,7 +770,7 @@ func required(re *syntax.Regexp, depth int) []string {
 		for i := 0; i+1 < len(re.Rune); i += 2 {
 			n += int(re.Rune[i+1]-re.Rune[i]) + 1
 		}
-		if n == 0 || n > 4 {
+		if n == 0 || n > smallClass {
 			return nil
 		}
 		var out []string

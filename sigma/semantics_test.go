@@ -1,0 +1,366 @@
+package sigma
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// detects compiles one detection (the YAML below `detection:`) and gives whether it matches the JSON event.
+func detects(t *testing.T, detection, event string) bool {
+	t.Helper()
+	e, names := compileText(t, "title: t\nid: x\nlogsource: {product: p}\ndetection:\n  "+strings.ReplaceAll(detection, "\n", "\n  ")+"\n")
+	var rec Record
+	d := &Decoder{Names: names}
+	if err := d.Decode(&rec, []byte(event)); err != nil {
+		t.Fatal(err)
+	}
+	s := e.Set(Source{LogSource: LogSource{Product: "p"}})
+	var m Matcher
+	got, all := m.Match(s, &rec, nil), s.MatchAll(&rec, nil)
+	if !same(got, all) {
+		t.Fatalf("%s on %s: with index %v, without %v", detection, event, got, all)
+	}
+	return len(got) == 1
+}
+
+// TestSemantics has rows for the points on which engines differ, grouped by number. The specification is version 2.1.0 of "Sigma Rules"
+// with its modifiers appendix; where it is open, pySigma 1.5 decides.
+func TestSemantics(t *testing.T) {
+	for _, c := range []struct {
+		point  string
+		sel    string // the selection; condition: s is added
+		event  string
+		want   bool
+		custom bool // sel holds the condition too
+	}{
+		{"1 case", `s: {f: "PowerShell"}`, `{"f":"powershell"}`, true, false},
+		{"1 case, Unicode", `s: {f|contains: "ÜBER–"}`, `{"f":"x über–y"}`, true, false},
+		{"1 re regards case", `s: {f|re: "abc"}`, `{"f":"ABC"}`, false, false},
+		{"1 re with i", `s: {f|re|i: "abc"}`, `{"f":"xABCx"}`, true, false},
+		{"1 cased", `s: {f|cased: "Abc"}`, `{"f":"abc"}`, false, false},
+		{"1 cased contains", `s: {f|contains|cased: "Abc"}`, `{"f":"xAbcx"}`, true, false},
+		{"2 a backslash stands for itself", `s: {f|endswith: '\cmd.exe'}`, `{"f":"C:\\Windows\\cmd.exe"}`, true, false},
+		{"2 two are one", `s: {f: 'a\\b'}`, `{"f":"a\\b"}`, true, false},
+		{"2 escaped star", `s: {f: 'a\*'}`, `{"f":"ab"}`, false, false},
+		{"2 escaped star", `s: {f: 'a\*'}`, `{"f":"a*"}`, true, false},
+		{"2 backslash and wildcard", `s: {f: 'a\\*'}`, `{"f":"a\\bcd"}`, true, false},
+		{"3 wildcards cross lines", `s: {f|contains: 'a*b'}`, `{"f":"xa\n\nbx"}`, true, false},
+		{"3 question mark is one character", `s: {f: 'a?b'}`, `{"f":"aéb"}`, true, false},
+		{"3 question mark is exactly one", `s: {f: 'a?b'}`, `{"f":"ab"}`, false, false},
+		{"4 no second star", `s: {f|contains: '*a'}`, `{"f":"xa"}`, true, false},
+		{"4 inner wildcards", `s: {f|startswith: 'a*b'}`, `{"f":"aXbY"}`, true, false},
+		{"5 order of modifiers", `s: {f|wide|base64offset|contains: "ping"}`, `{"f":"xxcABpAG4AZwxx"}`, true, false},
+		{"5 all with a list", `s: {f|all|contains: [a, b]}`, `{"f":"ba"}`, true, false},
+		{"5 all with a list", `s: {f|contains|all: [a, b]}`, `{"f":"aa"}`, false, false},
+		{"6 windash, all five", `s: {f|windash|contains: " -a"}`, `{"f":"x ―a"}`, true, false},
+		{"6 windash leaves inner dashes", `s: {f|windash|contains: "-a-b"}`, `{"f":"/a/b"}`, false, false},
+		{"6 windash leaves inner dashes", `s: {f|windash|contains: "-a-b"}`, `{"f":"/a-b"}`, true, false},
+		{"7 base64offset", `s: {f|base64offset|contains: "/bin/bash"}`, `{"f":"xxL2Jpbi9iYXNoxx"}`, true, false},
+		{"7 base64offset", `s: {f|base64offset|contains: "/bin/bash"}`, `{"f":"9iaW4vYmFza"}`, true, false},
+		{"7 base64", `s: {f|base64: "foo"}`, `{"f":"Zm9v"}`, true, false},
+		{"8 null is absent", `s: {f: null}`, `{"g":1}`, true, false},
+		{"8 null is null", `s: {f: null}`, `{"f":null}`, true, false},
+		{"8 null is not empty", `s: {f: null}`, `{"f":""}`, false, false},
+		{"8 empty is present", `s: {f: ""}`, `{"f":""}`, true, false},
+		{"8 empty is present", `s: {f: ""}`, `{"g":""}`, false, false},
+		{"8 exists", `s: {f|exists: true}`, `{"f":""}`, true, false},
+		{"8 exists not", `s: {f|exists: no}`, `{"f":""}`, false, false},
+		{"8 exists not", `s: {f|exists: no}`, `{"g":""}`, true, false},
+		{"9 absent and not", "s: {f: a}\ncondition: not s", `{"g":1}`, true, true},
+		{"9 fieldref", `s: {a|fieldref: b}`, `{"a":"X","b":"x"}`, true, false},
+		{"9 fieldref, one side missing", `s: {a|fieldref: b}`, `{"a":"X"}`, false, false},
+		{"9 fieldref, both missing", `s: {a|fieldref: b}`, `{"c":"X"}`, false, false},
+		{"9 fieldref endswith", `s: {a|fieldref|endswith: b}`, `{"a":"fooBAR","b":"bar"}`, true, false},
+		{"10 number and text", `s: {f: 4688}`, `{"f":"4688"}`, true, false},
+		{"10 number and number", `s: {f: 4688}`, `{"f":4688}`, true, false},
+		{"10 hexadecimal stays text", `s: {f: "0x10"}`, `{"f":16}`, false, false},
+		{"10 gte", `s: {f|gte: 10}`, `{"f":"10"}`, true, false},
+		{"10 gt", `s: {f|gt: 10}`, `{"f":10}`, false, false},
+		{"10 lt of what is no number", `s: {f|lt: 10}`, `{"f":"x"}`, false, false},
+		{"10 lte, fraction", `s: {f|lte: 1.5}`, `{"f":1.5}`, true, false},
+		{"11 any element", `s: {f: b}`, `{"f":["a","b"]}`, true, false},
+		{"11 all by different elements", `s: {f|contains|all: [a, b]}`, `{"f":["xa","xb"]}`, true, false},
+		{"12 keywords in any value", `s: [mimi, other]`, `{"f":1,"g":{"h":"xxMIMIxx"}}`, true, false},
+		{"12 all keywords", `s: {"|all": [one, two]}`, `{"f":"one","g":"two"}`, true, false},
+		{"12 all keywords", `s: {"|all": [one, two]}`, `{"f":"one"}`, false, false},
+		{"12 one keyword", `s: mimi`, `{"f":"mimi"}`, true, false},
+		{"13 field names regard case", `s: {F: a}`, `{"f":"a"}`, false, false},
+		{"13 blanks in names", `s: {ThreatName: a}`, `{"Threat Name":"a"}`, true, false},
+		{"13 nested", `s: {a.b.c: x}`, `{"a":{"b":[{"c":"y"},{"c":"x"}]}}`, true, false},
+		{"13 a literal name wins", `s: {a.b: x}`, `{"a":{"b":"x"},"a.b":"y"}`, false, false},
+		{"14 cidr", `s: {f|cidr: 10.0.0.0/8}`, `{"f":"10.2.3.4"}`, true, false},
+		{"14 cidr, mapped", `s: {f|cidr: 10.0.0.0/8}`, `{"f":"::ffff:10.2.3.4"}`, true, false},
+		{"14 cidr, v6", `s: {f|cidr: ["192.0.2.0/24", "2001:db8::/32"]}`, `{"f":"2001:db8:1::1"}`, true, false},
+		{"14 cidr of what is no address", `s: {f|cidr: 10.0.0.0/8}`, `{"f":"10.2.3.4:80"}`, false, false},
+		{"15 percent signs without expand", `s: {f|contains: "%TEMP%"}`, `{"f":"x%temp%y"}`, true, false},
+		{"16 1 of them leaves out underscores", "s1: {f: a}\n_s2: {f: b}\ncondition: 1 of them", `{"f":"b"}`, false, true},
+		{"16 patterns", "s_1_a: {f: a}\ns_1_b: {g: b}\ncondition: all of s_1_*", `{"f":"a","g":"b"}`, true, true},
+		{"16 patterns", "s1: {f: a}\nt1: {g: b}\ncondition: 1 of *1 and not t1", `{"f":"a"}`, true, true},
+		{"16 not binds before and, and before or", "a: {f: 1}\nb: {g: 1}\nc: {h: 1}\ncondition: a or b and not c", `{"f":1,"h":1}`, true, true},
+		{"16 parentheses", "a: {f: 1}\nb: {g: 1}\nc: {h: 1}\ncondition: (a or b) and not c", `{"f":1,"h":1}`, false, true},
+		{"16 a list of conditions", "a: {f: 1}\nb: {g: 1}\ncondition: [a, b]", `{"g":1}`, true, true},
+		{"16 an identifier named like an operator in capitals", "AND: {f: 1}\nb: {g: 1}\ncondition: AND and b", `{"f":1,"g":1}`, true, true},
+		{"17 list of maps", "s: [{f: a, g: b}, {f: c}]", `{"f":"c"}`, true, false},
+		{"17 list of maps", "s: [{f: a, g: b}, {f: c}]", `{"f":"a"}`, false, false},
+		{"17 maps and keywords", "s: [{f: a}, word]", `{"g":"a word"}`, true, false},
+		{"20 yes stays yes", `s: {f: yes}`, `{"f":"yes"}`, true, false},
+		{"20 an octal stays as written", `s: {f: 010}`, `{"f":"010"}`, true, false},
+		{"20 a date stays as written", `s: {f: 2024-01-02}`, `{"f":"2024-01-02"}`, true, false},
+		{"neq", `s: {f|neq: a}`, `{"f":"b"}`, true, false},
+		{"neq of what is absent", `s: {f|neq: a}`, `{"g":"b"}`, true, false},
+		{"neq contains", `s: {f|contains|neq: a}`, `{"f":"bab"}`, false, false},
+		{"re s", `s: {f|re|s: "a.b"}`, `{"f":"a\nb"}`, true, false},
+		{"re without s", `s: {f|re: "a.b"}`, `{"f":"a\nb"}`, false, false},
+		{"re m", `s: {f|re|m: "^b$"}`, `{"f":"a\nb"}`, true, false},
+		{"re, a long run", `s: {f|re: ".{20,}"}`, `{"f":"aaaaaaaaaaaaaaaaaaa\nbbbbbb"}`, false, false},
+		{"re, a long run", `s: {f|re: ".{20,}"}`, `{"f":"x\naaaaaaaaaaaaaaaaaaab"}`, true, false},
+		{"re, a run of a class", `s: {f|re: '\s[a-f0-9]{12}$'}`, `{"f":"xyz abcdef012345"}`, true, false},
+		{"re, a run of a class", `s: {f|re: '\s[a-f0-9]{12}$'}`, `{"f":"xyz abcdefg12345"}`, false, false},
+		{"re of a number", `s: {f|re: "^46"}`, `{"f":4688}`, true, false},
+		{"utf16be", `s: {f|utf16be|base64: "ab"}`, `{"f":"AGEAYg=="}`, true, false},
+		{"utf16", `s: {f|utf16|base64: "ab"}`, `{"f":"//5hAGIA"}`, true, false},
+		{"hour", `s: {f|hour: 3}`, `{"f":"2024-05-06T03:04:05Z"}`, true, false},
+		{"week", `s: {f|week: 1}`, `{"f":"2025-12-30 00:00:00"}`, true, false},
+		{"many literals are one set", `s: {f|contains: [aaaa, bbbbb, cc, "d", eeeeeee]}`, `{"f":"xxbbbbbxx"}`, true, false},
+		{"many literals are one set", `s: {f|endswith: ["\\a.exe", "\\bb.exe", "\\ccc.exe", "\\dddd.exe", "\\longer-name.exe"]}`, `{"f":"c:\\longer-name.EXE"}`, true, false},
+		{"a star alone wants a value", `s: {f: "*"}`, `{"f":""}`, true, false},
+		{"a star alone wants a value", `s: {f: "*"}`, `{"g":""}`, false, false},
+		{"bool", `s: {f: true}`, `{"f":true}`, true, false},
+	} {
+		text := c.sel
+		if !c.custom {
+			text += "\ncondition: s"
+		}
+		if got := detects(t, text, c.event); got != c.want {
+			t.Errorf("%s: %s on %s: %v, want %v", c.point, c.sel, c.event, got, c.want)
+		}
+	}
+}
+
+func TestPlaceholders(t *testing.T) {
+	c := &Collection{}
+	text := "title: t\nid: x\nlogsource: {product: p}\ndetection:\n  s: {user|expand: ['%admins%', 'root']}\n  condition: s\n"
+	if errs := c.Parse("t.yml", []byte(text)); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	for _, p := range []map[string][]string{nil, {"admins": {"ann", "b*"}}} {
+		names := &Names{}
+		e, err := Compile(c, Options{Schema: names, Placeholders: p})
+		if err != nil || len(e.Errors) > 0 {
+			t.Fatal(err, e.Errors)
+		}
+		if (len(e.Unexpanded) == 1) != (p == nil) {
+			t.Errorf("placeholders %v: %d rules unexpanded", p, len(e.Unexpanded))
+		}
+		var rec Record
+		rec.AddString(names.Lookup("user"), "Bob")
+		var m Matcher
+		if got := len(m.Match(e.Set(Source{LogSource: LogSource{Product: "p"}}), &rec, nil)) == 1; got != (p != nil) {
+			t.Errorf("placeholders %v: match %v", p, got)
+		}
+	}
+}
+
+// TestLogSource is point 18: every attribute that the rule gives must be the event's; one without product applies to all.
+func TestLogSource(t *testing.T) {
+	e, _ := compileText(t, `
+title: a
+id: product
+logsource: {product: windows}
+detection: {s: [x], condition: s}
+---
+title: b
+id: category
+logsource: {category: antivirus}
+detection: {s: [x], condition: s}
+---
+title: c
+id: both
+logsource: {product: windows, category: process_creation}
+detection: {s: [x], condition: s}
+---
+title: d
+id: service
+logsource: {product: windows, service: security}
+detection: {s: [x], condition: s}
+`)
+	for _, c := range []struct {
+		sources []Source
+		want    string
+	}{
+		{WindowsSources("Microsoft-Windows-Sysmon/Operational", "1", ""), "both product"},
+		{WindowsSources("security", "4688", ""), "both product service"},
+		{WindowsSources("Security", "4624", ""), "product service"},
+		{WindowsSources("Microsoft-Windows-Windows Defender/Operational", "1116", ""), "category product"},
+		{WindowsSources("Something else", "1", ""), "product"},
+		{[]Source{{LogSource: LogSource{Category: "antivirus", Product: "linux"}}}, "category"},
+		{[]Source{{LogSource: LogSource{Product: "linux"}}}, ""},
+	} {
+		if got := strings.Join(idsOf(e, e.Set(c.sources...).Rules()), " "); got != c.want {
+			t.Errorf("%v: %q, want %q", c.sources, got, c.want)
+		}
+	}
+}
+
+func TestRegistryCategories(t *testing.T) {
+	for in, want := range map[string]string{"12 CreateKey": "registry_event registry_add", "12 DeleteValue": "registry_event registry_delete", "13 SetValue": "registry_event registry_set", "14 RenameKey": "registry_event registry_rename"} {
+		id, kind, _ := strings.Cut(in, " ")
+		var got []string
+		for _, s := range WindowsSources("Microsoft-Windows-Sysmon/Operational", id, kind)[1:] {
+			got = append(got, s.Category)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", in, got, want)
+		}
+	}
+}
+
+func TestFilter(t *testing.T) {
+	e, names := compileText(t, `
+title: a
+id: r1
+logsource: {product: p}
+detection: {s: {f: a}, condition: s}
+---
+title: not for the service account
+logsource: {product: p}
+filter:
+  rules: [r1]
+  sel: {user|startswith: svc_}
+  condition: not sel
+`)
+	var m Matcher
+	for user, want := range map[string]int{"svc_backup": 0, "ann": 1} {
+		var rec Record
+		rec.AddString(names.Lookup("f"), "a")
+		rec.AddString(names.Lookup("user"), user)
+		if got := len(m.Match(e.Set(Source{LogSource: LogSource{Product: "p"}}), &rec, nil)); got != want {
+			t.Errorf("user %s: %d matches, want %d", user, got, want)
+		}
+	}
+}
+
+func TestGlobalDocument(t *testing.T) {
+	e, _ := compileText(t, "action: global\ntitle: g\nlogsource: {product: p}\ndetection:\n  condition: s\n---\nid: one\ndetection:\n  s: {f: a}\n---\nid: two\nlogsource: {service: q}\ndetection:\n  s: {f: b}\n")
+	if len(e.Rules) != 2 || e.Rules[1].LogSource != (LogSource{Product: "p", Service: "q"}) || e.Rules[0].Title != "g" {
+		t.Fatalf("%+v", e.Rules)
+	}
+}
+
+// TestTypedValues: what a program adds by type is what rules written as text mean.
+func TestTypedValues(t *testing.T) {
+	e, names := compileText(t, "title: t\nid: x\nlogsource: {product: p}\ndetection:\n  s: {ip|cidr: 192.0.2.0/24, port: 443, n|gt: 9, text|startswith: 192.0, at|hour: 5, ok: true, f: 1.5}\n  condition: s\n")
+	var rec Record
+	k := names.Lookup
+	rec.AddIP(k("ip"), netip.MustParseAddr("192.0.2.7"))
+	rec.AddIP(k("text"), netip.MustParseAddr("192.0.2.7"))
+	rec.AddInt(k("port"), 443)
+	rec.AddInt(k("n"), 10)
+	rec.AddTime(k("at"), time.Date(2025, 1, 1, 5, 0, 0, 0, time.UTC).UnixNano())
+	rec.AddBool(k("ok"), true)
+	rec.AddFloat(k("f"), 1.5)
+	var m Matcher
+	s := e.Set(Source{LogSource: LogSource{Product: "p"}})
+	if len(m.Match(s, &rec, nil)) != 1 {
+		t.Error("no match")
+	}
+	ids := make([]int32, 0, 8)
+	if n := testing.AllocsPerRun(100, func() { ids = m.Match(s, &rec, ids[:0]) }); n != 0 {
+		t.Errorf("%v allocations a match", n)
+	}
+}
+
+// TestErrors: each mistake is refused with the line and a reason that says what is wrong; the rules beside it load.
+func TestErrors(t *testing.T) {
+	const head = "title: t\nid: x\nlogsource: {product: p}\n"
+	for _, c := range []struct{ text, want string }{
+		{"title: [", "bad.yml:1: not valid YAML"},
+		{"- a\n- b\n", "bad.yml:1: a rule must be a mapping"},
+		{"id: x\ndetection: {}\n", "the title is missing"},
+		{"title: t\ndetection: {s: {a: b}, condition: s}\n", "the logsource is missing"},
+		{"title: t\nlogsource: {definition: x}\ndetection: {s: {a: b}, condition: s}\n", "bad.yml:2: rule t: logsource needs a category, a product or a service"},
+		{head + "detection:\n  s: {a: b}\n", "bad.yml:5: rule x: the condition is missing"},
+		{head + "detection:\n  s: {a: b}\n  condition: s and t\n", `bad.yml:6: rule x: condition "s and t": there is no search identifier "t"`},
+		{head + "detection:\n  s: {a: b}\n  condition: (s\n", "a closing parenthesis is missing"},
+		{head + "detection:\n  s: {a: b}\n  condition: s s\n", `"s" is not expected here`},
+		{head + "detection:\n  s: {a: b}\n  condition: 2 of s*\n", "only 1, any and all"},
+		{head + "detection:\n  s: {a: b}\n  condition: 1 of x*\n", `no search identifier is called "x*"`},
+		{head + "detection:\n  s: {a: b}\n  condition: s | count() > 5\n", "write a correlation rule"},
+		{head + "detection:\n  s:\n    a: b\n    a: c\n  condition: s\n", `bad.yml:7: rule x: s: a selection: the key "a" is given twice`},
+		{head + "detection:\n  s:\n    a|contain: b\n  condition: s\n", `bad.yml:6: rule x: a|contain: unknown modifier "contain"`},
+		{head + "detection:\n  s:\n    a|re: '(?<=x)y'\n  condition: s\n", "bad.yml:6: rule x: a|re: the regular expression"},
+		{head + "detection:\n  s: {a|cidr: 10.0.0.0/99}\n  condition: s\n", "is not a network"},
+		{head + "detection:\n  s: {a|gt: x}\n  condition: s\n", `"x" is not a number`},
+		{head + "detection:\n  s: {a|base64: 'x*'}\n  condition: s\n", "wildcards cannot be encoded"},
+		{head + "detection:\n  s: {a: []}\n  condition: s\n", "the list of values is empty"},
+		{head + "level: severe\ndetection:\n  s: {a: b}\n  condition: s\n", `unknown level "severe"`},
+		{head + "detection:\n  timeframe: 5m\n  s: {a: b}\n  condition: s\n", "timeframe belongs to the old aggregation"},
+		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [nobody], timespan: 5m, condition: {gte: 1}}\n", `"nobody", which does not exist`},
+		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [y], timespan: 5m, condition: {gte: 1}}\n", "refers back to it"},
+		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [good], timespan: 5x, condition: {gte: 1}}\n", `timespan "5x"`},
+		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [good], timespan: 5m, condition: {lt: 3}}\n", "give gt, gte or eq as well"},
+		{"title: c\nid: y\ncorrelation: {type: value_count, rules: [good], timespan: 5m, condition: {gte: 3}}\n", "needs the name of a field"},
+	} {
+		col := &Collection{}
+		errs := col.Parse("good.yml", []byte("title: good\nid: g\nname: good\nlogsource: {product: p}\ndetection: {s: {a: b}, condition: s}\n"))
+		errs = append(errs, col.Parse("bad.yml", []byte(c.text))...)
+		e, err := Compile(col, Options{Schema: &Names{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		errs = append(errs, e.Errors...)
+		if len(errs) != 1 || !strings.Contains(errs[0].Error(), c.want) {
+			t.Errorf("%q: errors %v, want one with %q", c.text, errs, c.want)
+		}
+		if len(e.Rules) != 1 {
+			t.Errorf("%q: %d rules loaded, want the good one", c.text, len(e.Rules))
+		}
+	}
+}
+
+func TestBillionLaughs(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("title: t\nlogsource: {product: p}\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n")
+	for i := range 12 {
+		fmt.Fprintf(&b, "a%d: &a%d [*a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d]\n", i+1, i+1, i, i, i, i, i, i, i, i)
+	}
+	b.WriteString("detection: {s: *a12, condition: s}\n")
+	began := time.Now()
+	if errs := (&Collection{}).Parse("t.yml", []byte(b.String())); len(errs) != 1 {
+		t.Errorf("errors %v", errs)
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("refusing it took %v", d)
+	}
+}
+
+// TestLearning: the index that has learnt gives the same as the one that has not.
+func TestLearning(t *testing.T) {
+	var b strings.Builder
+	for i := range learnFrom + 10 {
+		fmt.Fprintf(&b, "title: t\nid: r%d\nlogsource: {product: p}\ndetection: {s: {f|contains: word%d, g: common}, condition: s}\n---\n", i, i%7)
+	}
+	e, names := compileText(t, b.String())
+	s := e.Set(Source{LogSource: LogSource{Product: "p"}})
+	var m Matcher
+	var rec Record
+	for i := range learnEvents + 10 {
+		rec.Reset()
+		rec.AddString(names.Lookup("f"), fmt.Sprintf("a word%d", i%9))
+		rec.AddString(names.Lookup("g"), "COMMON")
+		if a, b := m.Match(s, &rec, nil), s.MatchAll(&rec, nil); !same(a, b) || (i%9 < 7) != (len(a) > 0) {
+			t.Fatalf("event %d: %v, want %v", i, a, b)
+		}
+	}
+	if s.learning.Load() != nil {
+		t.Error("it still learns")
+	}
+	before := m.Stats().Candidates
+	m.Match(s, &rec, nil)
+	if n := m.Stats().Candidates - before; n > uint64(len(s.rules)/2) {
+		t.Errorf("%d rules evaluated: the index did not learn that one literal is in every event", n)
+	}
+}
