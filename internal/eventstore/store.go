@@ -22,7 +22,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"regexp"
 	"slices"
@@ -61,10 +60,10 @@ type Options struct {
 
 // Stats counts since the store was opened.
 type Stats struct {
-	Rows, Bytes, Inserts    uint64 // acknowledged; bytes as sent
-	Repeated                uint64 // requests sent again
-	Checks, Repairs         uint64 // counts by batch after a doubt; repairs of rows or roll-ups
-	Queries, Refused, Faild uint64 // readers' queries: run, refused for a limit, failed
+	Rows, Bytes, Inserts     uint64 // acknowledged; bytes as sent
+	Repeated                 uint64 // requests sent again
+	Checks, Repairs          uint64 // counts by batch after a doubt; repairs of rows or roll-ups
+	Queries, Refused, Failed uint64 // readers' queries: run, refused for a limit, failed
 }
 
 // Store is safe for concurrent use.
@@ -84,7 +83,8 @@ type Store struct {
 
 var databaseName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
-// Open connects, brings the tables to this version and finishes repairs that a crash interrupted.
+// Open connects, brings the tables to this version and finishes repairs that a crash interrupted. It waits for the engine
+// until ctx ends, at most two minutes.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Database == "" {
 		o.Database = "tocsin"
@@ -109,6 +109,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+		defer cancel()
 	}
 	c, err := newClient(o.Address, o.Ready)
 	if err != nil {
@@ -530,5 +535,3 @@ func stringList(v []string) string {
 func escapeParam(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "\n", `\n`, "\t", `\t`, "\r", `\r`, "\x00", `\0`).Replace(s)
 }
-
-var _ io.Reader = (*tailReader)(nil)
