@@ -15,12 +15,11 @@ type fgt struct {
 	typ, subtype, action      string
 	utmaction, status, level  string
 	attack, attackid, virus   string
-	policyid, signature       string
+	policyid                  string
 	user, ui, msg, trandisp   string
 	eventtype, hostname, url  string
 	vpn, tunneltype, dir      string
 	logid, client, reason     string
-	product                   string
 }
 
 // fgtKey is the number of a key of FortiGate's lines; 0 is an unknown one. Keys that are known and not used have numbers too, so
@@ -481,7 +480,7 @@ func (s *Set) fortigate(msg string) bool {
 		if i < 0 {
 			i = strings.Index(msg, "device_id=")
 		}
-		if i < 0 || strings.Index(msg, "type=") < 0 {
+		if i < 0 || !strings.Contains(msg, "type=") {
 			return false
 		}
 		if j := strings.Index(msg, "date="); j >= 0 && j < i {

@@ -44,9 +44,6 @@ func (w *jsonWalk) start(s string) bool {
 	return true
 }
 
-// end is the index behind what was read.
-func (w *jsonWalk) end() int { return w.i }
-
 func (w *jsonWalk) next() bool {
 	s := w.s
 	for {

@@ -2,6 +2,7 @@ package parse
 
 import (
 	"bytes"
+	"flag"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -11,12 +12,12 @@ import (
 	"tocsin/internal/event"
 )
 
-// allSamples is every line of testdata, and of the shared samples where they are.
-func allSamples(t testing.TB) [][]byte {
-	var lines [][]byte
+// allSamples is every line of testdata, and behind the first own lines those of the shared samples where they are.
+func allSamples(t testing.TB) (lines [][]byte, own int) {
 	for _, name := range folders(t) {
 		lines = append(lines, readLines(t, filepath.Join("testdata", name, "input.log"))...)
 	}
+	own = len(lines)
 	files, _ := filepath.Glob(filepath.Join("..", "..", "..", "..", "shared", "data", "logs", "*", "*.log"))
 	if len(files) == 0 {
 		t.Log("no folder of shared samples: testdata alone is mutated")
@@ -24,21 +25,24 @@ func allSamples(t testing.TB) [][]byte {
 	for _, f := range files {
 		lines = append(lines, readLines(t, f)...)
 	}
-	return lines
+	return lines, own
 }
 
-// TestTruncated cuts every sample at every byte (long ones at every seventh): no crash, no hang, and nothing in the event that is not in
-// the line.
+var everyByte = flag.Bool("every-byte", false, "cut the shared samples at every byte too, not only those of testdata")
+
+// TestTruncated cuts every sample at every byte (shared ones at every ninth, unless -every-byte): no crash, no hang, and nothing in the
+// event that is not in the line.
 func TestTruncated(t *testing.T) {
 	s := testSet(t)
 	var e event.Event
 	n := 0
-	for _, line := range allSamples(t) {
+	lines, own := allSamples(t)
+	for i, line := range lines {
 		step := 1
-		if len(line) > 1500 || testing.Short() {
-			step = 7
+		if i >= own && !*everyByte || testing.Short() {
+			step = 9
 		}
-		for cut := 0; cut <= len(line); cut += step {
+		for cut := i % step; cut <= len(line); cut += step {
 			e.Reset()
 			e.SetRaw(line[:cut])
 			e.Created = received.UnixNano()
@@ -53,12 +57,12 @@ func TestTruncated(t *testing.T) {
 // TestMixed joins halves of lines of different devices, flips bytes and puts in control characters, quotes and separators.
 func TestMixed(t *testing.T) {
 	s := testSet(t)
-	lines := allSamples(t)
+	lines, _ := allSamples(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	var e event.Event
-	rounds := 60000
+	rounds := 20000
 	if testing.Short() {
-		rounds = 6000
+		rounds = 4000
 	}
 	seps := []string{"", " ", "\x00", "\xff\xfe", `"`, `\`, "|", "=", ",", "{", "[", "<134>", "%ASA-6-", ": "}
 	for range rounds {

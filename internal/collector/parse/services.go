@@ -283,7 +283,7 @@ func (s *Set) pulse(msg string) bool {
 
 // vpcFlow reads AWS VPC flow logs (version 2): "2 123456789010 eni-1235b8ca 172.31.16.139 172.31.16.21 20641 22 6 20 4249 start end ACCEPT OK".
 func (s *Set) vpcFlow(msg string) bool {
-	if !isDigit(msg[0]) || strings.Index(msg[:min(len(msg), 40)], " eni-") < 0 {
+	if !isDigit(msg[0]) || !strings.Contains(msg[:min(len(msg), 40)], " eni-") {
 		return false
 	}
 	var w [14]string

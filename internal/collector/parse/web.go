@@ -179,7 +179,7 @@ func (s *Set) squid(msg string) bool {
 // haproxy reads HAProxy's HTTP and TCP logs: 'ip:port [12/Nov/2026:08:50:01.123] frontend backend/server timers status bytes ... "GET / HTTP/1.1"'.
 func (s *Set) haproxy(msg string) bool {
 	w, r := cutSpace(msg)
-	if strings.HasPrefix(r, "[") == false || strings.LastIndexByte(w, ':') < 2 {
+	if !strings.HasPrefix(r, "[") || strings.LastIndexByte(w, ':') < 2 {
 		return false
 	}
 	end := strings.IndexByte(r, ']')

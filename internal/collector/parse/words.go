@@ -574,7 +574,7 @@ func (s *Set) genericKV(msg string) bool {
 	} else if strings.IndexByte(msg, '\t') >= 0 && strings.Count(msg, "\t") > 3 {
 		w.sep = '\t'
 	}
-	if strings.Count(msg[:min(len(msg), 400)], ";") > 1 && strings.Index(msg, "; ") < 0 && w.sep == 0 {
+	if strings.Count(msg[:min(len(msg), 400)], ";") > 1 && !strings.Contains(msg, "; ") && w.sep == 0 {
 		w.sep = ';'
 	}
 	known := 0
@@ -614,7 +614,7 @@ func (s *Set) telling() bool {
 
 // bareValues guesses whether unquoted values hold blanks: when few values are quoted and most words are not pairs.
 func bareValues(msg string) bool {
-	return strings.IndexByte(msg, '"') < 0 && strings.Index(msg, "='") < 0 && strings.Count(msg, ", ") < 3 && strings.IndexByte(msg, '|') < 0 && strings.IndexByte(msg, '\t') < 0
+	return strings.IndexByte(msg, '"') < 0 && !strings.Contains(msg, "='") && strings.Count(msg, ", ") < 3 && strings.IndexByte(msg, '|') < 0 && strings.IndexByte(msg, '\t') < 0
 }
 
 // words searches a plain sentence for what is safe to take: the address behind "from" and its relatives, a named user, and
