@@ -116,6 +116,9 @@ func Run(ctx context.Context, opt Options) (res *Result, err error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	defer d.stop()
+	if err := local.CreateScheme(ctx, opt.Tocsin, filepath.Join(d.opt.Dir, "hub.yaml"), filepath.Join(d.opt.Dir, "hub"), "Tocsin demo"); err != nil {
+		return nil, err
+	}
 	d.hub.Start(life)
 	if err := d.waitHub(ctx); err != nil {
 		return nil, err
@@ -281,10 +284,18 @@ func (d *demo) dead() error {
 func (d *demo) waitHub(ctx context.Context) error {
 	d.say("The hub starts.")
 	if err := d.await(ctx, hubStart, "starting the hub", d.centre.Ready); err != nil {
-		return fmt.Errorf("%w\n%s", err, d.hub.Tail())
+		return withTail(err, d.hub)
 	}
 	d.say("The hub is ready after %s.", seconds(time.Since(d.start)))
 	return nil
+}
+
+// withTail adds what the child last said, unless the error is the child's own and says so already.
+func withTail(err error, c *local.Child) error {
+	if c.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, c.Tail())
 }
 
 // people makes the members and the sign-ins, those that are not there yet.
@@ -381,7 +392,7 @@ func (d *demo) join(ctx, life context.Context) error {
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("%w\n%s", err, m.child.Tail())
+			return withTail(err, m.child)
 		}
 	}
 	return nil

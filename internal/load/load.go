@@ -274,11 +274,17 @@ func (r *run) startHub(ctx, life context.Context) error {
 	}
 	r.socket = filepath.Join(data, "run", "admin.sock")
 	r.centre = local.NewCentre(r.socket)
+	if err := local.CreateScheme(ctx, r.o.Tocsin, path, data, "Load"); err != nil {
+		return err
+	}
 	r.hub = &local.Child{What: "the hub", Command: []string{r.o.Tocsin, "hub", "--config", path}, Log: filepath.Join(r.o.Dir, "hub.log"), Drain: hubStop, Say: func(s string) { r.say("%s", s) }}
 	r.hub.Start(life)
 	if err := r.await(ctx, hubStart, "starting the hub", r.centre.Ready); err != nil {
 		r.hub.Stop()
-		return fmt.Errorf("%w\n%s", err, r.hub.Tail())
+		if r.hub.Err() == nil {
+			err = fmt.Errorf("%w; %s", err, r.hub.Tail())
+		}
+		return err
 	}
 	return nil
 }
