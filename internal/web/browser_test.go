@@ -14,9 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	cdpnetwork "github.com/chromedp/cdproto/network"
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+
+	"tocsin/internal/access"
+	"tocsin/internal/event"
 )
 
 //go:embed testdata/axe.min.js
@@ -185,6 +190,141 @@ func TestPagesInBrowser(t *testing.T) {
 				t.Fatal(err)
 			}
 			look(t, ctx, c, e.name, s)
+		}
+	}
+}
+
+// signInByHand goes through the two steps as a person does.
+func (w *world) signInByHand(ctx context.Context, name string) {
+	w.t.Helper()
+	u := w.users[name]
+	steps := []chromedp.Action[chromedp.Void]{
+		chromedp.Navigate(w.server.URL + "/sign-in"),
+		chromedp.SendKeys(chromedp.ID("email"), u.Email), chromedp.SendKeys(chromedp.ID("password"), u.password),
+	}
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := chromedp.RunResponse(ctx, chromedp.Submit(chromedp.ID("password"))); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := chromedp.Do(ctx, chromedp.SendKeys(chromedp.ID("code"), w.code(name))); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := chromedp.RunResponse(ctx, chromedp.Submit(chromedp.ID("code"))); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func evaluate[T any](t testing.TB, ctx context.Context, js string) T {
+	t.Helper()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](js))
+	if err != nil {
+		t.Fatalf("%s: %v", js, err)
+	}
+	return v
+}
+
+// until waits for something to become true in the page.
+func until(t testing.TB, ctx context.Context, what, js string) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !evaluate[bool](t, ctx, js) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 30 s; the page is now:\n%s", what, trim(evaluate[string](t, ctx, `document.body.outerHTML`)))
+		}
+		select {
+		case <-time.After(30 * time.Millisecond): // the browser has no way to tell us
+		case <-ctx.Done():
+			t.Fatal(ctx.Err())
+		}
+	}
+}
+
+// TestRealPagesInBrowser signs in with a real browser and looks at the real pages
+// on the real records and, where it is installed, the real event store.
+func TestRealPagesInBrowser(t *testing.T) {
+	ctx := browser(t)
+	w := newWorld(t, hasEngine())
+	c := listen(t, ctx)
+	visit := func(name, path string) {
+		t.Helper()
+		if err := chromedp.Do(ctx, chromedp.Navigate(w.server.URL+path)); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range screens {
+			if testing.Short() && (s.theme == "dark") != (s.width == 390) {
+				continue
+			}
+			setScreen(t, ctx, s)
+			look(t, ctx, c, "real-"+name, s)
+		}
+	}
+	setScreen(t, ctx, screens[0])
+	w.signInByHand(ctx, "analyst")
+	if got := evaluate[string](t, ctx, `location.pathname`); got != "/queue" {
+		t.Fatalf("signed in at %s", got)
+	}
+	until(t, ctx, "the live dot", `document.querySelector("#live").textContent.trim() === "Live"`)
+
+	// Keys: the next alert stands in the pane, and a takes it.
+	first := evaluate[string](t, ctx, `document.querySelector("tr[aria-current]").dataset.alert`)
+	press := func(key string) {
+		t.Helper()
+		if err := chromedp.Do(ctx, chromedp.KeyEvent(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	press("j")
+	until(t, ctx, "the next alert", `document.querySelector("tr[aria-current]").dataset.alert !== "`+first+`" && document.querySelector('#detail h2 a').getAttribute("href") === "/alerts/" + document.querySelector("tr[aria-current]").dataset.alert`)
+	press("k")
+	until(t, ctx, "the first alert again", `document.querySelector('#detail h2 a').getAttribute("href") === "/alerts/`+first+`"`)
+	press("a")
+	until(t, ctx, "the alert taken", `document.querySelector("#detail").textContent.includes("Give back")`)
+	until(t, ctx, "the row gone", `!document.getElementById("alert-`+first+`")`)
+	until(t, ctx, "the count", `document.querySelector('[data-count="view-mine"]').textContent === "1"`)
+	press("c")
+	until(t, ctx, "the closing form", `document.activeElement && document.activeElement.name === "verdict"`)
+	if a, err := w.alerts.Get(t.Context(), access.System("test"), first); err != nil || a.Assignee != w.users["analyst"].UserID {
+		t.Errorf("assigned to %q, %v", a.Assignee, err)
+	}
+
+	// A new alert appears in its place without a reload.
+	d := w.detection(1, "ids-high", "ids", "high", 1, 2)
+	if _, err := w.alerts.Apply(t.Context(), "browser", []event.Detection{d}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, ctx, "the live row", `Array.from(document.querySelectorAll("#rows tr.fresh")).some(r => r.textContent.includes("Ids high") && r.cells.length >= 9)`)
+	if got := evaluate[bool](t, ctx, `Array.from(document.querySelectorAll("#rows tr")).map(r => r.dataset.sort).every((v, i, a) => i === 0 || a[i-1] >= v)`); !got {
+		t.Error("the live row is out of order")
+	}
+	visit("queue", "/queue?view=open")
+	visit("alert", "/alerts/"+w.alertID(0, "vpn_sign_in"))
+	visit("members", "/members")
+	visit("their-picture", fmt.Sprintf("/members/%d/picture?days=1", w.tenants[0]))
+
+	if err := chromedp.Do(ctx, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, cdpnetwork.ClearBrowserCookies, cdp.Empty{})
+		return err
+	})); err != nil {
+		t.Fatal(err)
+	}
+	w.signInByHand(ctx, "member1")
+	if got := evaluate[string](t, ctx, `location.pathname`); got != "/picture" {
+		t.Fatalf("signed in at %s", got)
+	}
+	visit("picture", "/picture?days=1")
+	visit("member-alert", "/alerts/"+w.alertID(0, "vpn_sign_in"))
+	visit("member-collector", "/collectors/"+w.collectors[0])
+	if err := chromedp.Do(ctx, chromedp.Navigate(w.server.URL+"/alerts/"+w.alertID(1, "scan"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := evaluate[string](t, ctx, `document.querySelector("h1").textContent`); got != "Page not found" {
+		t.Errorf("another member's alert: %q", got)
+	}
+	for line := range strings.Lines(w.log.String()) {
+		if !strings.Contains(line, errAway.Error()) {
+			t.Errorf("logged: %s", line)
 		}
 	}
 }

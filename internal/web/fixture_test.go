@@ -200,7 +200,7 @@ func examples(now time.Time) []example {
 	emptyPage.BodyClass = "queue"
 	signIn := &page{Title: "Sign in", Path: "/sign-in", Data: signInView{}}
 	signInBad := &page{Title: "Sign in", Path: "/sign-in", Data: signInView{Email: "head@millbrook.example"}, Problem: []problem{{"email", "The email address, password or code is not right. Start again, and check each of them"}}}
-	flashed := exampleConsole("Millbrook College", "Members", memberView{memberRow: member, Collectors: []collectorView{exampleCollector(now)}, Sites: []siteOption{{"1", "Main site"}}, CanAdd: true, Tokens: []openToken{{"Main site", "A. Okafor", now, now.Add(24 * time.Hour)}},
+	flashed := exampleConsole("Millbrook College", "Members", memberView{memberRow: member, Collectors: []collectorView{exampleCollector(now)}, Sites: []siteOption{{"1", "Main site"}}, CanAdd: true, Tokens: []openToken{{"t1", "Main site", "A. Okafor", now, now.Add(24 * time.Hour)}},
 		NewToken: &tokenView{"tocsin1.eyJhIjoiaHViLm5vcnRoc2hpcmUuZXhhbXBsZTo4NDQzIiwiciI6IjZmM2E5YzEiLCJzIjoiMDEyMzQ1Njc4OWFiY2RlZiJ9", now.Add(24 * time.Hour)}, People: []person{{"Jo Marsh", "jo.marsh@millbrook.example", "active", now.Add(-time.Hour)}}})
 	flashed.Flash = &flash{Text: "The token is ready."}
 	return []example{

@@ -137,6 +137,7 @@ type queueView struct {
 	NextHref     string
 	FirstHref    string
 	Total        int64
+	More         bool // Total is only what is shown: more were found
 	Heading      string
 	Oldest       string
 	Verdicts     []option
@@ -191,6 +192,9 @@ type alertView struct {
 	Network         *network
 	Techniques      []technique
 	AlsoSeen        string
+	Elsewhere       []actionLink // the alerts of the same source at other members, for the centre
+	OtherRules      []string
+	Scoring         []string // what the risk is made of
 	ProofText       string
 	MemberHref      string
 	Activity        template.HTML
@@ -271,6 +275,9 @@ type balance struct {
 	Stored        int64
 	StoredKnown   bool
 	LineGap       int64 // received - not understood - kept - left
+	InFlight      int64 // taken by the centre, not yet stored
+	Refused       int64 // kept aside by the centre because it could not read them
+	Lost          int64 // on the site, before they could be sent
 	Gap           int64 // between what the centre took and what it stored, and lines not accounted for
 }
 
@@ -299,6 +306,7 @@ type collectorView struct {
 	Tiles                        []tile
 	PolicyText                   string
 	Explained                    []explained
+	Fields                       []string // that may leave, by ECS name
 	Facts                        []fact
 	Quarantined                  bool
 	CanConfirm, CanRevoke        bool
@@ -344,7 +352,7 @@ type newInvitation struct {
 }
 
 type openToken struct {
-	Site, By      string
+	ID, Site, By  string
 	Made, Expires time.Time
 }
 
@@ -380,6 +388,7 @@ type refusedLine struct {
 
 type importResult struct {
 	Added, Updated, RefusedCount int64
+	NotPushed                    int64 // kept from collectors by their TLP
 	Refused                      []refusedLine
 }
 

@@ -1,0 +1,254 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"tocsin/internal/people"
+)
+
+// What a session holds.
+const (
+	keyUser       = "user"       // id of the account, once both steps are passed
+	keyGeneration = "generation" // of the account at that moment: raising it ends its sessions
+	keyFlash      = "flash"
+	keyPending    = "pending"    // id of the account whose password was right, or nobody
+	keyPendingAt  = "pending-at" // Unix seconds
+	keyPendingTo  = "pending-to" // where to go afterwards
+	nobody        = "nobody"     // in keyPending: the password was wrong, which is told at the end
+)
+
+// pendingFor is how long the second step waits for its code.
+const pendingFor = 10 * time.Minute
+
+// Errors of this package that become pages.
+var (
+	errBusy      = errors.New("too many attempts from one place")
+	errCrossSite = errors.New("a form from another site")
+)
+
+// wrongSignIn is the one answer to a sign-in that fails. It does not tell which
+// of the three was wrong, nor whether the account exists.
+const wrongSignIn = "The email address, the password or the code is not right. Check all three and try again"
+
+func (s *server) signIn(w http.ResponseWriter, r *http.Request) {
+	if s.sessions.GetString(r.Context(), keyUser) != "" {
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return
+	}
+	p := s.blank(r, "Sign in", signInView{Next: local(r.FormValue("next"), "")})
+	switch r.FormValue("why") {
+	case "cookie":
+		p.Problem = []problem{{"email", "Your browser did not keep the first step. Allow cookies for this site, and open it under an address that begins with https:// or http://localhost"}}
+	case "late":
+		p.Problem = []problem{{"email", "The code came too late. Start again; the second step waits for ten minutes"}}
+	case "out":
+		p.Flash = &flash{Text: "You are signed out."}
+	case "ready":
+		p.Flash = &flash{Text: "Your sign-in is ready. Try it now."}
+	}
+	s.showOrLog(w, r, http.StatusOK, "signin", p)
+}
+
+func (s *server) signInPassword(w http.ResponseWriter, r *http.Request) {
+	if !s.readForm(w, r) {
+		return
+	}
+	email, password, next := strings.TrimSpace(r.PostFormValue("email")), r.PostFormValue("password"), local(r.PostFormValue("next"), "")
+	var problems []problem
+	if email == "" {
+		problems = append(problems, problem{"email", "Enter your email address"})
+	}
+	if password == "" {
+		problems = append(problems, problem{"password", "Enter your password"})
+	}
+	if len(problems) > 0 {
+		s.refuseSignIn(w, r, email, next, problems)
+		return
+	}
+	if !s.limit.allow(remote(r)) {
+		s.fail(w, r, nil, errBusy)
+		return
+	}
+	ctx := r.Context()
+	id, err := s.o.People.CheckPassword(ctx, email, password, remote(r))
+	switch {
+	case errors.Is(err, people.ErrSignIn):
+		id = nobody
+	case err != nil:
+		s.failSignIn(w, r, err, email, next)
+		return
+	}
+	// The session gets a new name as soon as it means anything.
+	if err := s.sessions.RenewToken(ctx); err != nil {
+		s.fail(w, r, nil, err)
+		return
+	}
+	s.sessions.Put(ctx, keyPending, id)
+	s.sessions.Put(ctx, keyPendingAt, s.o.Now().Unix())
+	s.sessions.Put(ctx, keyPendingTo, next)
+	http.Redirect(w, r, "/sign-in/code", http.StatusSeeOther)
+}
+
+func (s *server) refuseSignIn(w http.ResponseWriter, r *http.Request, email, next string, problems []problem) {
+	p := s.blank(r, "Sign in", signInView{Email: email, Next: next})
+	p.Problem, p.Path = problems, "/sign-in"
+	s.showOrLog(w, r, http.StatusUnprocessableEntity, "signin", p)
+}
+
+func (s *server) signInCode(w http.ResponseWriter, r *http.Request) {
+	if why := s.noPending(r); why != "" {
+		http.Redirect(w, r, "/sign-in?why="+why, http.StatusSeeOther)
+		return
+	}
+	s.showOrLog(w, r, http.StatusOK, "code", s.blank(r, "Enter your code", nil))
+}
+
+// noPending says why there is no first step to go on from.
+func (s *server) noPending(r *http.Request) string {
+	ctx := r.Context()
+	switch {
+	case s.sessions.GetString(ctx, keyPending) == "":
+		return "cookie"
+	case s.o.Now().Unix()-s.sessions.GetInt64(ctx, keyPendingAt) > int64(pendingFor/time.Second):
+		return "late"
+	}
+	return ""
+}
+
+func (s *server) signInFinish(w http.ResponseWriter, r *http.Request) {
+	if !s.readForm(w, r) {
+		return
+	}
+	ctx := r.Context()
+	if why := s.noPending(r); why != "" {
+		http.Redirect(w, r, "/sign-in?why="+why, http.StatusSeeOther)
+		return
+	}
+	code := digits(r.PostFormValue("code"))
+	if len(code) != 6 {
+		p := s.blank(r, "Enter your code", nil)
+		p.Problem = []problem{{"code", "Enter the six digits that the app shows"}}
+		s.showOrLog(w, r, http.StatusUnprocessableEntity, "code", p)
+		return
+	}
+	if !s.limit.allow(remote(r)) {
+		s.fail(w, r, nil, errBusy)
+		return
+	}
+	id, next := s.sessions.GetString(ctx, keyPending), s.sessions.GetString(ctx, keyPendingTo)
+	if id == nobody {
+		id = ""
+	}
+	p, generation, err := s.o.People.CheckCode(ctx, id, code, remote(r))
+	if err != nil {
+		// One try: whoever failed begins again, so a stolen password alone buys
+		// one code guess for each argon2 run.
+		s.sessions.Remove(ctx, keyPending)
+		s.failSignIn(w, r, err, "", next)
+		return
+	}
+	if err := s.sessions.RenewToken(ctx); err != nil {
+		s.fail(w, r, nil, err)
+		return
+	}
+	s.sessions.Remove(ctx, keyPending)
+	s.sessions.Remove(ctx, keyPendingAt)
+	s.sessions.Remove(ctx, keyPendingTo)
+	s.sessions.Put(ctx, keyUser, p.UserID)
+	s.sessions.Put(ctx, keyGeneration, generation)
+	http.Redirect(w, r, local(next, "/"), http.StatusSeeOther)
+}
+
+// failSignIn tells about a failed sign-in no more than it must.
+func (s *server) failSignIn(w http.ResponseWriter, r *http.Request, err error, email, next string) {
+	switch {
+	case errors.Is(err, people.ErrSignIn):
+		s.refuseSignIn(w, r, email, next, []problem{{"email", wrongSignIn}})
+	case errors.Is(err, people.ErrLocked):
+		s.refuseSignIn(w, r, email, next, []problem{{"email", "There were too many wrong attempts. Wait a quarter of an hour, then try again"}})
+	default:
+		s.fail(w, r, nil, err)
+	}
+}
+
+func (s *server) signOut(w http.ResponseWriter, r *http.Request) {
+	if err := s.sessions.Destroy(r.Context()); err != nil {
+		s.fail(w, r, nil, err)
+		return
+	}
+	http.Redirect(w, r, "/sign-in?why=out", http.StatusSeeOther)
+}
+
+func (s *server) readForm(w http.ResponseWriter, r *http.Request) bool {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		s.fail(w, r, nil, errors.Join(errForm, err))
+		return false
+	}
+	return true
+}
+
+func (s *server) showOrLog(w http.ResponseWriter, r *http.Request, status int, name string, p *page) {
+	if err := s.render.write(w, status, name, p); err != nil {
+		s.fail(w, r, nil, err)
+	}
+}
+
+// digits keeps the digits of a code as people type it: "123 456".
+func digits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, s)
+}
+
+// limiter slows down whoever tries many sign-ins from one place: ten at once,
+// then one every three seconds. The accounts' own locks are in package people;
+// this one keeps a flood away from the password hash.
+type limiter struct {
+	mu   sync.Mutex // guards from and seen; held for map work only
+	now  func() time.Time
+	from map[string]*bucket
+}
+
+type bucket struct {
+	*rate.Limiter
+	seen time.Time
+}
+
+const (
+	limitBurst = 10
+	limitEvery = 3 * time.Second
+	limitKeep  = 10000 // places remembered at once
+)
+
+func (l *limiter) allow(place string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	b := l.from[place]
+	if b == nil {
+		if len(l.from) >= limitKeep {
+			for k, v := range l.from {
+				if now.Sub(v.seen) > limitBurst*limitEvery { // full again: forgetting it changes nothing
+					delete(l.from, k)
+				}
+			}
+		}
+		if len(l.from) >= limitKeep {
+			return false
+		}
+		b = &bucket{Limiter: rate.NewLimiter(rate.Every(limitEvery), limitBurst)}
+		l.from[place] = b
+	}
+	b.seen = now
+	return b.AllowN(now, 1)
+}

@@ -1,0 +1,107 @@
+package web
+
+import (
+	"slices"
+	"strings"
+
+	"tocsin/internal/collector/minimise"
+)
+
+// The plain words that pages use for what the program counts under short names.
+
+// serviceWords names what an attacker aimed at, by eventstore's service.
+var serviceWords = map[string]string{
+	"remote_desktop": "Remote desktop", "ssh": "SSH sign-in", "vpn": "VPN", "web": "Web pages and applications", "file_sharing": "File sharing",
+	"windows": "Windows services", "mail": "Mail", "dns": "Name service (DNS)", "database": "Databases", "telnet": "Telnet", "ftp": "File transfer (FTP)",
+	"directory": "Directory service", "remote_admin": "Remote administration", "telephony": "Telephony", "industrial": "Industrial control", "time": "Time service",
+	"discovery": "Device discovery", "iot": "Smart devices", "camera": "Cameras", "icmp": "Ping", "other": "Other ports", "": "No port named",
+}
+
+func serviceWord(s string) string {
+	if w, ok := serviceWords[s]; ok {
+		return w
+	}
+	return sentence(strings.ReplaceAll(s, "_", " "))
+}
+
+// sentence puts a capital in front.
+func sentence(s string) string {
+	if s == "" {
+		return ""
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// policyReason is one clause of a policy as people read it.
+type policyReason struct {
+	word, text string
+	leaves     bool
+}
+
+// policyWords reads the reasons of a built-in policy in its own order. A member
+// may run a policy of its own, whose reasons the hub knows by their words only;
+// those are shown as they are.
+func policyWords(name string) (title string, reasons []policyReason, fields []string) {
+	p, err := minimise.Load(name)
+	if err != nil {
+		return "", nil, nil
+	}
+	for i := range p.Events {
+		c := &p.Events[i]
+		reasons = append(reasons, policyReason{c.Reason(), sentence(c.Text), c.Leave != ""})
+	}
+	fields = append(slices.Clone(p.Fields.Leave), p.Fields.Address...)
+	slices.Sort(fields)
+	return p.Title, reasons, slices.Compact(fields)
+}
+
+// reasonText says one reason in words.
+func reasonText(reasons []policyReason, word string, leaves bool) string {
+	for _, r := range reasons {
+		if r.word == word && r.leaves == leaves {
+			return r.text
+		}
+	}
+	switch word {
+	case "site_detection", "detection":
+		return "Findings of the rules that run on your site"
+	case "evidence":
+		return "Events that explain a finding"
+	}
+	return sentence(strings.ReplaceAll(word, "_", " "))
+}
+
+// techniqueNames are the MITRE ATT&CK techniques that detections on gateways and
+// sign-ins name, enterprise matrix v17.
+var techniqueNames = map[string]string{
+	"T1021": "Remote Services", "T1021.001": "Remote Desktop Protocol", "T1021.002": "SMB/Windows Admin Shares", "T1021.004": "SSH",
+	"T1041": "Exfiltration Over C2 Channel", "T1046": "Network Service Discovery", "T1048": "Exfiltration Over Alternative Protocol",
+	"T1059": "Command and Scripting Interpreter", "T1059.001": "PowerShell", "T1071": "Application Layer Protocol", "T1071.001": "Web Protocols", "T1071.004": "DNS",
+	"T1078": "Valid Accounts", "T1078.002": "Domain Accounts", "T1078.004": "Cloud Accounts", "T1090": "Proxy", "T1095": "Non-Application Layer Protocol",
+	"T1098": "Account Manipulation", "T1105": "Ingress Tool Transfer", "T1110": "Brute Force", "T1110.001": "Password Guessing", "T1110.003": "Password Spraying", "T1110.004": "Credential Stuffing",
+	"T1133": "External Remote Services", "T1189": "Drive-by Compromise", "T1190": "Exploit Public-Facing Application", "T1203": "Exploitation for Client Execution", "T1204": "User Execution",
+	"T1210": "Exploitation of Remote Services", "T1486": "Data Encrypted for Impact", "T1498": "Network Denial of Service", "T1499": "Endpoint Denial of Service",
+	"T1505.003": "Web Shell", "T1548": "Abuse Elevation Control Mechanism", "T1562": "Impair Defenses", "T1562.004": "Disable or Modify System Firewall", "T1566": "Phishing", "T1566.001": "Spearphishing Attachment", "T1566.002": "Spearphishing Link",
+	"T1568": "Dynamic Resolution", "T1571": "Non-Standard Port", "T1572": "Protocol Tunneling", "T1573": "Encrypted Channel", "T1583": "Acquire Infrastructure",
+	"T1590": "Gather Victim Network Information", "T1595": "Active Scanning", "T1595.001": "Scanning IP Blocks", "T1595.002": "Vulnerability Scanning", "T1595.003": "Wordlist Scanning", "T1608": "Stage Capabilities", "T1621": "Multi-Factor Authentication Request Generation",
+}
+
+// techniqueOf reads a Sigma tag, attack.t1110.003, as a technique.
+func techniqueOf(tag string) (technique, bool) {
+	id, ok := strings.CutPrefix(strings.ToLower(tag), "attack.t")
+	if !ok || id == "" || strings.Trim(id, "0123456789.") != "" {
+		return technique{}, false
+	}
+	id = "T" + id
+	return technique{id, techniqueNames[id]}, true
+}
+
+func techniquesOf(tags []string) []technique {
+	var out []technique
+	for _, tag := range tags {
+		if t, ok := techniqueOf(tag); ok && !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
