@@ -62,13 +62,12 @@ type Engine struct {
 	wanted []bool // by event key
 	routes map[route]*sigma.Set
 
-	match  sigma.Matcher
-	rec    sigma.Record
-	ids    []int32
-	hits   []sigma.Hit
-	clock  int64 // the latest event time that was not ahead of its processing
-	stats  Stats
-	tenant event.TenantID
+	match sigma.Matcher
+	rec   sigma.Record
+	ids   []int32
+	hits  []sigma.Hit
+	clock int64 // the latest event time that was not ahead of its processing
+	stats Stats
 }
 
 // Stats counts since the engine was made.
@@ -282,7 +281,9 @@ func (e *Engine) detections(ev *event.Event, direct int) []event.Detection {
 		out = append(out, e.detection(h, from))
 	}
 	// Several within one event: in an order that a replay repeats.
-	slices.SortStableFunc(out, func(a, b event.Detection) int { return cmp.Or(cmp.Compare(a.RuleID, b.RuleID), cmp.Compare(a.Key, b.Key)) })
+	slices.SortStableFunc(out, func(a, b event.Detection) int {
+		return cmp.Or(cmp.Compare(a.RuleID, b.RuleID), cmp.Compare(a.Key, b.Key))
+	})
 	return out
 }
 
