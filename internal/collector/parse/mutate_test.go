@@ -268,4 +268,5 @@ func FuzzPulse(f *testing.F)       { fuzzFormat(f, "pulse") }
 func FuzzISE(f *testing.F)         { fuzzFormat(f, "ise") }
 func FuzzVPCFlow(f *testing.F)     { fuzzFormat(f, "vpcflow") }
 func FuzzALB(f *testing.F)         { fuzzFormat(f, "alb") }
+func FuzzWindows(f *testing.F)     { fuzzFormat(f, "windows") }
 func FuzzText(f *testing.F)        { fuzzFormat(f, "text") }

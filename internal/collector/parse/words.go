@@ -513,6 +513,9 @@ func (s *Set) genericDone(dataset string) {
 	if m := e.Str(event.Message); m != "" && (!e.Has(event.SourceIP) || !e.Has(event.UserName)) && len(m) > 12 {
 		s.words(m) // the sentence inside says what the fields did not
 	}
+	if n := e.Str(event.EventCode); len(n) == 4 && strings.Contains(e.Raw()[:min(len(e.Raw()), 4096)], "Microsoft-Windows-") {
+		s.windowsMeaning()
+	}
 	s.signInWords(e.Str(event.EventAction))
 	s.signInWords(e.Str(event.EventReason))
 	s.signInWords(e.Str(event.Message))
