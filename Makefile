@@ -1,10 +1,10 @@
 # The two commands a stranger needs are `make run` and `make test`. The others are their long forms and parts.
 
 GO       ?= go
-# Modules come through whatever proxy Go is set to; nothing here names one.
-export CGO_ENABLED ?= 0
+# Static programs, and one build cache for programs and tests; only the race detector needs cgo.
+export CGO_ENABLED = 0
 
-.PHONY: run build data test lint unit race fuzz-short fuzz peers torture bench clean
+.PHONY: run build release data test lint unit race fuzz-short fuzz peers torture bench clean
 
 run: data build
 	./bin/tocsin demo
@@ -14,8 +14,12 @@ data:
 
 build:
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/tocsin ./cmd/tocsin-collector
-	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/tocsin-engine
+	$(GO) build -o bin/ ./cmd/tocsin ./cmd/tocsin-collector ./cmd/tocsin-engine
+
+# release makes the programs small and independent of where they were built.
+release: data
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/tocsin ./cmd/tocsin-collector ./cmd/tocsin-engine
 
 # test is what .ci/run calls.
 test: data build
