@@ -589,7 +589,11 @@ func TestRefusedBatches(t *testing.T) {
 		{"changed manifest", func(b batch.Sealed) []byte {
 			i := bytes.Index(b.Envelope, []byte(`"payload":"`)) + 60
 			e := bytes.Clone(b.Envelope)
-			e[i] ^= 1
+			if e[i] == 'A' {
+				e[i] = 'B'
+			} else {
+				e[i] = 'A'
+			}
 			return append(append(e, '\n'), b.Body...)
 		}, 403, "bad_signature"},
 		{"changed body", func(b batch.Sealed) []byte {
@@ -989,18 +993,25 @@ func TestIndicatorsAndTrust(t *testing.T) {
 	h := newHub(t, func(o *Options) {
 		o.Indicators = func() ([]byte, string) {
 			if s := set.Load(); s != nil {
-				return []byte(*s), "v" + *s
+				return []byte(*s), `"7"`
 			}
 			return nil, ""
 		}
 	})
 	s := newSite(t, h, "Ashgrove School")
-	s.call(http.MethodGet, "/v1/indicators", nil, http.StatusNoContent, nil)
+	var none batch.Problem
+	s.call(http.MethodGet, "/v1/indicators", nil, http.StatusNotFound, &none)
+	if none.Code != "no_indicators" || len(h.gate.Stats().Refused) != 0 {
+		t.Errorf("no set: %+v, %v", none, h.gate.Stats().Refused)
+	}
 	v := `{"a":1}`
 	set.Store(&v)
 	code, hdr, body, err := s.do(http.MethodGet, h.addr, "/v1/indicators", nil)
 	if err != nil || code != 200 || string(body) != v {
 		t.Fatal(code, string(body), err)
+	}
+	if hdr.Get("ETag") != `"7"` {
+		t.Errorf("the tag is %s", hdr.Get("ETag"))
 	}
 	req, _ := http.NewRequest(http.MethodGet, "https://"+h.addr+"/v1/indicators", nil)
 	req.Header.Set("If-None-Match", hdr.Get("ETag"))

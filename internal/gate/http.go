@@ -307,11 +307,14 @@ func (g *Gate) indicators(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	env, tag := g.o.Indicators()
-	if len(env) == 0 {
-		w.WriteHeader(http.StatusNoContent)
+	if len(env) == 0 { // no fault of anybody, so not counted as a refusal
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusNotFound)
+		json.NewEncoder(w).Encode(batch.Problem{Code: "no_indicators", Title: "There is no indicator set yet", Detail: "The scheme has not published one.", Next: "Nothing: the collector asks again by itself."})
 		return
 	}
-	quoted := strconv.Quote(tag)
+	quoted := strconv.Quote(strings.Trim(tag, `"`))
 	w.Header().Set("ETag", quoted)
 	w.Header().Set("Cache-Control", "private, no-cache")
 	if r.Header.Get("If-None-Match") == quoted {

@@ -58,4 +58,16 @@ func TestDirective(t *testing.T) {
 			t.Errorf("%+v was signed: %v", bad, err)
 		}
 	}
+	// A key that was replaced makes nobody do anything any more.
+	d.Audience = Everybody
+	if env, err = SignDirective(signer, d); err != nil {
+		t.Fatal(err)
+	}
+	newer, err := RotateKey(dir+"/keys", dir+"/offline", IndicatorSets, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newer.OpenDirective(env, IndicatorSets, "c1", now); !errors.Is(err, ErrSignature) {
+		t.Errorf("opened though the key was retired: %v", err)
+	}
 }
