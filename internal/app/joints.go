@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -188,13 +187,8 @@ func (h *hub) incident(ctx context.Context, i gate.Incident) {
 	}
 }
 
-// openChannels connects the outbox to mail and webhook as the settings say. A notice of an alert becomes one entry for each address, so that
-// one that fails holds up no other.
+// openChannels connects the outbox to mail and webhook as the settings say.
 func (h *hub) openChannels() error {
-	minLevel, err := alert.ParseSeverity(h.cfg.Alerts.MinLevel)
-	if err != nil {
-		return err
-	}
 	location, err := time.LoadLocation("Europe/London")
 	if err != nil {
 		location = time.UTC
@@ -224,29 +218,20 @@ func (h *hub) openChannels() error {
 		}
 		h.box.Handle(notify.KindWebhook, outbox.Kind{Handler: hook.Run})
 	}
-	h.box.Handle(alert.NoticeKind, outbox.Kind{Handler: func(ctx context.Context, e outbox.Entry) (string, error) {
-		var n alert.Notice
-		if err := json.Unmarshal(e.Payload, &n); err != nil {
-			return "", fmt.Errorf("%w: the notice cannot be read: %w", outbox.ErrPermanent, err)
-		}
-		if n.Alert.Severity < minLevel {
-			return "below alerts.min_level", nil
-		}
-		entries, err := h.addressed(message(n, h.cfg.Web.PublicURL))
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", outbox.ErrPermanent, err)
-		}
-		if err := h.box.Add(ctx, entries...); err != nil { // keyed: a second time adds nothing
-			return "", err
-		}
-		h.box.Wake()
-		return fmt.Sprintf("%d addressed", len(entries)), nil
-	}})
 	return nil
 }
 
-// addressed makes the entries that carry a message to everyone who is to have it.
-func (h *hub) addressed(m notify.Message) ([]outbox.Entry, error) {
+// entries makes of a notice one outbox entry for each address, so that one that fails holds up no other. They are recorded in the
+// transaction of the alert's change.
+func (h *hub) entries(n alert.Notice) ([]outbox.Entry, error) {
+	least, err := alert.ParseSeverity(h.cfg.Alerts.MinLevel)
+	if err != nil {
+		return nil, err
+	}
+	if n.Alert.Severity < least {
+		return nil, nil
+	}
+	m := message(n, h.cfg.Web.PublicURL)
 	var out []outbox.Entry
 	for _, to := range h.cfg.Alerts.MailTo {
 		e, err := notify.Mail(m, to)

@@ -142,7 +142,7 @@ func (h *hub) openAlerts(context.Context) error {
 	if err := h.openChannels(); err != nil {
 		return err
 	}
-	h.alerts = alert.New(h.office.DB, alert.Options{Outbox: h.box, Text: h.ruleText, Logger: h.log})
+	h.alerts = alert.New(h.office.DB, alert.Options{Outbox: h.box, Entries: h.entries, Text: h.ruleText, Logger: h.log})
 	return nil
 }
 

@@ -199,7 +199,7 @@ func tell(w http.ResponseWriter, err error) {
 func (h *hub) healthz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	for _, c := range h.health(ctx).Checks {
+	for _, c := range h.vital(ctx) {
 		if !c.OK {
 			http.Error(w, c.Name+": "+c.Text, http.StatusServiceUnavailable)
 			return

@@ -103,7 +103,7 @@ func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
 		"ledger": {In: l.Added + l.Repeated, Out: l.Added, Failed: reason("failed", l.Failed), Lag: l.Lag},
 		"worker": {In: w.Batches, Out: w.Batches - w.Dead, Failed: reason("dead", w.Dead), Lag: lag},
 		"detect": {In: e.Events, Out: e.Detections, Failed: reason("evicted", e.Evicted)},
-		"store":  {In: w.Events, Out: s.Rows, Failed: reason("failed_queries", s.Faild)},
+		"store":  {In: w.Events, Out: s.Rows, Failed: reason("failed_queries", s.Failed)},
 		"outbox": {In: uint64(box.Waiting + box.Running + box.Done + box.Dead), Out: uint64(box.Done), Failed: reason("dead", uint64(box.Dead)), Lag: uint64(box.Waiting)},
 	}, nil
 }
@@ -118,15 +118,15 @@ func reason(name string, n uint64) map[string]uint64 {
 // reserve is how much of the disk must be free: below it, blobs and bus refuse what is new.
 const reserve = 1 << 30
 
-// health is what the operator's page and /healthz show.
-func (h *hub) health(ctx context.Context) web.Health {
-	out := web.Health{Version: h.o.Version}
+// vital is what must work for the hub to do its work: what /healthz answers.
+func (h *hub) vital(ctx context.Context) []web.Check {
+	var out []web.Check
 	check := func(name, good string, err error, next string) {
 		c := web.Check{Name: name, OK: err == nil, Text: good}
 		if err != nil {
 			c.Text, c.Next = err.Error(), next
 		}
-		out.Checks = append(out.Checks, c)
+		out = append(out, c)
 	}
 	_, err := h.office.DB.Version(ctx)
 	check("Database", "answers", err, "See whether the disk is full and the folder belongs to the hub's user.")
@@ -146,6 +146,20 @@ func (h *hub) health(ctx context.Context) web.Health {
 		err = fmt.Errorf("only %d MiB are free", free>>20)
 	}
 	check("Disk", fmt.Sprintf("%d GiB are free", free>>30), err, "Make room: below 1 GiB nothing new is taken in, and collectors keep it.")
+	return out
+}
+
+// health is what the operator's page shows: the vital parts, and what works only in part.
+func (h *hub) health(ctx context.Context) web.Health {
+	out := web.Health{Version: h.o.Version}
+	out.Checks = h.vital(ctx)
+	check := func(name, good string, err error, next string) {
+		c := web.Check{Name: name, OK: err == nil, Text: good}
+		if err != nil {
+			c.Text, c.Next = err.Error(), next
+		}
+		out.Checks = append(out.Checks, c)
+	}
 	for _, s := range h.places.Sources() {
 		if s.Missing {
 			check("Places: "+s.Role, "", fmt.Errorf("the data are missing"), s.Next)
@@ -164,8 +178,7 @@ func (h *hub) health(ctx context.Context) web.Health {
 	} else {
 		check("Outbox", fmt.Sprintf("%d waiting", box.Waiting), nil, "")
 	}
-	stages, err := h.stages(ctx)
-	if err == nil {
+	if stages, err := h.stages(ctx); err == nil {
 		for _, name := range []string{"gate", ledger.Follower, "worker", "detect", "store", "outbox"} {
 			s := stages[name]
 			var failed uint64

@@ -377,13 +377,13 @@ func (r *run) deliver(ctx context.Context, s *site, stream batch.Stream, p parce
 			return false
 		}
 		var refused *send.Problem
-		wait := send.Backoff(min(n, 3), 0)
+		wait := send.Backoff(min(n, 3), 0, send.MaxBackoff)
 		switch {
 		case !errors.As(err, &refused):
 			t.refused["connection"]++
 		case refused.Temporary():
 			t.refused[refused.Code]++
-			wait = send.Backoff(min(n, 3), refused.After())
+			wait = send.Backoff(min(n, 3), refused.After(), send.MaxBackoff)
 		default:
 			t.refused[refused.Code]++
 			return false

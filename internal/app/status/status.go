@@ -49,7 +49,7 @@ type Alert struct {
 	EntityKind string `json:"entity_kind"`
 	Entity     string `json:"entity"`
 	Count      int64  `json:"count"`
-	First      int64  `json:"first_ns"`  // when the collector received the event that completed the first detection
+	First      int64  `json:"first_ns"`  // event time of the first event behind it
 	Raised     int64  `json:"raised_ns"` // hub time at which the alert was committed
 	Late       bool   `json:"late,omitempty"`
 }
