@@ -35,6 +35,9 @@ type Options struct {
 	RulePack string // names the rules, in every manifest
 	Logger   *slog.Logger
 	Now      func() time.Time
+	// HoldStart is how long lines that were on the disk at the start wait for the hub to say whether it knows them already (from another
+	// copy of this folder). Default 10 s.
+	HoldStart time.Duration
 	// OpenFile opens the files of archive, spool, batches and state; tests put failing ones in their place.
 	OpenFile func(name string) (spool.File, error)
 }
@@ -86,6 +89,7 @@ type Agent struct {
 	sent       *sentIndex
 	epochs     []time.Time // when new epochs were begun in this run because of another copy
 	hold       time.Time   // do not seal before: another copy seems to run
+	gap        bool        // the spool ended before the state's place at the start
 	flushed    time.Time   // when the on-site rules were last asked without a line
 	idle       bool        // the last look at the archive found nothing
 	udp        map[int]listenerCounts
@@ -117,7 +121,6 @@ const (
 	commitEvery    = time.Second
 	snapshotEvery  = time.Minute
 	snapshotLines  = 1_000_000
-	holdTail       = 10 * time.Second // how long work waits for the hub's heads at the start
 	heartbeat      = time.Minute
 	slice          = 2048 // lines between two looks at everything else
 	drainTime      = 8 * time.Second
@@ -135,6 +138,12 @@ func Open(o Options) (a *Agent, err error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Config.RetryMax <= 0 {
+		o.Config.RetryMax = send.MaxBackoff
+	}
+	if o.HoldStart <= 0 {
+		o.HoldStart = 10 * time.Second
 	}
 	a = &Agent{o: o, log: o.Logger, wake: make(chan struct{}, 1), udp: map[int]listenerCounts{}, began: o.Now()}
 	defer func() {
@@ -289,7 +298,8 @@ func (a *Agent) openState() (err error) {
 	}
 	if next := a.spool.Next(); next < a.st.Spool.Num { // a power cut took events that the state knows of
 		// Sealing finds the gap in the numbers and counts it.
-		a.log.Error("events that waited to leave were lost in a power cut; they are counted", "events", a.st.Spool.Num-next)
+		a.log.Error("events that waited to leave are not on the disk, as after a power cut; they are counted", "events", a.st.Spool.Num-next)
+		a.gap = true
 		if err := a.spool.Rotate(a.st.Spool.Num); err != nil {
 			return fmt.Errorf("spool: %w", err)
 		}
@@ -575,7 +585,7 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 // mayWork says whether lines may be worked on: at the start that waits a little for the hub's heads, because in a restored copy some lines
 // are counted at the hub already.
 func (a *Agent) mayWork(now time.Time) bool {
-	return a.checked || now.Sub(a.began) >= holdTail || a.draining
+	return a.checked || now.Sub(a.began) >= a.o.HoldStart || a.draining
 }
 
 // drained says whether the end has come: all lines worked, all events with receipts; or no more time.

@@ -157,15 +157,10 @@ func TestHubAwayAndBack(t *testing.T) {
 // A collector restored from an older copy of its disk: the hub says what it has, and exactly the rest is sent.
 func TestRestoredCopy(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		// what happens between the copy and its return
-		between func(h *hub, r *running, burst func(int))
-		// what the hub is to have in the end, of the lines numbered by the copy's disk
-		lost int
-	}{
-		{"nothing sent since", func(h *hub, r *running, burst func(int)) {}, 0},
-		{"sent since", func(h *hub, r *running, burst func(int)) { burst(700) }, 0},
-	} {
+		name  string
+		since int  // lines between the copy and the loss
+		away  bool // the hub cannot be asked when the copy comes up: it works on its lines before it knows
+	}{{"what waited was sent since", 0, false}, {"more came since", 700, false}, {"and the hub is away", 700, true}} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHub(t)
 			s := newSite(t, h, "Town Hall")
@@ -193,7 +188,7 @@ func TestRestoredCopy(t *testing.T) {
 			copyDir(t, s.cfg.Dir, copied.cfg.Dir)
 			h.back()
 			r.settled(n)
-			c.between(h, r, burst)
+			burst(c.since)
 			r.settled(n)
 			r.end()
 			before := h.take(s.id)
@@ -202,11 +197,24 @@ func TestRestoredCopy(t *testing.T) {
 				t.Fatalf("received %d of %d", before.counts["received"], n)
 			}
 			// The machine breaks; its disk comes back from the copy.
-			r = copied.start()
+			if c.away {
+				h.away()
+			}
+			r = copied.start(func(o *collector.Options) {
+				o.HoldStart = 10 * time.Second
+				if c.away {
+					o.HoldStart = time.Millisecond
+				}
+			})
 			conn := r.tcp()
+			had := r.Status().Counts["received"]
 			for i := range 300 {
 				fmt.Fprintf(conn, "%s\n", traffic("deny", "203.0.113.99", "198.51.100.8", i))
 				n++
+			}
+			if c.away {
+				r.until("worked on without the hub", func(st *collector.Status) bool { return st.Counts["received"] >= had+300 && st.ArchiveLag == 0 })
+				h.back()
 			}
 			r.until("the new lines are confirmed", func(st *collector.Status) bool {
 				return h.take(s.id).counts["received"] == n && st.Waiting == 0 && st.Sent == st.Acknowledged && !st.Unreported

@@ -26,6 +26,8 @@ type Config struct {
 	Spool     Spool    `yaml:"spool"`      // events that wait to leave
 	Sent      Sent     `yaml:"sent"`       // the record of what left
 	Log       Log      `yaml:"log"`
+	// RetryMax is the longest wait between two attempts to reach the hub. Default 1m; the waits are random and grow up to it.
+	RetryMax time.Duration `yaml:"retry_max"`
 }
 
 // Listen lists the ports.
@@ -84,7 +86,7 @@ func DefaultConfig() Config {
 		Archive: Archive{MaxBytes: 4 << 30, MaxDays: 30},
 		Spool:   Spool{MaxBytes: 1 << 30},
 		Sent:    Sent{Days: 14, MaxBytes: 2 << 30},
-		Log:     Log{Level: "info", Format: "text"},
+		Log:     Log{Level: "info", Format: "text"}, RetryMax: time.Minute,
 	}
 }
 
@@ -159,6 +161,9 @@ func (c *Config) Check() error {
 	}
 	if c.Sent.Days < 1 || c.Sent.MaxBytes < 1<<20 {
 		bad("sent needs at least a day (days) and 1 MiB (max_bytes)")
+	}
+	if c.RetryMax < time.Second || c.RetryMax > time.Hour {
+		bad("retry_max must be between 1s and 1h")
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) || !slices.Contains([]string{"text", "json"}, c.Log.Format) {
 		bad("log.level is debug, info, warn or error; log.format is text or json")

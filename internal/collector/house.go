@@ -25,10 +25,10 @@ func (a *Agent) housekeeping(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		wait := 30*time.Second + send.Backoff(4, 0)
+		wait := 30*time.Second + send.Backoff(4, 0, a.o.Config.RetryMax)
 		if err != nil {
 			a.log.Debug("housekeeping", "error", err)
-			wait = max(send.Backoff(attempt+2, 0), time.Second)
+			wait = max(send.Backoff(attempt+2, 0, a.o.Config.RetryMax), time.Second)
 			attempt++
 		} else {
 			attempt = 0

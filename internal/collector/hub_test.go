@@ -397,6 +397,7 @@ func newSite(t testing.TB, h *hub, org string) *site {
 	s := &site{t: t, cfg: collector.DefaultConfig(), logs: &logBuffer{}}
 	s.cfg.Dir = filepath.Join(t.TempDir(), "c")
 	s.cfg.Listen.Syslog = []collector.Syslog{{UDP: "127.0.0.1:0", TCP: "127.0.0.1:0", Timezone: "UTC"}}
+	s.cfg.RetryMax = 2 * time.Second
 	s.cfg.OwnRanges = []string{"198.51.100.0/24"}
 	e, err := collector.Enrol(context.Background(), collector.EnrolOptions{Config: s.cfg, Token: h.token(org).String(), Name: "test", Version: "test"})
 	if err != nil {
@@ -426,7 +427,7 @@ type running struct {
 
 func (s *site) start(change ...func(*collector.Options)) *running {
 	s.t.Helper()
-	o := collector.Options{Config: s.cfg, Version: "test", Detector: detector, RulePack: "test",
+	o := collector.Options{Config: s.cfg, Version: "test", Detector: detector, RulePack: "test", HoldStart: 300 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, c := range change {
 		c(&o)

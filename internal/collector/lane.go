@@ -100,7 +100,7 @@ func (a *Agent) submit(ctx context.Context, o outgoing) (send.Ack, error) {
 		select {
 		case <-ctx.Done():
 			return ack, err
-		case <-time.After(send.Backoff(attempt, asked)):
+		case <-time.After(send.Backoff(attempt, asked, a.o.Config.RetryMax)):
 		}
 	}
 }
@@ -406,7 +406,10 @@ func (a *Agent) fill(p *pending, limit mark, stream event.StreamID) ([]uint64, e
 		p.To = limit // also the lines that made no events, and records that damage took from the end
 	}
 	p.Events = a.writer.Len()
-	if missing := p.To.Num - p.From.Num - min(p.To.Num-p.From.Num, uint64(p.Events+p.Skipped+unsendable)); missing > 0 {
+	if missing := p.To.Num - p.From.Num - min(p.To.Num-p.From.Num, uint64(p.Events+p.Skipped+unsendable)); missing > 0 && a.gap && len(a.pipe.covered) > 0 {
+		// A copy of a folder that was made file by file: what it lacks the original had, and sent.
+		p.Skipped += int(missing)
+	} else if missing > 0 {
 		a.st.Counts["dropped.spool_damage"] += missing
 		a.log.Error("events in a damaged file of the spool could not be read; they are counted", "events", missing)
 	}

@@ -52,7 +52,7 @@ func (a *Agent) askHeads(ctx context.Context, ask <-chan struct{}, heads chan<- 
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(send.Backoff(attempt, asked)):
+			case <-time.After(send.Backoff(attempt, asked, a.o.Config.RetryMax)):
 			}
 		}
 	}

@@ -391,16 +391,19 @@ func Enrol(ctx context.Context, token keys.Token, keyDir, name, version string, 
 		State: a.State, Enrolled: now.UTC(), CheckWords: words[:]}, nil
 }
 
-// Backoff is how long to wait before the attempt-th retry (from 0): full jitter over a span that doubles from half a second up to 60, so
-// that thousands of collectors do not come back at once. asked is what the hub asked for, if it did.
-func Backoff(attempt int, asked time.Duration) time.Duration {
-	span := time.Minute
+// MaxBackoff is the longest wait between two attempts to reach the hub.
+const MaxBackoff = time.Minute
+
+// Backoff is how long to wait before the attempt-th retry (from 0): full jitter over a span that doubles from half a second up to longest,
+// so that thousands of collectors do not come back at once. asked is what the hub asked for, if it did.
+func Backoff(attempt int, asked, longest time.Duration) time.Duration {
+	span := longest
 	if attempt < 7 {
-		span = 500 * time.Millisecond << max(attempt, 0)
+		span = min(500*time.Millisecond<<max(attempt, 0), longest)
 	}
-	d := time.Duration(rand.Int64N(int64(span)))
+	d := time.Duration(rand.Int64N(int64(max(span, 1))))
 	if asked > 0 {
-		d = min(asked, time.Minute) + d/4
+		d = min(asked, longest) + d/4
 	}
 	return d
 }

@@ -1,0 +1,356 @@
+package collector_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"tocsin/internal/batch"
+	"tocsin/internal/collector"
+	"tocsin/internal/collector/archive"
+	"tocsin/internal/collector/spool"
+)
+
+// program builds the real collector once.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tocsin-collector")
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, "tocsin-collector")
+	cmd := exec.Command("go", "build", "-o", name, "tocsin/cmd/tocsin-collector")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return name, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if name, err := program(); err == nil && built.Load() {
+		os.RemoveAll(filepath.Dir(name))
+	}
+	os.Exit(code)
+}
+
+var built atomic.Bool
+
+// child is a collector in a process of its own.
+type child struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+// writeConfig puts the settings on disk, with fixed ports, as a person would have them.
+func (s *site) writeConfig(udp, tcp int) string {
+	s.t.Helper()
+	name := filepath.Join(filepath.Dir(s.cfg.Dir), filepath.Base(s.cfg.Dir)+".yaml")
+	err := os.WriteFile(name, fmt.Appendf(nil, `dir: %s
+listen:
+  syslog:
+    - {udp: "127.0.0.1:%d", tcp: "127.0.0.1:%d", timezone: UTC}
+own_ranges: [198.51.100.0/24]
+spool: {max_bytes: %d}
+retry_max: 1s
+log: {level: debug}
+`, s.cfg.Dir, udp, tcp, s.cfg.Spool.MaxBytes), 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return name
+}
+
+func (s *site) spawn(config string) *child {
+	s.t.Helper()
+	built.Store(true)
+	bin, err := program()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c := &child{t: s.t, cmd: exec.Command(bin, "run", "--config", config), done: make(chan struct{})}
+	c.cmd.Stderr = s.logs
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	go func() { c.cmd.Wait(); close(c.done) }()
+	s.t.Cleanup(c.kill)
+	return c
+}
+
+func (c *child) kill() {
+	c.cmd.Process.Kill()
+	<-c.done
+}
+
+// term ends the child in order.
+func (c *child) term() {
+	c.t.Helper()
+	c.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.done:
+		if code := c.cmd.ProcessState.ExitCode(); code != 0 {
+			c.t.Errorf("the collector ended with code %d", code)
+		}
+	case <-time.After(20 * time.Second):
+		c.t.Error("the collector did not end within 20 s of SIGTERM")
+		c.kill()
+	}
+}
+
+// ports finds two free ones.
+func ports(t testing.TB) (udp, tcp int) {
+	t.Helper()
+	u, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return u.LocalAddr().(*net.UDPAddr).Port, l.Addr().(*net.TCPAddr).Port
+}
+
+// load sends lines over TCP until ctx ends, connecting again whenever the collector is gone. Every third line stays at home.
+func load(ctx context.Context, addr string, pace time.Duration) {
+	for n := 0; ctx.Err() == nil; {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		w := bufio.NewWriter(c)
+		for ctx.Err() == nil {
+			for range 20 {
+				switch n % 3 {
+				case 0:
+					fmt.Fprintf(w, "%s\n", traffic("accept", "10.0.0.5", "203.0.113.200", n))
+				case 1:
+					fmt.Fprintf(w, "%s\n", traffic("deny", fmt.Sprintf("203.0.113.%d", n%250+1), "198.51.100.7", n))
+				default:
+					fmt.Fprintf(w, "%s\n", vpn(n%97 != 2, fmt.Sprintf("203.0.113.%d", n%250+1), "someone"))
+				}
+				n++
+			}
+			if w.Flush() != nil {
+				break
+			}
+			time.Sleep(pace)
+		}
+		c.Close()
+	}
+}
+
+// audit compares the hub with the collector's own archive: every line there has been counted once, and every line that was to leave came
+// exactly once.
+func audit(t *testing.T, h *hub, s *site) {
+	t.Helper()
+	k := h.take(s.id)
+	k.balance(t)
+	a, err := archive.Open(archive.Options{Dir: filepath.Join(s.cfg.Dir, "archive")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	r := a.Reader(spool.Pos{})
+	defer r.Close()
+	lines, leaving, missing := uint64(0), 0, 0
+	for {
+		var l archive.Line
+		if err := r.Next(&l); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		lines++
+		text := string(l.Text)
+		if strings.Contains(text, `action="deny"`) || strings.Contains(text, `action="ssl-login-fail"`) {
+			leaving++
+			if len(k.byLine[int64(l.Number)]) != 1 {
+				if missing++; missing < 4 {
+					t.Errorf("line %d (%.60s) is at the hub %d times", l.Number, text, len(k.byLine[int64(l.Number)]))
+				}
+			}
+		}
+	}
+	if missing > 3 {
+		t.Errorf("%d lines are not at the hub exactly once", missing)
+	}
+	if r.Lost() != 0 {
+		t.Errorf("%d raw lines damaged", r.Lost())
+	}
+	if k.counts["received"] != lines {
+		t.Errorf("%d lines in the archive, the hub heard of %d", lines, k.counts["received"])
+	}
+	if lines == 0 || leaving == 0 || k.lanes[batch.Live] == 0 {
+		t.Errorf("nothing was tested: %d lines, %d leaving", lines, leaving)
+	}
+	t.Logf("%d lines, %d of them leaving, %d events, %d batches", lines, leaving, len(k.events), k.batches)
+}
+
+// The real program is killed at random moments under load, while the hub comes and goes: in the end every line it received is accounted
+// for and everything that was to leave is at the hub exactly once. TOCSIN_TORTURE sets the number of kills (make torture: 200).
+func TestKill(t *testing.T) {
+	kills := 6
+	if n, err := strconv.Atoi(os.Getenv("TOCSIN_TORTURE")); err == nil && n > 0 {
+		kills = n
+	} else if testing.Short() {
+		kills = 2
+	}
+	h := newHub(t)
+	s := newSite(t, h, "Torture")
+	udp, tcp := ports(t)
+	config := s.writeConfig(udp, tcp)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	fed := make(chan struct{})
+	go func() { load(ctx, fmt.Sprintf("127.0.0.1:%d", tcp), 5*time.Millisecond); close(fed) }()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	away := false
+	for i := range kills {
+		c := s.spawn(config)
+		time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
+		if i%4 == 2 {
+			if away {
+				h.back()
+			} else {
+				h.away()
+			}
+			away = !away
+			time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
+		}
+		c.kill()
+	}
+	if away {
+		h.back()
+	}
+	c := s.spawn(config)
+	time.Sleep(500 * time.Millisecond)
+	stop()
+	<-fed
+	settledChild(t, s)
+	c.term()
+	audit(t, h, s)
+}
+
+// settledChild waits until a collector in another process has nothing left to send.
+func settledChild(t *testing.T, s *site) {
+	t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	quiet := uint64(0)
+	for {
+		st, err := collector.FetchStatus(t.Context(), &s.cfg)
+		if err == nil && st.Waiting == 0 && st.Sent == st.Acknowledged && !st.Unreported && st.ArchiveLag == 0 && st.Counts["received"] > 0 {
+			if quiet == st.Counts["received"] {
+				return
+			}
+			quiet = st.Counts["received"]
+			time.Sleep(300 * time.Millisecond)
+			continue
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not settled: %v %+v", err, st)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// A snapshot of the disk, taken while the program works (it is stopped for the moment, as a snapshot of a virtual machine does it), comes
+// back after the original has gone on: the lines of both are at the hub, none twice.
+func TestSnapshotUnderLoad(t *testing.T) {
+	rounds := 1
+	if n, err := strconv.Atoi(os.Getenv("TOCSIN_TORTURE")); err == nil && n > 0 {
+		rounds = 1 + n/20
+	}
+	for range rounds {
+		h := newHub(t)
+		s := newSite(t, h, "Snapshot")
+		udp, tcp := ports(t)
+		config := s.writeConfig(udp, tcp)
+		ctx, stop := context.WithCancel(t.Context())
+		fed := make(chan struct{})
+		go func() { load(ctx, fmt.Sprintf("127.0.0.1:%d", tcp), 2*time.Millisecond); close(fed) }()
+		c := s.spawn(config)
+		time.Sleep(time.Duration(1500+rand.IntN(700)) * time.Millisecond)
+		c.cmd.Process.Signal(syscall.SIGSTOP)
+		snapshot := s.cfg.Dir + "-snapshot"
+		copyDir(t, s.cfg.Dir, snapshot)
+		c.cmd.Process.Signal(syscall.SIGCONT)
+		time.Sleep(time.Duration(rand.IntN(1500)) * time.Millisecond)
+		stop()
+		<-fed
+		settledChild(t, s)
+		c.term()
+		first := h.take(s.id)
+		first.balance(t)
+		if err := os.RemoveAll(s.cfg.Dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(snapshot, s.cfg.Dir); err != nil {
+			t.Fatal(err)
+		}
+		c = s.spawn(config)
+		ctx, stop = context.WithCancel(t.Context())
+		fed = make(chan struct{})
+		go func() { load(ctx, fmt.Sprintf("127.0.0.1:%d", tcp), 2*time.Millisecond); close(fed) }()
+		time.Sleep(time.Second)
+		stop()
+		<-fed
+		settledChild(t, s)
+		st, err := collector.FetchStatus(t.Context(), &s.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.term()
+		k := h.take(s.id)
+		k.balance(t)
+		if st.Counts["copies_noticed"] != 1 {
+			t.Errorf("copies noticed: %d", st.Counts["copies_noticed"])
+		}
+		if k.counts["received"] <= first.counts["received"] || len(k.events) <= len(first.events) {
+			t.Errorf("nothing came after the return: %d lines before, %d after", first.counts["received"], k.counts["received"])
+		}
+		// Every line of the restored disk that was to leave is there once; those of before the snapshot came from either.
+		missing := 0
+		a, err := archive.Open(archive.Options{Dir: filepath.Join(s.cfg.Dir, "archive")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := a.Reader(spool.Pos{})
+		for {
+			var l archive.Line
+			if r.Next(&l) != nil {
+				break
+			}
+			if strings.Contains(string(l.Text), `action="deny"`) && len(k.byLine[int64(l.Number)]) != 1 {
+				missing++
+			}
+		}
+		r.Close()
+		a.Close()
+		if missing > 0 {
+			t.Errorf("%d lines of the restored disk are not at the hub exactly once", missing)
+		}
+	}
+}
