@@ -127,6 +127,11 @@ func (r *Result) WriteJSON(w io.Writer) error {
 			*p = []Expectation{}
 		}
 	}
+	for i := range r.Members {
+		if r.Members[i].Gaps == nil {
+			r.Members[i].Gaps = []string{}
+		}
+	}
 	if r.Unexpected == nil {
 		r.Unexpected = []status.Alert{}
 	}
