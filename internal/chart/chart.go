@@ -312,14 +312,22 @@ func World(what, svg string, places []Place) template.HTML {
 	if len(said) > 0 {
 		sentence = what + ". Most: " + strings.Join(said, ", ") + "."
 	}
-	var b strings.Builder
+	var b, dots strings.Builder
 	fmt.Fprintf(&b, `<svg class="map" role="img" aria-label="%s" viewBox="0 0 960 440" width="960" height="440"><use class="land" href="%s#land"/>`, escape(sentence), escape(svg))
 	for _, p := range sorted {
 		if _, known := countries[p.Code]; !known || p.Count <= 0 {
 			continue
 		}
-		fmt.Fprintf(&b, `<use class="m%d" href="%s#%s"><title>%s: %s</title></use>`, Shade(p.Count, most), escape(svg), p.Code, escape(Country(p.Code)), Number(p.Count))
+		shade, title := Shade(p.Count, most), escape(Country(p.Code))+": "+Number(p.Count)
+		if drawn[p.Code] {
+			fmt.Fprintf(&b, `<use class="m%d" href="%s#%s"><title>%s</title></use>`, shade, escape(svg), p.Code, title)
+		}
+		// A dot for countries too small to be seen; drawn after all shapes.
+		if at, ok := spots[p.Code]; ok {
+			fmt.Fprintf(&dots, `<circle class="m%d" cx="%s" cy="%s" r="5"><title>%s</title></circle>`, shade, num(at[0]), num(at[1]), title)
+		}
 	}
+	b.WriteString(dots.String())
 	b.WriteString("</svg>")
 	return template.HTML(b.String())
 }

@@ -74,6 +74,16 @@ func (s *server) alertRow(a *alert.Alert) alertRow {
 	case a.State == alert.StateAssigned:
 		row.StateText = "Assigned"
 	}
+	switch {
+	case a.State == alert.StateClosed:
+		row.PlainState = "Over"
+	case a.State == alert.StateSuppressed:
+		row.PlainState = "Set aside"
+	case a.AcknowledgedNS > 0:
+		row.PlainState = "Dealt with"
+	case a.Assignee != "":
+		row.PlainState = "An analyst is on it"
+	}
 	if t := a.Details.Text; t.Title != "" {
 		row.PlainTitle = t.Title
 	}
@@ -297,10 +307,16 @@ func activity(h alert.Activity) activityEntry {
 	switch h.Kind {
 	case "opened":
 		out.What = "raised this alert"
+		if strings.HasPrefix(h.Text, "Opened: ") {
+			out.Note = "" // the page's title says it
+		}
 	case "rule", "severity":
 		out.What = "added to it"
 	case "assigned":
-		out.What, out.Note = "set it to work", h.Text
+		out.What, out.Note = "gave it to "+strings.TrimPrefix(h.Text, "Assigned to "), ""
+		if h.Text == "Assigned to "+h.Name {
+			out.What = "took it on"
+		}
 	case "unassigned":
 		out.What, out.Note = "gave it back to the queue", ""
 	case "escalated":

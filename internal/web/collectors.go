@@ -133,7 +133,7 @@ func (s *server) collectorView(c *member.Collector, r *request) collectorView {
 	}
 	last := tile{Label: "Last data", Figure: "none yet", Words: true}
 	if c.LastBatchNS > 0 {
-		last.Figure, last.Note = sentence(relative(now.Sub(v.LastData))), full(v.LastData)
+		last.Figure, last.Note = short(now.Sub(v.LastData)), full(v.LastData)
 	}
 	understood := tile{Label: "Not understood", Figure: chart.Number(v.Balance.NotUnderstood), Note: "of " + chart.Number(v.Balance.Received) + " lines"}
 	if v.Tone == "warn" && v.Status == "Not understood" {
@@ -153,18 +153,18 @@ func (s *server) collectorView(c *member.Collector, r *request) collectorView {
 func (s *server) explain(v *collectorView, c *member.Collector, policy string) {
 	title, reasons, fields := policyWords(policy)
 	v.Balance = balanceOf(&c.Balance, reasons)
-	v.PolicyText = fmt.Sprintf("The most this member lets the centre have is the policy “%s”. %s The collector's own policy may be stricter, never wider.", policy, title)
+	v.PolicyText = fmt.Sprintf("Agreed as the most that may leave: the policy “%s”. %s The collector's own policy may be stricter, never wider. For each line the first kind that fits decides.", policy, title)
 	for _, r := range reasons {
-		counts, why := c.Balance.Kept, "It stays on your site and is only counted."
+		counts, why := c.Balance.Kept, "Stays, only counted"
 		if r.leaves {
-			counts, why = c.Balance.Left, "The centre gets it, without content."
+			counts, why = c.Balance.Left, "Leaves, without content"
 			if policy == "full" {
-				why = "The centre gets it, with the raw line."
+				why = "Leaves, with the raw line"
 			}
 		}
 		v.Explained = append(v.Explained, explained{Text: r.text, Leaves: r.leaves, Why: why, Count: int64(counts[r.word])})
 	}
-	v.Explained = append(v.Explained, explained{Text: "Not understood", Why: "It stays in the collector's own archive, so that nothing is lost.", Count: int64(c.Balance.NotUnderstood)})
+	v.Explained = append(v.Explained, explained{Text: "Not understood", Why: "Stays, kept in the archive", Count: int64(c.Balance.NotUnderstood)})
 	if len(fields) > 0 && fields[0] != "*" {
 		v.Fields = fields
 	}

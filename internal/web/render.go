@@ -14,6 +14,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	_ "time/tzdata"
 
 	"tocsin/internal/chart"
 )
@@ -24,17 +25,15 @@ var templateFiles embed.FS
 //go:embed assets
 var assetFiles embed.FS
 
-// london is the zone of every time on the pages; time/tzdata is linked by the
-// program, and a machine without it shows UTC, which the zone's name then says.
-var london = loadLondon()
-
-func loadLondon() *time.Location {
+// london is the zone of every time on the pages. The zones are linked in, so a
+// machine without them shows the same.
+var london = func() *time.Location {
 	l, err := time.LoadLocation("Europe/London")
 	if err != nil {
-		return time.UTC
+		panic(err) // time/tzdata is linked
 	}
 	return l
-}
+}()
 
 // asset is one embedded file as it is served: its bytes never change while the
 // program runs, so they are compressed and named once.
@@ -307,6 +306,21 @@ func relative(d time.Duration) string {
 		return say(abs/3600, "hour")
 	}
 	return say(abs/86400, "day")
+}
+
+// short is relative in few letters, for a figure: "41 s ago".
+func short(d time.Duration) string {
+	switch {
+	case d < 5*time.Second:
+		return "Just now"
+	case d < time.Minute:
+		return fmt.Sprintf("%d s ago", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d min ago", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h ago", d/time.Hour)
+	}
+	return fmt.Sprintf("%d days ago", d/(24*time.Hour))
 }
 
 func balanceParts(b balance) []chart.Part {

@@ -113,6 +113,7 @@ type alertRow struct {
 
 	// For members, in plain words.
 	PlainTitle string
+	PlainState string
 	Advice     *advice
 }
 
