@@ -250,6 +250,7 @@ func (w *Worker) prepare(o *opened, i int, ingested int64) error {
 // replay feeds the detector with a batch that is done: its state since the snapshot is rebuilt, what it finds was said before.
 func (w *Worker) replay(o *opened) {
 	w.m.replayed.Add(1)
+	defer func() { w.seen = max(w.seen, o.msg.Seq) }()
 	if o.msg.Seq <= w.covered || w.o.Detect == nil || o.body == nil || o.n.Quarantined || o.m.Seq <= w.again[o.stream] {
 		return
 	}
@@ -259,7 +260,6 @@ func (w *Worker) replay(o *opened) {
 			w.o.Detect.Process(&w.e, o.n.Received)
 		}
 	}
-	w.seen = max(w.seen, o.msg.Seq)
 }
 
 const maxDeadPerBatch = 20

@@ -143,7 +143,8 @@ type Worker struct {
 	log *slog.Logger
 	m   *metrics
 
-	lease      Lease
+	lease      Lease // as taken; never changed after
+	planned    int64 // number of the last plan begun
 	fenced     atomic.Bool
 	lastInsert atomic.Int64 // nanoseconds
 	position   uint64       // everything up to here is done
@@ -309,7 +310,7 @@ func (w *Worker) renew(ctx context.Context, stop context.CancelCauseFunc) {
 // begin reads where the worker stood.
 func (w *Worker) begin(ctx context.Context) error {
 	var err error
-	w.position = w.lease.Position
+	w.position, w.planned = w.lease.Position, w.lease.Planned
 	if w.pending, err = w.o.Plans.Pending(ctx, w.o.Shard); err != nil {
 		return err
 	}
@@ -348,19 +349,24 @@ func (w *Worker) begin(ctx context.Context) error {
 }
 
 // loop works batches off as they come: decode, enrich, detect, alert at once. Their rows are gathered and stored in groups,
-// each under a plan; the inserts go on beside it, in order, a few plans behind.
+// each under a plan; the inserts go on beside it, in order. While the store is away the alerts go on, until the rows that
+// wait for it fill their share of memory.
 func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
-	jobs := make(chan *job, 2)
-	results := make(chan error, 16) // more than can be unread, so that the inserter never waits for us
+	jobs := make(chan *job, maxJobs)
+	results := make(chan result, 2*maxJobs) // more than can be unread, so that the inserter never waits for us
 	var inserting sync.WaitGroup
 	inserting.Go(func() { w.insert(ctx, jobs, results) })
 	defer inserting.Wait()
 	defer close(jobs)
-	inFlight := 0
-	settle := func() error {
-		for ; inFlight > 0; inFlight-- {
-			if err := <-results; err != nil {
-				return err
+	inFlight, waiting := 0, 0 // plans and rows that are not done
+	// settle waits until at most that many plans and rows are under way.
+	settle := func(plans, rows int) error {
+		for inFlight > plans || inFlight > 0 && waiting > rows {
+			r := <-results
+			inFlight--
+			waiting -= r.rows
+			if r.err != nil {
+				return r.err
 			}
 		}
 		return nil
@@ -381,18 +387,18 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 		if err := w.close(ctx, done); err != nil {
 			return err
 		}
-		select {
-		case jobs <- done:
-			inFlight++
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := settle(maxJobs-1, maxWaiting*w.o.MaxRows-done.rows); err != nil {
+			return err
 		}
+		inFlight++
+		waiting += done.rows
+		jobs <- done // there is room
+		return nil
 	}
 	for {
 		if due && j == nil {
 			// The detector must not be ahead of what is done: a plan under way is redone with its detections.
-			if err := settle(); err != nil {
+			if err := settle(0, 0); err != nil {
 				return err
 			}
 			if err := w.snapshot(ctx); err != nil {
@@ -406,14 +412,14 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 			if !more {
 				if j != nil && j.redo {
 					// Not all of a pending plan's messages have come: it stays for the next start, with the older snapshot.
-					return settle()
+					return settle(0, 0)
 				}
 				if j != nil {
 					if err := send(); err != nil {
 						return err
 					}
 				}
-				if err := settle(); err != nil {
+				if err := settle(0, 0); err != nil {
 					return err
 				}
 				return w.snapshot(ctx)
@@ -464,10 +470,11 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 			}
 		case <-snapshot.C:
 			due = true
-		case err := <-results:
+		case r := <-results:
 			inFlight--
-			if err != nil {
-				return err
+			waiting -= r.rows
+			if r.err != nil {
+				return r.err
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -481,6 +488,8 @@ func (w *Worker) pace(linger time.Duration) time.Duration {
 }
 
 const (
+	maxJobs       = 64   // plans under way
+	maxWaiting    = 4    // rows under way, in largest groups
 	maxGroup      = 2000 // batches of one plan: tiny ones of many collectors
 	maxDetections = 1000 // taken into one transaction
 )
@@ -503,6 +512,11 @@ type job struct {
 	causes []cause           // one for each: when what made it was received
 }
 
+type result struct {
+	rows int
+	err  error
+}
+
 type cause struct{ created, received int64 }
 
 // full says whether the group takes no more. A plan that is redone takes exactly its own messages.
@@ -521,8 +535,8 @@ func (w *Worker) start(o *opened) *job {
 		w.pending = w.pending[1:]
 		w.m.redone.Add(1)
 	} else {
-		w.lease.Planned++
-		j.plan = Plan{Number: w.lease.Planned, First: o.msg.Seq, Ingested: w.o.Now().UnixNano(), Decoder: Decoder}
+		w.planned++
+		j.plan = Plan{Number: w.planned, First: o.msg.Seq, Ingested: w.o.Now().UnixNano(), Decoder: Decoder}
 		if w.o.Enrich != nil {
 			j.plan.Enricher = w.o.Enrich.Version()
 		}
@@ -654,16 +668,17 @@ func (w *Worker) loadHead(ctx context.Context, o *opened) error {
 }
 
 // insert stores the rows of one plan after another and marks them done. It ends with jobs.
-func (w *Worker) insert(ctx context.Context, jobs <-chan *job, results chan<- error) {
+func (w *Worker) insert(ctx context.Context, jobs <-chan *job, results chan<- result) {
 	dead := false
 	for j := range jobs {
 		if dead {
-			results <- nil
+			results <- result{rows: j.rows}
 			continue
 		}
+		rows := j.rows
 		err := w.finish(ctx, j)
 		dead = err != nil
-		results <- err
+		results <- result{rows, err}
 	}
 }
 
@@ -722,13 +737,11 @@ func (w *Worker) snapshot(ctx context.Context) error {
 	if len(w.heads) > maxHeads {
 		clear(w.heads) // a cache, while no plan is under way
 	}
-	if w.seen > w.position {
-		w.position = w.seen
-	}
-	if w.position <= w.covered {
+	// Not the position: after a start the detector may still be behind it, replaying.
+	seq := w.seen
+	if seq <= w.covered {
 		return nil
 	}
-	seq := w.position
 	if w.o.Detect != nil {
 		state, err := w.o.Detect.Snapshot()
 		if err != nil {

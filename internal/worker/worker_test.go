@@ -429,7 +429,7 @@ func TestCrash(t *testing.T) {
 	}
 	slices.Sort(wantKeys)
 	if got := slices.Sorted(maps.Keys(h.applied)); !slices.Equal(got, wantKeys) {
-		t.Errorf("alerts %v\nwant %v", got, wantKeys)
+		t.Errorf("%d alerts, want %d; not wanted %v, missing %v", len(got), len(wantKeys), slices.DeleteFunc(slices.Clone(got), func(k string) bool { return slices.Contains(wantKeys, k) }), slices.DeleteFunc(wantKeys, func(k string) bool { return slices.Contains(got, k) }))
 	}
 	sum, err := h.store.Summary(context.Background(), access.System("test"), time.Now().Add(-24*time.Hour).UnixNano(), time.Now().Add(time.Hour).UnixNano())
 	var total uint64
