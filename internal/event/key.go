@@ -73,11 +73,6 @@ func Lookup(name string) (Key, bool) {
 	return k, ok
 }
 
-func lookupBytes(name []byte) (Key, bool) {
-	k, ok := registry.Load().byName[string(name)]
-	return k, ok
-}
-
 // Register gives the key of a field name and makes one if there is none. It is for names from rules and signed packs only: names from
 // data must stay extras, or a sender could fill the table. Safe for concurrent use.
 func Register(name string) (Key, error) {
