@@ -18,6 +18,9 @@ import (
 // ten minutes are beyond any restart or update.
 const silentAfter = 10 * time.Minute
 
+// collectorsShown bounds the list; a search finds the others.
+const collectorsShown = 200
+
 // clockSlack is how far a collector's clock may be off before its page says so;
 // the hub corrects for it in any case.
 const clockSlack = 5 * time.Second
@@ -28,9 +31,19 @@ func (s *server) collectors(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	v := collectorsView{Wide: r.staff(), CanEnrol: r.principal.Role == access.Operator, Organisation: r.organisation}
+	v.Text, v.All = strings.TrimSpace(r.FormValue("q")), len(list)
+	want := strings.ToLower(v.Text)
 	for i := range list {
-		v.Collectors = append(v.Collectors, s.collectorView(&list[i], r))
+		c := &list[i]
+		if want == "" || strings.Contains(strings.ToLower(c.Name+"\n"+c.Organisation+"\n"+c.Site+"\n"+c.ID), want) {
+			v.Collectors = append(v.Collectors, s.collectorView(c, r))
+		}
 	}
+	v.Found = len(v.Collectors)
+	// What needs somebody stands first.
+	urgency := map[string]int{"bad": 0, "warn": 1, "good": 2}
+	slices.SortStableFunc(v.Collectors, func(a, b collectorView) int { return urgency[a.Tone] - urgency[b.Tone] })
+	v.Collectors = v.Collectors[:min(len(v.Collectors), collectorsShown)]
 	return s.show(w, r, "collectors", s.page(r, "Collectors", "/collectors", v))
 }
 

@@ -5,27 +5,59 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"tocsin/internal/access"
+	"tocsin/internal/event"
 	"tocsin/internal/member"
 	"tocsin/internal/people"
 )
+
+// membersPerPage is also the most that the alerts count at once by member.
+const membersPerPage = 50
 
 func (s *server) members(w http.ResponseWriter, r *request) error {
 	orgs, err := s.o.Members.Organisations(r.Context(), r.scope)
 	if err != nil {
 		return err
 	}
-	collectors, err := s.o.Members.Collectors(r.Context(), r.scope)
+	v := membersView{CanAdd: r.principal.Role == access.Operator, Text: strings.TrimSpace(r.FormValue("q")), All: int64(len(orgs))}
+	if v.Text != "" {
+		want := strings.ToLower(v.Text)
+		orgs = slices.DeleteFunc(orgs, func(o member.Organisation) bool {
+			return !strings.Contains(strings.ToLower(o.Name+"\n"+o.Sector+"\n"+o.Area), want)
+		})
+	}
+	v.Found = int64(len(orgs))
+	from, err := strconv.Atoi(r.FormValue("from"))
+	if err != nil || from < 0 || from > len(orgs) {
+		from = 0
+	}
+	orgs = orgs[from:]
+	if len(orgs) > membersPerPage {
+		orgs = orgs[:membersPerPage]
+		v.NextHref = href("/members", url.Values{"q": {v.Text}, "from": {strconv.Itoa(from + membersPerPage)}})
+	}
+	if from > 0 {
+		v.FirstHref = href("/members", url.Values{"q": {v.Text}})
+	}
+	// What each of them needs is asked for those that are shown only.
+	shown := make([]event.TenantID, len(orgs))
+	for i, o := range orgs {
+		shown[i] = o.ID
+	}
+	scope := r.scope.Narrow(shown...)
+	collectors, err := s.o.Members.Collectors(r.Context(), scope)
 	if err != nil {
 		return err
 	}
-	open, err := s.openByMember(r.Context(), r.scope)
+	open, err := s.openByMember(r.Context(), scope)
 	if err != nil {
 		return err
 	}
-	v := membersView{CanAdd: r.principal.Role == access.Operator}
 	for _, o := range orgs {
 		v.Members = append(v.Members, s.memberRow(r, o, collectors, open))
 	}

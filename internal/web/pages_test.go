@@ -713,3 +713,49 @@ func TestErrorPages(t *testing.T) {
 		t.Errorf("the reference %v is not in the log: %s", ref, w.log.String())
 	}
 }
+
+// TestIdle: a session that asks for nothing ends, one that is used does not.
+func TestIdle(t *testing.T) {
+	w := newWorld(t, false)
+	c := w.client("analyst")
+	start := time.Now()
+	later := time.Duration(0)
+	w.s.o.Now = func() time.Time { return start.Add(later) }
+	for _, step := range []time.Duration{2 * time.Hour, 5 * time.Hour, 8 * time.Hour} { // each within the idle time of the one before
+		later = step
+		if status, _ := c.get("/members"); status != http.StatusOK {
+			t.Fatalf("used after %v: %d", step, status)
+		}
+	}
+	later += sessionIdle + time.Minute
+	if status, _ := c.get("/members"); status != http.StatusSeeOther {
+		t.Errorf("idle for %v: %d", sessionIdle, status)
+	}
+}
+
+// TestManyMembers pages and searches the list.
+func TestManyMembers(t *testing.T) {
+	w := newWorld(t, false)
+	for n := range 60 {
+		if _, err := w.members.AddOrganisation(t.Context(), "test", member.Organisation{Name: fmt.Sprintf("School %02d", n), Sector: "Education"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := w.client("analyst")
+	_, body := c.get("/members")
+	contains(t, "first page", body, "63 in all", "Ashgrove School", "School 46", "More members")
+	lacks(t, "first page", body, "School 50")
+	_, body = c.get("/members?from=50&q=")
+	contains(t, "second page", body, "School 59", "Back to the first")
+	_, body = c.get("/members?q=brindle")
+	contains(t, "search", body, "1 of 63", "Brindle Engineering Ltd")
+	lacks(t, "search", body, "School 0")
+	_, body = c.get("/members?q=zzz&from=-4")
+	contains(t, "nothing", body, "No member fits")
+	_, body = c.get("/collectors?q=kirk")
+	contains(t, "collectors", body, "1 of 3", "fw-log-3")
+	_, body = c.get("/collectors")
+	if i, j := strings.Index(body, "fw-log-3"), strings.Index(body, "fw-log-1"); i < 0 || j < 0 || i > j {
+		t.Error("the collector that waits does not stand first")
+	}
+}

@@ -342,6 +342,9 @@ func (s *server) live(w http.ResponseWriter, r *request) error {
 		case <-ctx.Done():
 			return nil
 		case <-pulse.C:
+			if time.Now().After(s.sessions.Deadline(ctx)) {
+				return nil
+			}
 			if p, err := s.o.People.Principal(ctx, r.principal.UserID, s.sessions.GetInt64(ctx, keyGeneration)); err != nil || p.Role != r.principal.Role || p.Tenant != r.principal.Tenant {
 				return nil // the page asks again and is sent to sign in
 			}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"tocsin/internal/access"
 	"tocsin/internal/alert"
@@ -131,6 +132,13 @@ func (s *server) who(req *http.Request) (access.Principal, error) {
 			return access.Principal{}, s.sessions.Destroy(req.Context())
 		}
 		return access.Principal{}, err
+	}
+	now, seen := s.o.Now(), time.Unix(s.sessions.GetInt64(req.Context(), keySeen), 0)
+	if now.Sub(seen) > sessionIdle {
+		return access.Principal{}, s.sessions.Destroy(req.Context())
+	}
+	if now.Sub(seen) > sessionNote {
+		s.sessions.Put(req.Context(), keySeen, now.Unix())
 	}
 	return p, nil
 }

@@ -16,6 +16,7 @@ import (
 const (
 	keyUser       = "user"       // id of the account, once both steps are passed
 	keyGeneration = "generation" // of the account at that moment: raising it ends its sessions
+	keySeen       = "seen"       // when something was last asked for, Unix seconds, to sessionNote
 	keyFlash      = "flash"
 	keyPending    = "pending"    // id of the account whose password was right, or nobody
 	keyPendingAt  = "pending-at" // Unix seconds
@@ -89,6 +90,7 @@ func (s *server) signInPassword(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, nil, err)
 		return
 	}
+	s.sessions.SetDeadline(ctx, time.Now().Add(pendingFor+time.Minute)) // the second step gives it its full life
 	s.sessions.Put(ctx, keyPending, id)
 	s.sessions.Put(ctx, keyPendingAt, s.o.Now().Unix())
 	s.sessions.Put(ctx, keyPendingTo, next)
@@ -162,6 +164,7 @@ func (s *server) signInFinish(w http.ResponseWriter, r *http.Request) {
 	s.sessions.Remove(ctx, keyPendingTo)
 	s.sessions.Put(ctx, keyUser, p.UserID)
 	s.sessions.Put(ctx, keyGeneration, generation)
+	s.sessions.Put(ctx, keySeen, s.o.Now().Unix())
 	http.Redirect(w, r, local(next, "/"), http.StatusSeeOther)
 }
 

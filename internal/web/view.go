@@ -314,6 +314,8 @@ type collectorView struct {
 }
 
 type collectorsView struct {
+	Text         string
+	Found, All   int
 	Organisation string
 	Wide         bool
 	CanEnrol     bool
@@ -331,8 +333,11 @@ type memberRow struct {
 }
 
 type membersView struct {
-	CanAdd  bool
-	Members []memberRow
+	CanAdd              bool
+	Text                string
+	All, Found          int64
+	NextHref, FirstHref string
+	Members             []memberRow
 }
 
 type formField struct {

@@ -156,10 +156,12 @@ type server struct {
 }
 
 // How long a session lasts: at most a shift and its handover, and less when
-// nothing is asked for.
+// nothing is asked for. When something was asked for last is written down only
+// every few minutes, so that reading a page writes nothing.
 const (
 	sessionLife = 12 * time.Hour
 	sessionIdle = 4 * time.Hour
+	sessionNote = 5 * time.Minute
 )
 
 // New returns the pages as one handler.
@@ -182,8 +184,8 @@ func newServer(o Options) (*server, error) {
 	s := &server{o: o, render: r, stopping: o.Stopping, sessions: scs.New()}
 	s.limit = limiter{now: o.Now, from: map[string]*bucket{}}
 	s.sessions.Store = o.Sessions
-	s.sessions.Lifetime, s.sessions.IdleTimeout = sessionLife, sessionIdle
-	s.sessions.Cookie = scs.SessionCookie{Name: "__Host-tocsin", Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, Persist: true}
+	s.sessions.Lifetime = sessionLife // idle time: see who
+	s.sessions.Cookie = scs.SessionCookie{Name: "__Host-tocsin", Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 	s.sessions.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, nil, err) }
 	return s, nil
 }

@@ -105,8 +105,13 @@ export function queue(htmx: any): void {
       const n = counts[el.dataset.count!];
       if (n !== undefined && el.textContent !== n) el.textContent = n;
     });
+    if (counts.total !== undefined) document.title = document.title.replace(/\([^)]*\)/, "(" + counts.total + ")");
   });
-  document.addEventListener("resync", () => location.reload());
+  document.addEventListener("resync", () => {
+    // Nobody loses what they are writing to a reload.
+    if ((document.activeElement as HTMLElement | null)?.closest("#detail form, .drop")) say("off", "Behind: reload the page");
+    else location.reload();
+  });
   document.addEventListener("htmx:sse:after:message", mark);
   document.addEventListener("htmx:after:swap", mark);
 }
