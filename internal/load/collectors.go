@@ -128,6 +128,7 @@ func (r *run) collectors(ctx, life context.Context, began time.Time) error {
 		return err
 	}
 	r.res.CPU["tocsin-collector (all)"] = r.collectorCPU(children) - cpu
+	r.cost(r.res.Lines)
 	return nil
 }
 

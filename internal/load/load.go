@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -117,7 +118,7 @@ type Result struct {
 	AlertMS    Quantiles                   `json:"alert_ms"`          // from the line's receipt to the alert
 	HubLatency map[string]status.Quantiles `json:"hub_latency"`       // as the hub measured since it started
 	CPU        map[string]float64          `json:"cpu_s"`             // seconds of each program while sending and draining
-	CPUMillion float64                     `json:"cpu_s_per_million"` // of the hub and its engine, for a million events stored
+	CPUMillion float64                     `json:"cpu_s_per_million"` // of all of them, for a million events stored; with collectors for a million lines
 	RSS        map[string]float64          `json:"rss_mib"`           // at the end
 	Balanced   bool                        `json:"balanced"`          // every event accounted for exactly once
 	Gaps       []string                    `json:"gaps"`
@@ -128,25 +129,35 @@ func (r *Result) WriteJSON(w io.Writer) error { return json.NewEncoder(w).Encode
 
 // WriteText writes the result for people.
 func (r *Result) WriteText(w io.Writer) error {
-	_, err := fmt.Fprintf(w, `%d members, %s, seed %d
-sent        %d events in %.1f s: %.0f a second (asked: %.0f); %d batches, %.1f bytes an event
-stored      %d, %.1f s after the last was sent; %d kept aside, %d lost, %d batches given up, %d late
-receipt     p50 %.1f ms, p95 %.1f ms, p99 %.1f ms from when a batch was due (request alone: p99 %.1f ms)
-alerts      %d of %d incidents; p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from the line's receipt
-CPU         %.1f s for a million events (%s)
-memory      %s MiB at the end
-`, r.Members, r.Mode, r.Seed, r.Sent, r.Seconds, r.Achieved, r.Rate, r.Batches, float64(r.Bytes)/max(float64(r.Sent), 1), r.Stored, r.DrainS, r.Dead, r.Lost, r.Failed, r.Late,
-		r.AckMS.P50, r.AckMS.P95, r.AckMS.P99, r.RequestMS.P99, r.Alerts, r.Incidents, r.AlertMS.P50, r.AlertMS.P95, r.AlertMS.P99, r.CPUMillion, pairs(r.CPU, "%s %.1f s"), pairs(r.RSS, "%s %.0f"))
-	if err == nil && len(r.Refused) > 0 {
-		_, err = fmt.Fprintf(w, "refused     %v, all sent again\n", r.Refused)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d members, %s, seed %d\n", r.Members, r.Mode, r.Seed)
+	unit := "events stored"
+	if r.Mode == modeCollectors {
+		unit = "lines"
+		fmt.Fprintf(&b, "lines       %d in %.1f s: %.0f a second (asked: %.0f); %d received, %d stayed at home, %d events sent in %d batches\n", r.Lines, r.Seconds, r.Achieved, r.Rate, r.Received, r.Kept, r.Sent, r.Batches)
+	} else {
+		fmt.Fprintf(&b, "sent        %d events in %.1f s: %.0f a second (asked: %.0f); %d batches, %.1f bytes an event\n", r.Sent, r.Seconds, r.Achieved, r.Rate, r.Batches, float64(r.Bytes)/max(float64(r.Sent), 1))
+		fmt.Fprintf(&b, "receipt     p50 %.1f ms, p95 %.1f ms, p99 %.1f ms from when a batch was due (request alone: p99 %.1f ms); %d batches late, %d given up\n", r.AckMS.P50, r.AckMS.P95, r.AckMS.P99, r.RequestMS.P99, r.Late, r.Failed)
+	}
+	fmt.Fprintf(&b, "stored      %d, %.1f s after the last was sent; %d kept aside, %d lost\n", r.Stored, r.DrainS, r.Dead, r.Lost)
+	fmt.Fprintf(&b, "alerts      %d of %d incidents; p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from the line's receipt\n", r.Alerts, r.Incidents, r.AlertMS.P50, r.AlertMS.P95, r.AlertMS.P99)
+	fmt.Fprintf(&b, "CPU         %.1f s for a million %s (%s)\n", r.CPUMillion, unit, pairs(r.CPU, "%s %.1f s"))
+	fmt.Fprintf(&b, "memory      %s (MiB at the end)\n", pairs(r.RSS, "%s %.0f"))
+	if len(r.Refused) > 0 {
+		fmt.Fprintf(&b, "refused     %v, all sent again\n", r.Refused)
 	}
 	for _, g := range r.Gaps {
-		if err == nil {
-			_, err = fmt.Fprintf(w, "NOT ACCOUNTED FOR: %s\n", g)
-		}
+		fmt.Fprintf(&b, "NOT ACCOUNTED FOR: %s\n", g)
 	}
+	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// Modes of a run.
+const (
+	modePresigned  = "presigned"
+	modeCollectors = "collectors"
+)
 
 // run is the state of one measurement.
 type run struct {
@@ -179,9 +190,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		o.Interval = min(max(time.Duration(50*float64(o.Members)/o.Rate*float64(time.Second)), time.Second), 30*time.Second)
 	}
 	r := &run{o: o, before: map[int64]bool{}, tenants: map[uint32]int{}}
-	r.res = Result{Mode: "presigned", Seed: o.Seed, Members: o.Members, Rate: o.Rate, Refused: map[string]uint64{}, CPU: map[string]float64{}, RSS: map[string]float64{}}
+	r.res = Result{Mode: modePresigned, Seed: o.Seed, Members: o.Members, Rate: o.Rate, Refused: map[string]uint64{}, CPU: map[string]float64{}, RSS: map[string]float64{}}
 	if o.Collectors {
-		r.res.Mode = "collectors"
+		r.res.Mode = modeCollectors
 	}
 	began := time.Now()
 	life, end := context.WithCancel(context.WithoutCancel(ctx))

@@ -121,7 +121,7 @@ func peer(ctx context.Context, socket string) (int, error) {
 	return int(cred.Pid), nil
 }
 
-// usage notes the CPU time of the hub's processes since then.
+// usage reads the CPU time of the hub's processes, and notes it when there is an earlier reading to subtract.
 func (r *run) usage(ctx context.Context, then map[string]process) (map[string]process, error) {
 	pid, err := peer(ctx, r.socket)
 	if err != nil {
@@ -131,17 +131,20 @@ func (r *run) usage(ctx context.Context, then map[string]process) (map[string]pr
 	if then == nil {
 		return now, nil
 	}
-	sum := 0.0
 	for name, p := range now {
-		d := p.cpu - then[name].cpu
-		r.res.CPU[name] = d
+		r.res.CPU[name] = p.cpu - then[name].cpu
 		r.res.RSS[name] = p.rss
-		sum += d
-	}
-	if r.res.Stored > 0 {
-		r.res.CPUMillion = sum / float64(r.res.Stored) * 1e6
 	}
 	return now, nil
+}
+
+// cost relates the CPU time to what was done with it.
+func (r *run) cost(done uint64) {
+	sum := 0.0
+	for _, s := range r.res.CPU {
+		sum += s
+	}
+	r.res.CPUMillion = sum / max(float64(done), 1) * 1e6
 }
 
 func pairs(m map[string]float64, format string) string {

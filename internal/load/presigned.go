@@ -280,6 +280,7 @@ func (r *run) presigned(ctx context.Context, began time.Time) error {
 		return err
 	}
 	_, err = r.usage(ctx, then)
+	r.cost(r.res.Stored)
 	return err
 }
 
