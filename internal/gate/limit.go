@@ -98,7 +98,6 @@ type pace struct {
 	mu    sync.Mutex // guards the rest
 	seen  map[string]time.Time
 	swept time.Time
-	n     int
 }
 
 // Bounds of the interval between two batches that are not urgent.
@@ -146,11 +145,10 @@ type aside struct {
 	perCollector int
 	bytes        int64
 
-	mu    sync.Mutex // guards the rest
-	hour  time.Time
-	used  int64
-	kept  map[string]int
-	count uint64
+	mu   sync.Mutex // guards the rest
+	hour time.Time
+	used int64
+	kept map[string]int
 }
 
 func (a *aside) limits(perCollector int, bytes int64) { a.perCollector, a.bytes = perCollector, bytes }
@@ -166,7 +164,6 @@ func (a *aside) take(collector string, size int, now time.Time) bool {
 	}
 	a.used += int64(size)
 	a.kept[collector]++
-	a.count++
 	return true
 }
 

@@ -328,6 +328,15 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// A token as Python makes it: those in members' mailboxes must work after an upgrade.
+func TestTokenForm(t *testing.T) {
+	const text = "tocsin1.AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9kZWZnaGlqa2xtbm9wcXJzaHViLmV4YW1wbGUub3JnOjg0NDOYGkJf"
+	tok, err := ParseToken(text)
+	if err != nil || tok.Address != "hub.example.org:8443" || tok.Root[31] != 31 || tok.Secret[0] != 100 || tok.String() != text {
+		t.Errorf("%+v, %v, %s", tok, err, tok)
+	}
+}
+
 func TestCheckWords(t *testing.T) {
 	if len(words) < 256 {
 		t.Fatalf("%d words", len(words))
