@@ -134,10 +134,8 @@ type Filter struct {
 
 // narrow says whether the filter chooses by more than time and tenant.
 func (f Filter) narrow() bool {
-	g := f
-	g.From, g.To, g.Tenants, g.Quarantined = 0, 0, nil, false
-	return g.SourceIP.IsValid() || g.DestinationIP.IsValid() || g.EitherIP.IsValid() || g.Port != 0 || g.Country != "" || g.User != "" || g.Rule != "" || g.Action != "" || g.Dataset != "" ||
-		g.Collector != "" || g.Class != "" || g.Service != "" || g.Level != "" || g.Domain != "" || g.Text != ""
+	return f.SourceIP.IsValid() || f.DestinationIP.IsValid() || f.EitherIP.IsValid() || f.Port != 0 || f.Country != "" || f.User != "" || f.Rule != "" || f.Action != "" || f.Dataset != "" ||
+		f.Collector != "" || f.Class != "" || f.Service != "" || f.Level != "" || f.Domain != "" || f.Text != ""
 }
 
 const maxWords = 8

@@ -28,13 +28,6 @@ type opened struct {
 
 var bodies = sync.Pool{New: func() any { return &batch.Body{} }}
 
-func (o *opened) rows() int {
-	if o.body == nil {
-		return 0
-	}
-	return len(o.body.Lines())
-}
-
 // release gives the body's memory back.
 func (o *opened) release() {
 	if o.body != nil {
@@ -335,4 +328,5 @@ func (w *Worker) batch(o *opened, j *job) {
 	j.events += h.Events
 	j.rows += int(h.Events)
 	j.heads = append(j.heads, h)
+	j.msgs = append(j.msgs, o.msg)
 }

@@ -504,6 +504,7 @@ type job struct {
 	blocks   []Block // the last one is being filled
 	rows     int
 	heads    []Head
+	msgs     []bus.Msg // of the heads
 	dead     []Dead
 	events   uint64
 	created  int64 // the newest event's receipt at its collector, corrected by its clock's offset
@@ -698,6 +699,11 @@ func (w *Worker) finish(ctx context.Context, j *job) error {
 			redo = true // whatever it did, the next try looks first
 			return err
 		})
+		var p interface{ Permanent() bool }
+		if errors.As(err, &p) && p.Permanent() {
+			w.putAside(j, err)
+			break
+		}
 		if err != nil {
 			return fmt.Errorf("store plan %d: %w", j.plan.Number, err)
 		}
@@ -729,6 +735,23 @@ func (w *Worker) finish(ctx context.Context, j *job) error {
 	}
 	w.m.position.Store(j.plan.Last)
 	return nil
+}
+
+// putAside gives up on a plan whose rows the store can never take: its batches become dead letters, and the line goes on.
+func (w *Worker) putAside(j *job, cause error) {
+	w.log.Error("the event store refuses the rows of a plan for good: its batches are put aside", "plan", j.plan.Number, "batches", len(j.heads), "events", j.events, "error", cause)
+	for i := range j.heads {
+		h := &j.heads[i]
+		d := Dead{BusSeq: j.msgs[i].Seq, Index: -1, Tenant: h.Tenant, Collector: h.Collector, Events: int(h.Events), Reason: "the event store refused its rows: " + cause.Error(), Notice: j.msgs[i].Data}
+		if n, err := bus.ParseNotice(j.msgs[i].Data); err == nil {
+			d.Digest = hex.EncodeToString(n.Digest[:])
+		}
+		j.dead = append(j.dead, d)
+		w.m.dead.Add(h.Events)
+		h.Dead += h.Events
+		h.Events = 0
+	}
+	j.events = 0
 }
 
 // snapshot keeps the detector's state and lets the bus forget what it covers. Nothing is under way.

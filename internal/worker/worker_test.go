@@ -38,7 +38,6 @@ type hub struct {
 	db     *db.DB
 	engine *engine.Engine
 	store  *eventstore.Store
-	opened int // followers made so far
 
 	mu      sync.Mutex
 	applied map[string]event.Detection // by key
@@ -357,6 +356,46 @@ func TestPoison(t *testing.T) {
 	}
 	if s := w.Stats(); s.Dead != 10*4+1+10+0 {
 		t.Errorf("%d events put aside", s.Dead)
+	}
+}
+
+// refusing is a store that can never take the first rows it is given.
+type refusing struct {
+	Store
+	once sync.Once
+}
+
+type permanent struct{}
+
+func (permanent) Error() string   { return "these rows make no sense to the engine" }
+func (permanent) Permanent() bool { return true }
+
+func (r *refusing) Insert(ctx context.Context, token string, b Block, redo bool) (err error) {
+	r.once.Do(func() { err = permanent{} })
+	if err != nil {
+		return err
+	}
+	return r.Store.Insert(ctx, token, b, redo)
+}
+
+// TestRefusedRows: what the engine can never take is put aside whole, and the line goes on.
+func TestRefusedRows(t *testing.T) {
+	h := newHub(t)
+	h.send(1, 10, change{})
+	o := h.options(nil)
+	o.Store = &refusing{Store: o.Store}
+	h.until(o, func(s Stats) bool { return s.Position >= 1 })
+	h.send(1, 20, change{})
+	w := h.until(h.options(nil), func(s Stats) bool { return s.Position >= 2 })
+	if got, want := h.rows(), (map[event.TenantID]uint64{1: 20}); !maps.Equal(got, want) {
+		t.Errorf("stored %v, want %v", got, want)
+	}
+	dead, err := NewPlans(h.db).DeadLetters(context.Background(), 10)
+	if err != nil || len(dead) != 1 || dead[0].Events != 10 || dead[0].Index != -1 || !strings.Contains(dead[0].Reason, "no sense") {
+		t.Errorf("dead letters %+v, %v", dead, err)
+	}
+	if s, err := NewPlans(h.db).StoredByCollector(context.Background()); err != nil || s[0].Events != 20 || s[0].Dead != 10 {
+		t.Errorf("counts %+v, %v; worker %+v", s, err, w.Stats())
 	}
 }
 
