@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"time"
 
@@ -41,6 +42,9 @@ func (h *hub) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(h.metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", h.healthz)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	answer(mux, "GET /status", func(r *http.Request) (any, error) { return h.status(r.Context()) })
 	answer(mux, "GET /admin/members", func(r *http.Request) (any, error) {
 		list, err := h.office.Members.Organisations(r.Context(), h.office.scope())
