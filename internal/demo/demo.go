@@ -149,6 +149,9 @@ func Run(ctx context.Context, opt Options) (res *Result, err error) {
 		if err := play(gctx, feeders); err != nil && gctx.Err() == nil {
 			return err
 		}
+		if gctx.Err() == nil {
+			d.say("The story is told; ordinary traffic goes on.")
+		}
 		return nil
 	})
 	g.Go(func() error { return d.watch(gctx) })
@@ -506,7 +509,8 @@ func (d *demo) welcome() {
 		}
 		fmt.Fprintf(w, "  %-28s %-10s %-24s %-34s %s\n", s.Email, s.Role, s.Password, s.Secret, code)
 	}
-	fmt.Fprintf(w, "\n  Without an authenticator app: `tocsin demo --codes` in another window shows fresh codes.\n  Files: %s    Stop: Ctrl-C\n\n", d.opt.Dir)
+	fmt.Fprintf(w, "\n  Without an authenticator app: `tocsin demo --codes --dir %s` in another window shows fresh codes.\n  Stop: Ctrl-C. The next start goes on where this one ended.\n\n", d.opt.Dir)
+	fmt.Fprintf(w, "  The story: one address looks for open ports at all three members, tries passwords on two VPNs and gets in at one;\n  a sensor sees an exploit from there, and a computer inside talks to a listed address.\n\n")
 }
 
 // Codes prints the present one-time codes of a demo's sign-ins.
@@ -589,7 +593,8 @@ func (d *demo) summary(st status.Status) {
 		left += c.Sent - m.base.Sent
 		stored += c.Stored - m.base.Stored
 	}
-	d.say("So far: %s lines from the devices; of %s reported, %s stayed at home and %s events came to the centre; %s are stored; %s, 99 of 100 within %.0f ms of the log line.", number(sent), number(received), number(kept), number(left), number(stored), plural(len(st.Alerts), "alert"), st.Latency["receipt_to_alert_ms"].P99)
+	d.say("So far the devices sent %s lines; the collectors have reported %s, kept %s at home and sent %s events to the centre, which has stored %s. %s; 99 in 100 came within %.0f ms of their log line.",
+		number(sent), number(received), number(kept), number(left), number(stored), plural(len(st.Alerts), "alert"), st.Latency["receipt_to_alert_ms"].P99)
 }
 
 // waitAlerts waits after the story until every expected alert is there, and then a little for those that should not come.
