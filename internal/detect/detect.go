@@ -386,6 +386,8 @@ func (e *Engine) detection(h *sigma.Hit, ev *event.Event) event.Detection {
 			d.Events = append(d.Events, idOf(r))
 		}
 	}
+	// A pattern of several rules counts its parts; people ask how many events are behind it.
+	d.Count = max(d.Count, len(d.Events))
 	d.Reason = e.reason(a.Reason, h, c, value)
 	d.Steps = steps(h, c, d.Reason)
 	// The window is named by where it began, which a replay finds again. It is hashed because users' names may be in it.
@@ -443,7 +445,7 @@ func (e *Engine) reason(text string, h *sigma.Hit, c *sigma.Correlation, value f
 
 // steps is how it came about: begin, threshold, latest.
 func steps(h *sigma.Hit, c *sigma.Correlation, reason string) []event.Step {
-	out := []event.Step{{Time: h.Episode, Text: "First of the events."}}
+	out := []event.Step{{Time: h.Episode, Text: "The first of these events."}}
 	if h.Total == 1 {
 		return []event.Step{{Time: h.Last, Text: reason}}
 	}

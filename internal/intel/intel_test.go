@@ -209,12 +209,23 @@ func TestPublish(t *testing.T) {
 	if v, _ := content(t, s2, pub); v != 1 {
 		t.Errorf("version %d without a change", v)
 	}
+	// Another key: signed anew.
+	rotated := ed25519.NewKeyFromSeed([]byte("a seed that has thirty-two bytes"))
+	o := s.o
+	o.Signer = keys.NewSigner(rotated)
+	s3 := New(s.db, o)
+	if err := s3.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if v, _ := content(t, s3, rotated.Public().(ed25519.PublicKey)); v != 2 {
+		t.Errorf("version %d after the key was changed, want 2", v)
+	}
 	// Half its life over: signed anew under the next version.
 	c.t = begin.Add(8 * 24 * time.Hour)
 	s.must(t, "203.0.113.9\n", ImportOptions{Source: "open", TLP: "green", Push: true})
 	publish()
-	if v, set := content(t, s, pub); v != 2 || set.Len(0) != 1 { // evil.example has expired
-		t.Errorf("version %d with %d entries, want 2 with 1", v, set.Len(0))
+	if v, set := content(t, s, pub); v != 3 || set.Len(0) != 1 { // evil.example has expired
+		t.Errorf("version %d with %d entries, want 3 with 1", v, set.Len(0))
 	}
 	p, err := s.List(t.Context(), access.System("test"), Filter{Text: "203.0.113.9"})
 	if err != nil || len(p.Indicators) != 1 {
@@ -224,8 +235,8 @@ func TestPublish(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish()
-	if v, set := content(t, s, pub); v != 3 || set.Len(0) != 0 {
-		t.Errorf("version %d with %d entries, want 3 with none", v, set.Len(0))
+	if v, set := content(t, s, pub); v != 4 || set.Len(0) != 0 {
+		t.Errorf("version %d with %d entries, want 4 with none", v, set.Len(0))
 	}
 }
 

@@ -91,7 +91,7 @@ func (s *Store) Publish(ctx context.Context) error {
 			return err
 		}
 	}
-	fresh := current != nil && bytes.Equal(current.content, content) && now.UnixNano() < current.created+(current.expires-current.created)/2
+	fresh := current != nil && bytes.Equal(current.content, content) && now.UnixNano() < current.created+(current.expires-current.created)/2 && s.signedByUs(current)
 	var key [16]byte
 	if _, err := rand.Read(key[:]); err != nil {
 		return err
@@ -164,6 +164,15 @@ func (s *Store) Publish(ctx context.Context) error {
 	s.all.Store(set)
 	s.log.InfoContext(ctx, "published an indicator set", "version", next.version, "indicators", len(pushed), "bytes", len(body))
 	return nil
+}
+
+// signedByUs says whether a set carries the signature of the key in use: after a rotation collectors take no set of the key before.
+func (s *Store) signedByUs(p *published) bool {
+	if s.o.Signer == nil {
+		return true
+	}
+	_, err := keys.OpenEnvelope(p.envelope, keys.DirectiveType, s.o.Signer.Public())
+	return err == nil
 }
 
 // keyBytes scans a BLOB of 16 bytes.
