@@ -89,6 +89,7 @@ type Agent struct {
 	sent       *sentIndex
 	epochs     []time.Time // when new epochs were begun in this run because of another copy
 	hold       time.Time   // do not seal before: another copy seems to run
+	saidFull   time.Time   // when a full disk was last logged
 	gap        bool        // the spool ended before the state's place at the start
 	flushed    time.Time   // when the on-site rules were last asked without a line
 	idle       bool        // the last look at the archive found nothing
@@ -99,6 +100,7 @@ type Agent struct {
 	set     atomic.Pointer[loadedSet] // indicator set in force
 	status  atomic.Pointer[Status]
 	shown   time.Time              // when the status was last made; the loop's own
+	noRoom  atomic.Bool            // the loop waits for room on the disk
 	trouble atomic.Pointer[string] // why the hub is not reached; nil: it answers
 	hub     atomic.Pointer[batch.Self]
 	wake    chan struct{}
@@ -294,7 +296,7 @@ func (a *Agent) openState() (err error) {
 	if cut, err := a.batches.Truncate(a.st.Batches); err != nil {
 		return fmt.Errorf("batches: %w", err)
 	} else if cut > 0 {
-		a.log.Info("a batch sealed after the last commit was never sent; it is sealed again", "bytes", cut)
+		a.log.Info("cut off the record of batches what came after the last commit: batches that were never sent, receipts that come again", "bytes", cut)
 	}
 	if next := a.spool.Next(); next < a.st.Spool.Num { // a power cut took events that the state knows of
 		// Sealing finds the gap in the numbers and counts it.
@@ -329,12 +331,11 @@ type memoryHead struct {
 func (a *Agent) restoreDetector() error {
 	from := a.st.Cursor
 	if b := a.memory.Last(); b != nil {
-		dec := json.NewDecoder(bytes.NewReader(b))
+		head, rest, _ := bytes.Cut(b, []byte{'\n'})
 		var h memoryHead
-		if err := dec.Decode(&h); err != nil {
+		if err := json.Unmarshal(head, &h); err != nil {
 			a.log.Warn("the on-site rules' memory is damaged; they begin anew", "error", err)
 		} else {
-			rest, _ := io.ReadAll(dec.Buffered())
 			switch {
 			case a.st.Cursor.Before(h.Cursor):
 				a.log.Warn("the on-site rules' memory is newer than the state; they begin anew")
@@ -342,7 +343,7 @@ func (a *Agent) restoreDetector() error {
 				a.log.Info("the on-site rules have changed; they begin anew", "before", h.RulePack, "now", a.o.RulePack)
 				a.pipe.senders.restore(h.Senders)
 			default:
-				if err := a.pipe.det.Restore(rest[1:]); err != nil { // after the head's line end
+				if err := a.pipe.det.Restore(rest); err != nil {
 					a.log.Warn("the on-site rules cannot use their memory; they begin anew", "error", err)
 				} else {
 					a.pipe.senders.restore(h.Senders)
@@ -695,12 +696,22 @@ func (a *Agent) flushSpool() error {
 
 // waitForRoom waits a little after a failed write, and says false when it is time to end.
 func (a *Agent) waitForRoom(what string, err error) bool {
-	a.log.Error("cannot write; waiting until there is room on the disk", "what", what, "error", err)
-	a.archive.MakeRoom()
-	if a.draining && a.o.Now().After(a.drainBy) {
+	now := a.o.Now()
+	if now.Sub(a.saidFull) > 30*time.Second {
+		a.saidFull = now
+		a.log.Error("cannot write; waiting until there is room on the disk", "what", what, "error", err)
+	}
+	a.noRoom.Store(true)
+	defer a.noRoom.Store(false)
+	a.shown = time.Time{}
+	a.publish()
+	if a.archive.MakeRoom() {
+		return true
+	}
+	if a.draining && now.After(a.drainBy) {
 		return false
 	}
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(100 * time.Millisecond)
 	return true
 }
 

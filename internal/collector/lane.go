@@ -413,7 +413,9 @@ func (a *Agent) fill(p *pending, limit mark, stream event.StreamID) ([]uint64, e
 		a.st.Counts["dropped.spool_damage"] += missing
 		a.log.Error("events in a damaged file of the spool could not be read; they are counted", "events", missing)
 	}
-	a.st.Counts["dropped.unsendable"] += uint64(unsendable)
+	if unsendable > 0 {
+		a.st.Counts["dropped.unsendable"] += uint64(unsendable)
+	}
 	if p.Skipped > 0 {
 		a.st.Counts["covered"] += uint64(p.Skipped)
 	}

@@ -98,7 +98,7 @@ func (a *Agent) publish() {
 		Collector: a.id.Collector, Tenant: a.id.Tenant, Organisation: a.id.Organisation, Site: a.id.Site, CheckWords: a.id.CheckWords,
 		Version: a.o.Version, PID: os.Getpid(), Started: a.began.UTC(), Now: now.UTC(), Policy: a.min.Policy().Name, PolicyDigest: a.min.Digest(), Indicators: a.setName(),
 		RulePack: a.o.RulePack, Counts: counts, Acknowledged: st.Acknowledged, Sent: st.Acknowledged + st.sealed(), Waiting: st.waiting() + uint64(a.pipe.n),
-		Unreported: a.uncounted(), Backlog: len(st.Ranges) > 0, Full: a.archive.Full(), Interval: st.Interval.Seconds(), ClockOffset: st.Offset.Seconds(),
+		Unreported: a.uncounted(), Backlog: len(st.Ranges) > 0, Full: a.archive.Full() || a.noRoom.Load(), Interval: st.Interval.Seconds(), ClockOffset: st.Offset.Seconds(),
 		LastReceipt: st.ReceiptTime, NotAfter: a.client.NotAfter(), SpoolBytes: a.spool.Size(), ArchiveBytes: a.archive.Size(), BatchBytes: a.batches.Size(),
 	}
 	if t := a.trouble.Load(); t != nil {

@@ -23,6 +23,7 @@ import (
 	"tocsin/internal/collector"
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/spool"
+	"tocsin/internal/event"
 )
 
 // program builds the real collector once.
@@ -352,5 +353,210 @@ func TestSnapshotUnderLoad(t *testing.T) {
 		if missing > 0 {
 			t.Errorf("%d lines of the restored disk are not at the hub exactly once", missing)
 		}
+	}
+}
+
+// What the on-site rules remember survives a kill: failures before it and a success after it are one detection, told once.
+func TestDetectionOverKill(t *testing.T) {
+	h := newHub(t)
+	s := newSite(t, h, "Memory")
+	udp, tcp := ports(t)
+	config := s.writeConfig(udp, tcp)
+	say := func(lines ...string) {
+		t.Helper()
+		var c net.Conn
+		var err error
+		for range 200 {
+			if c, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", tcp)); err == nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "%s\n", strings.Join(lines, "\n"))
+	}
+	received := func(n uint64) {
+		t.Helper()
+		deadline := time.Now().Add(30 * time.Second)
+		for {
+			if st, err := collector.FetchStatus(t.Context(), &s.cfg); err == nil && st.Counts["received"] >= n && st.Waiting == 0 && st.Sent == st.Acknowledged && !st.Unreported {
+				return
+			} else if time.Now().After(deadline) {
+				t.Fatalf("%d lines not settled: %v %+v", n, err, st)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	c := s.spawn(config)
+	say(vpn(false, "203.0.113.9", "ann"), vpn(false, "203.0.113.9", "ann"), vpn(false, "203.0.113.9", "ann"), vpn(false, "203.0.113.9", "ann"))
+	received(4)
+	c.term() // the rules' memory is saved
+	c = s.spawn(config)
+	for range 8 {
+		say(vpn(false, "203.0.113.9", "ann"))
+	}
+	received(12)
+	c.kill() // what came since is only in the archive
+	c = s.spawn(config)
+	say(vpn(true, "203.0.113.9", "ann"))
+	received(13)
+	c.kill()
+	c = s.spawn(config)
+	received(13)
+	c.term()
+	if strings.Contains(s.logs.String(), "begin anew") {
+		t.Error("the rules' memory was not used")
+	}
+	k := h.take(s.id)
+	k.balance(t)
+	found := 0
+	for i := range k.events {
+		if d, err := event.ToDetection(&k.events[i]); err == nil && d.Family == "account-takeover" {
+			found++
+		}
+	}
+	if found != 1 || k.counts["left.site_detection"] != 1 {
+		t.Errorf("%d detections: %v", found, k.counts)
+	}
+}
+
+// faults stands between the collector and its disk.
+type faults struct {
+	left   atomic.Int64 // bytes until the disk is full
+	failed atomic.Int64
+}
+
+type faultyFile struct {
+	*os.File
+	f *faults
+}
+
+func (f *faults) open(name string) (spool.File, error) {
+	if f.left.Load() <= 0 {
+		if _, err := os.Stat(name); err != nil {
+			return nil, &os.PathError{Op: "open", Path: name, Err: syscall.ENOSPC}
+		}
+	}
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return faultyFile{file, f}, nil
+}
+
+func (f faultyFile) Write(b []byte) (int, error) {
+	if left := f.f.left.Add(-int64(len(b))); left < 0 {
+		f.f.left.Add(int64(len(b)))
+		f.f.failed.Add(1)
+		n, _ := f.File.Write(b[:len(b)/2]) // a full disk takes a part, which is taken back
+		return n, syscall.ENOSPC
+	}
+	return f.File.Write(b)
+}
+
+// The disk is full again and again, at whatever is being written: lines wait, nothing is lost, and the sums balance.
+func TestDiskFull(t *testing.T) {
+	h := newHub(t)
+	s := newSite(t, h, "Full")
+	f := &faults{}
+	f.left.Store(1 << 20)
+	r := s.start(func(o *collector.Options) { o.OpenFile = f.open })
+	const n = 6000
+	sent := make(chan error, 1)
+	c := r.tcp()
+	go func() {
+		w := bufio.NewWriter(c)
+		for i := range n {
+			fmt.Fprintf(w, "%s\n", traffic([]string{"deny", "accept"}[i%2], fmt.Sprintf("203.0.113.%d", i%250+1), "198.51.100.7", i))
+		}
+		sent <- w.Flush()
+	}()
+	full, failed := 0, int64(0)
+	deadline := time.Now().Add(60 * time.Second)
+	for r.Status().Counts["received"] < n {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", r.Status())
+		}
+		if seen := f.failed.Load(); seen > failed {
+			failed = seen
+			full++
+			f.left.Add(rand.Int64N(256 << 10))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	f.left.Store(1 << 40)
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	r.settled(n)
+	r.end()
+	if full < 3 {
+		t.Errorf("the disk was full %d times: nothing was tested", full)
+	}
+	k := h.take(s.id)
+	if k.counts["received"] != n || k.counts["left.denied_inbound"] != n/2 {
+		t.Errorf("%d lines: %v", n, k.counts)
+	}
+	audit(t, h, s)
+}
+
+// The same on a real file system without room.
+func TestSmallDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: mounting a small file system needs root")
+	}
+	h := newHub(t)
+	s := newSite(t, h, "Small")
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
+		t.Skipf("SKIPPED: cannot mount a tmpfs here: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	small := filepath.Join(dir, "c")
+	copyDir(t, s.cfg.Dir, small)
+	s.cfg.Dir = small
+	s.cfg.Archive.MaxBytes, s.cfg.Spool.MaxBytes = 8<<20, 8<<20
+	ballast := filepath.Join(dir, "ballast")
+	r := s.start()
+	c := r.tcp()
+	n := uint64(0)
+	for range 4000 {
+		fmt.Fprintf(c, "%s\n", traffic("deny", "203.0.113.1", "198.51.100.7", int(n)))
+		n++
+	}
+	r.settled(n)
+	// Somebody else fills the disk.
+	b, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := b.Write(make([]byte, 64<<10)); err != nil {
+			break
+		}
+	}
+	go func() {
+		for range 4000 {
+			if _, err := fmt.Fprintf(c, "%s\n", traffic("deny", "203.0.113.1", "198.51.100.7", 1)); err != nil {
+				return
+			}
+		}
+	}()
+	r.until("the disk is full", func(st *collector.Status) bool { return st.Full || strings.Contains(s.logs.String(), "no space left") })
+	b.Close()
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	n += 4000
+	r.settled(n)
+	r.end()
+	// The archive has given up old lines to make room, so the hub is compared with what was sent.
+	k := h.take(s.id)
+	k.balance(t)
+	if k.counts["received"] != n || len(k.events) != int(n) {
+		t.Errorf("%d lines: %v", n, k.counts)
 	}
 }
