@@ -18,6 +18,7 @@ import (
 	"unsafe"
 
 	"github.com/oschwald/maxminddb-golang/v2"
+	"golang.org/x/sync/errgroup"
 )
 
 // Source describes one file of place data, as pages and `tocsin admin doctor` show it.
@@ -70,67 +71,30 @@ func (e *Enricher) load(old *tables) (*tables, error) {
 	t := &tables{files: map[string][]file{}}
 	var versions [][]byte
 
-	country, files, err := e.find([][]string{{"country.mmdb"}, {"country.csv"}})
-	if err != nil {
-		return nil, err
-	}
-	if files == nil {
-		t.sources = append(t.sources, Source{Role: "country", Missing: true, Next: bring})
-	} else if same(old, "country", files) {
-		t.country = old.country
-		t.sources = append(t.sources, old.source("country"))
-	} else {
-		b := newBuilder[string]()
-		src, err := read(b, country, files, countryOf, func(columns []string) (string, error) {
+	// The two big files are read side by side: together they are most of the hub's start.
+	var country, net part
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		t.country, country, err = role(e, old, "country", [][]string{{"country.mmdb"}, {"country.csv"}}, func(old *tables) *ranges[string] { return old.country }, countryOf, func(columns []string) (string, error) {
 			if len(columns) != 3 || !isCountry(columns[2]) {
 				return "", errors.New("want start,end,country with the two letters of ISO 3166")
 			}
 			return strings.Clone(columns[2]), nil // not a piece of the whole file
 		})
-		if err != nil {
-			return nil, err
-		}
-		src.Role = "country"
-		t.country = b.table()
-		t.sources = append(t.sources, src)
-	}
-	versions = append(versions, []byte(t.source("country").Version))
-	t.files["country"] = files
-
-	net, files, err := e.find([][]string{{"asn.mmdb"}, {"asn-ipv4.csv", "asn-ipv6.csv"}})
-	if err != nil {
+		return err
+	})
+	g.Go(func() (err error) {
+		t.network, net, err = role(e, old, "network", [][]string{{"asn.mmdb"}, {"asn-ipv4.csv", "asn-ipv6.csv"}}, func(old *tables) *ranges[network] { return old.network }, networkOf, networkOfColumns)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	if files == nil {
-		t.sources = append(t.sources, Source{Role: "network", Missing: true, Next: bring})
-	} else if same(old, "network", files) {
-		t.network = old.network
-		t.sources = append(t.sources, old.source("network"))
-	} else {
-		b := newBuilder[network]()
-		src, err := read(b, net, files, networkOf, func(columns []string) (network, error) {
-			if len(columns) < 3 {
-				return network{}, errors.New("want start,end,as_number,as_name")
-			}
-			n, err := strconv.ParseUint(columns[2], 10, 32)
-			if err != nil {
-				return network{}, fmt.Errorf("AS number %q is not a number", columns[2])
-			}
-			v := network{number: uint32(n)}
-			if len(columns) > 3 {
-				v.name = tidy(columns[3])
-			}
-			return v, nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		src.Role = "network"
-		t.network = b.table()
-		t.sources = append(t.sources, src)
+	for _, p := range []part{country, net} {
+		t.sources = append(t.sources, p.source)
+		t.files[p.source.Role] = p.files
+		versions = append(versions, []byte(p.source.Version))
 	}
-	versions = append(versions, []byte(t.source("network").Version))
-	t.files["network"] = files
 
 	if e.opt.Overlay != "" {
 		f, err := stat(e.opt.Overlay)
@@ -157,6 +121,49 @@ func (e *Enricher) load(old *tables) (*tables, error) {
 	}
 	t.version = digest(versions...)
 	return t, nil
+}
+
+// part is what reading one role gave beside its table.
+type part struct {
+	source Source
+	files  []file
+}
+
+// role reads the files of one role, or takes over the table made of them before. A nil table: there are none.
+func role[V comparable](e *Enricher, old *tables, name string, groups [][]string, had func(*tables) *ranges[V], ofRecord func(maxminddb.Result) (V, error), ofColumns func([]string) (V, error)) (*ranges[V], part, error) {
+	dir, files, err := e.find(groups)
+	if err != nil {
+		return nil, part{}, err
+	}
+	if files == nil {
+		return nil, part{source: Source{Role: name, Missing: true, Next: bring}}, nil
+	}
+	if same(old, name, files) {
+		return had(old), part{old.source(name), files}, nil
+	}
+	b := newBuilder[V]()
+	src, err := read(b, dir, files, ofRecord, ofColumns)
+	if err != nil {
+		return nil, part{}, err
+	}
+	src.Role = name
+	return b.table(), part{src, files}, nil
+}
+
+// networkOfColumns reads start,end,as_number,as_name.
+func networkOfColumns(columns []string) (network, error) {
+	if len(columns) < 3 {
+		return network{}, errors.New("want start,end,as_number,as_name")
+	}
+	n, err := strconv.ParseUint(columns[2], 10, 32)
+	if err != nil {
+		return network{}, fmt.Errorf("AS number %q is not a number", columns[2])
+	}
+	v := network{number: uint32(n)}
+	if len(columns) > 3 {
+		v.name = tidy(columns[3])
+	}
+	return v, nil
 }
 
 // source returns the description with that role, the zero Source when there is none.
@@ -338,8 +345,7 @@ func networkOf(r maxminddb.Result) (network, error) {
 // that a value cannot hold a line break.
 func readCSV[V comparable](b *builder[V], content []byte, of func([]string) (V, error)) error {
 	columns := make([]string, 0, maxCSVColumns)
-	var last uint32
-	var lastTail string
+	known := map[string]uint32{}                                   // by the line's rest: ten times fewer than lines
 	text := unsafe.String(unsafe.SliceData(content), len(content)) // content is not changed, and values are copies
 	for line := 1; len(text) > 0; line++ {
 		var row string
@@ -364,18 +370,19 @@ func readCSV[V comparable](b *builder[V], content []byte, of func([]string) (V, 
 		if first.BitLen() != end.BitLen() || end.Less(first) || first.Zone() != "" || end.Zone() != "" {
 			return fmt.Errorf("line %d: %s to %s is not a range", line, first, end)
 		}
-		if tail != lastTail || line == 1 {
-			columns, err = splitCSV(append(columns[:0], from, to), tail)
-			if err != nil {
+		v, ok := known[tail]
+		if !ok {
+			if columns, err = splitCSV(append(columns[:0], from, to), tail); err != nil {
 				return fmt.Errorf("line %d: %w", line, err)
 			}
 			value, err := of(columns)
 			if err != nil {
 				return fmt.Errorf("line %d: %w", line, err)
 			}
-			last, lastTail = b.intern(value), tail
+			v = b.intern(value)
+			known[tail] = v
 		}
-		b.add(first, end, last)
+		b.add(first, end, v)
 	}
 	return nil
 }
