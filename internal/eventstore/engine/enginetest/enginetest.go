@@ -5,6 +5,7 @@ package enginetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -18,17 +19,23 @@ import (
 )
 
 var build = sync.OnceValues(func() (string, error) {
-	// Not the test's own folder: the program is shared by all tests of the process.
-	dir, err := os.MkdirTemp("", "tocsin-engine-")
+	// Beside Go's own cache, not in the test's folder: all tests of all packages share it, and the last build wins whole.
+	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	out := filepath.Join(dir, "tocsin-engine")
-	b, err := exec.Command("go", "build", "-o", out, "tocsin/cmd/tocsin-engine").CombinedOutput()
+	dir := filepath.Join(cache, "tocsin-test")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	tmp := filepath.Join(dir, fmt.Sprintf("tocsin-engine.%d", os.Getpid()))
+	defer os.Remove(tmp)
+	b, err := exec.Command("go", "build", "-o", tmp, "tocsin/cmd/tocsin-engine").CombinedOutput()
 	if err != nil {
 		return "", errors.New("build tocsin-engine: " + string(b))
 	}
-	return out, nil
+	out := filepath.Join(dir, "tocsin-engine")
+	return out, os.Rename(tmp, out)
 })
 
 // Program gives the path of a freshly built tocsin-engine.
