@@ -587,6 +587,14 @@ func TestCrossing(t *testing.T) {
 			t.Errorf("%v counts %v, %v", scope, b, err)
 		}
 	}
+	for _, scope := range scopes {
+		if n, err := f.OpenCounts(ctx, scope); err != nil || len(n) != 0 {
+			t.Errorf("%v counts %v, %v", scope, n, err)
+		}
+	}
+	if n, err := f.OpenCounts(ctx, access.Only(1)); err != nil || len(n) != 1 || n[Medium] != 1 {
+		t.Errorf("%v, %v", n, err)
+	}
 	// The member sees its own and not the centre's.
 	if got := f.queue(access.Only(1), Filter{View: ViewAll}); len(got) != 1 || got[0].ID != a.ID {
 		t.Errorf("%+v", got)
