@@ -49,7 +49,7 @@ type pipeline struct {
 	sets    []*parse.Set // by listener
 	hints   []string
 	relay   []bool
-	secret  archive.Secret
+	digests *archive.Digester
 	archive *archive.Archive
 	senders *senders
 	covered intervals // lines whose events the hub has
@@ -72,7 +72,7 @@ type tally struct {
 }
 
 func newPipeline(c *Config, min *minimise.Minimiser, det Detector, secret archive.Secret, a *archive.Archive) (*pipeline, error) {
-	p := &pipeline{min: min, det: det, secret: secret, archive: a, senders: newSenders(), evidence: map[uint64]struct{}{}}
+	p := &pipeline{min: min, det: det, digests: secret.Digester(), archive: a, senders: newSenders(), evidence: map[uint64]struct{}{}}
 	if det == nil {
 		p.det = noDetector{}
 	}
@@ -235,7 +235,7 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 
 // spool adds what may leave of e to the records for the spool.
 func (p *pipeline) spool(e *event.Event, l *archive.Line, group uint64, urgent bool) {
-	e.RawDigest, e.HasRawDigest = p.secret.Digest(l.Number, l.Text), true
+	e.RawDigest, e.HasRawDigest = p.digests.Digest(l.Number, l.Text), true
 	e.SetInt(event.EventSequence, int64(l.Number))
 	p.min.Reduce(&p.out, e)
 	r := record{group: group, line: l.Number}

@@ -218,7 +218,7 @@ func (a *Agent) takeOver(byLane map[batch.Lane][]batch.Head) error {
 // and policy give the same answer again; only a line that left for an on-site detection alone would be counted as kept.
 func (a *Agent) recount(line uint64) error {
 	st := a.st
-	p, err := newPipeline(&a.o.Config, a.min, nil, a.pipe.secret, nil)
+	p, err := newPipeline(&a.o.Config, a.min, nil, archive.Secret{}, nil)
 	if err != nil {
 		return err
 	}

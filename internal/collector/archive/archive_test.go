@@ -202,12 +202,13 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestDigest(t *testing.T) {
-	s := Secret{1, 2, 3}
-	d := s.Digest(7, []byte("a line"))
-	if d != DigestWith(s.LineKey(7), []byte("a line")) {
+	s, o := Secret{1, 2, 3}, Secret{9}
+	digests, others := s.Digester(), o.Digester()
+	d := digests.Digest(7, []byte("a line"))
+	if d != DigestWith(digests.LineKey(7), []byte("a line")) || d != s.Digester().Digest(7, []byte("a line")) {
 		t.Fatal("the revealed key does not prove the line")
 	}
-	for _, other := range [][32]byte{s.Digest(8, []byte("a line")), s.Digest(7, []byte("a lime")), (&Secret{9}).Digest(7, []byte("a line"))} {
+	for _, other := range [][32]byte{digests.Digest(8, []byte("a line")), digests.Digest(7, []byte("a lime")), others.Digest(7, []byte("a line"))} {
 		if other == d {
 			t.Fatal("another line, number or secret has the same digest")
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash"
 	"net/netip"
 
 	"tocsin/internal/collector/spool"
@@ -123,20 +124,31 @@ func (b *Batch) Reset() {
 // Secret is the archive's secret, which never leaves the site.
 type Secret [32]byte
 
+// Digester makes the keyed digests of lines. It belongs to one goroutine.
+type Digester struct {
+	mac hash.Hash
+	msg []byte
+}
+
+// Digester makes one for the secret.
+func (s *Secret) Digester() *Digester {
+	return &Digester{mac: hmac.New(sha256.New, s[:]), msg: []byte("tocsin line key v1\x00")}
+}
+
 // LineKey is the key of one line's digest. It may be revealed with the line: no other line's key follows from it.
-func (s *Secret) LineKey(number uint64) (key [32]byte) {
-	mac := hmac.New(sha256.New, s[:])
-	mac.Write([]byte("tocsin line key v1\x00"))
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], number)
-	mac.Write(n[:])
-	mac.Sum(key[:0])
+func (d *Digester) LineKey(number uint64) (key [32]byte) {
+	d.mac.Reset()
+	n := len(d.msg)
+	d.msg = binary.BigEndian.AppendUint64(d.msg, number)
+	d.mac.Write(d.msg)
+	d.msg = d.msg[:n]
+	d.mac.Sum(key[:0])
 	return key
 }
 
 // Digest is the keyed digest of a line, event.hash on the wire.
-func (s *Secret) Digest(number uint64, text []byte) [32]byte {
-	return DigestWith(s.LineKey(number), text)
+func (d *Digester) Digest(number uint64, text []byte) [32]byte {
+	return DigestWith(d.LineKey(number), text)
 }
 
 // DigestWith is the digest under a revealed key: whoever gets a line with its key checks it against the event with this.

@@ -63,11 +63,6 @@ type cond struct {
 	vals []string
 }
 
-// private are the ranges that are inside wherever they are seen (RFC 1918, 3927, 4193, 4291, 6598), and the many that a packet inside may
-// be sent to.
-var private = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "0.0.0.0/32",
-	"fc00::/7", "fe80::/10", "::1/128", "::/128", "ff00::/8")
-
 func prefixes(s ...string) (ps []netip.Prefix) {
 	for _, p := range s {
 		ps = append(ps, netip.MustParsePrefix(p))
@@ -221,18 +216,40 @@ func clean(e *event.Event) {
 // IsOwn says whether an address is one of the member's: private, or in the ranges the member named.
 func (m *Minimiser) IsOwn(a netip.Addr) bool {
 	a = a.Unmap()
-	if a.Is4() { // the common private ranges, without a loop
-		b := a.As4()
-		if b[0] == 10 || b[0] == 192 && b[1] == 168 || b[0] == 172 && b[1]&0xf0 == 16 {
+	// RFC 1918, 3927, 4193, 4291, 6598, and the many that a packet inside may be sent to. Without a loop: this is asked twice for every line.
+	if a.Is4() {
+		switch b := a.As4(); b[0] {
+		case 10, 127:
 			return true
+		case 192:
+			if b[1] == 168 {
+				return true
+			}
+		case 172:
+			if b[1]&0xf0 == 16 {
+				return true
+			}
+		case 100:
+			if b[1]&0xc0 == 64 {
+				return true
+			}
+		case 169:
+			if b[1] == 254 {
+				return true
+			}
+		case 0, 255:
+			if b == [4]byte{} || b == [4]byte{255, 255, 255, 255} {
+				return true
+			}
+		default:
+			if b[0]&0xf0 == 224 {
+				return true
+			}
 		}
+	} else if b := a.As16(); b[0]&0xfe == 0xfc || b[0] == 0xff || b[0] == 0xfe && b[1]&0xc0 == 0x80 || a.IsLoopback() || a.IsUnspecified() {
+		return true
 	}
 	for _, p := range m.own {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	for _, p := range private {
 		if p.Contains(a) {
 			return true
 		}

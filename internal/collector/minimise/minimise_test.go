@@ -141,6 +141,53 @@ func TestDirection(t *testing.T) {
 	}
 }
 
+// Private ranges are own without being named: a table of prefixes says which, address by address at their edges.
+func TestIsOwn(t *testing.T) {
+	m := newMinimiser(t, nil)
+	private := prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "0.0.0.0/32",
+		"fc00::/7", "fe80::/10", "::1/128", "::/128", "ff00::/8", "198.51.100.0/24", "2001:db8:1::/48")
+	own := func(a netip.Addr) bool {
+		return slices.ContainsFunc(private, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	check := func(a netip.Addr) {
+		if a.IsValid() && m.IsOwn(a) != own(a) {
+			t.Errorf("%v: own %v", a, m.IsOwn(a))
+		}
+	}
+	for _, p := range private {
+		first := p.Addr()
+		last := first
+		if first.Is4() {
+			b := first.As4()
+			for i := p.Bits(); i < 32; i++ {
+				b[i/8] |= 0x80 >> (i % 8)
+			}
+			last = netip.AddrFrom4(b)
+			// Mapped into IPv6 it is still the same address.
+			if !m.IsOwn(netip.AddrFrom16(first.As16())) {
+				t.Errorf("%v mapped into IPv6 is not own", first)
+			}
+		} else {
+			b := first.As16()
+			for i := p.Bits(); i < 128; i++ {
+				b[i/8] |= 0x80 >> (i % 8)
+			}
+			last = netip.AddrFrom16(b)
+		}
+		for _, a := range []netip.Addr{first, first.Next(), last, last.Prev()} {
+			if !m.IsOwn(a) && p.Contains(a) {
+				t.Errorf("%v of %v is not own", a, p)
+			}
+		}
+		if a := first.Prev(); a.IsValid() && !a.Is4In6() {
+			check(a)
+		}
+		if a := last.Next(); a.IsValid() && !a.Is4In6() {
+			check(a)
+		}
+	}
+}
+
 func TestProof(t *testing.T) {
 	m := newMinimiser(t, nil)
 	for _, c := range []struct {

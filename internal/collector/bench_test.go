@@ -1,0 +1,164 @@
+package collector
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"tocsin/internal/collector/archive"
+	"tocsin/internal/collector/listen"
+	"tocsin/internal/collector/minimise"
+	"tocsin/internal/collector/spool"
+	"tocsin/internal/detect"
+	"tocsin/internal/event"
+	"tocsin/rules"
+)
+
+// cpu is the processor time this process has used, which a busy machine does not stretch.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// mix is a firewall's traffic: most allowed, some refused, a few sign-ins.
+func mix() [][]byte {
+	now := time.Now().UTC()
+	d, at := now.Format(time.DateOnly), now.Format(time.TimeOnly)
+	var lines [][]byte
+	for i := range 1000 {
+		action, src, dst := "accept", "10.0.0.5", "203.0.113.200"
+		if i%10 == 3 {
+			action, src, dst = "deny", fmt.Sprintf("203.0.113.%d", i%250+1), "198.51.100.7"
+		}
+		l := fmt.Sprintf(`<189>date=%s time=%s devname="FGT" devid="FG100" tz="+0000" logid="0000000013" type="traffic" subtype="forward" level="notice" vd="root" srcip=%s srcport=%d srcintf="wan1" srcintfrole="wan" dstip=%s dstport=443 dstintf="lan" dstintfrole="lan" sessionid=%d proto=6 action="%s" policyid=1 policytype="policy" service="HTTPS" dstcountry="Reserved" srccountry="Reserved" trandisp="noop" duration=5 sentbyte=60 rcvdbyte=40 sentpkt=1 rcvdpkt=1 appcat="unscanned"`,
+			d, at, src, 1024+i, dst, i, action)
+		if i%100 == 7 {
+			l = fmt.Sprintf(`<189>date=%s time=%s devname="FGT" devid="FG100" tz="+0000" logid="0101039426" type="event" subtype="vpn" level="alert" vd="root" logdesc="SSL VPN login fail" action="ssl-login-fail" tunneltype="ssl-web" tunnelid=0 remip=203.0.113.%d user="someone" reason="sslvpn_login_permission_denied" msg="SSL user failed to logged in"`, d, at, i%250+1)
+		}
+		lines = append(lines, []byte(l))
+	}
+	return lines
+}
+
+func benchPipeline(b *testing.B) (*pipeline, *archive.Archive, *spool.Log) {
+	b.Helper()
+	c := DefaultConfig()
+	c.OwnRanges = []string{"198.51.100.0/24"}
+	c.Listen.Syslog = []Syslog{{UDP: "127.0.0.1:0", Timezone: "UTC"}}
+	min, err := c.minimiser([32]byte{1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	det, err := detect.New(detect.Options{Rules: rules.FS, Where: detect.Site, Origin: "bench", Withhold: withhold(min)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	a, err := archive.Open(archive.Options{Dir: b.TempDir(), MaxBytes: 64 << 20})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { a.Close() })
+	s, err := spool.Open(spool.Options{Dir: b.TempDir(), SegmentBytes: 4 << 20})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	p, err := newPipeline(&c, min, det, archive.Secret{1}, a)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p, a, s
+}
+
+// BenchmarkSite is the whole line on the site but for the socket and the sealing: archive, read back, parse, detect, minimise, spool.
+func BenchmarkSite(b *testing.B) {
+	p, a, s := benchPipeline(b)
+	lines := mix()
+	sink := &sink{a: &Agent{archive: a}}
+	now := time.Now().UnixNano()
+	var in []listen.Line
+	for _, l := range lines {
+		in = append(in, listen.Line{Created: now, Text: l})
+	}
+	r := a.Reader(spool.Pos{})
+	defer r.Close()
+	b.ReportAllocs()
+	began, n := cpu(), 0
+	for b.Loop() {
+		for at := 0; at < len(in); at += 50 {
+			if err := sink.Receive(b.Context(), in[at:at+50]); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for range lines {
+			var l archive.Line
+			if err := r.Next(&l); err != nil {
+				b.Fatal(err)
+			}
+			p.line(&l, full)
+		}
+		n += len(lines)
+		if _, err := s.AppendFrames(p.frames, p.n); err != nil {
+			b.Fatal(err)
+		}
+		p.frames, p.n = p.frames[:0], 0
+		a.Done(r.Pos())
+		a.Prune()
+		for _, seg := range s.Segments() {
+			s.Remove(seg.Base)
+		}
+	}
+	used := cpu() - began
+	b.ReportMetric(float64(n)/used.Seconds(), "lines/cpu-s")
+	b.ReportMetric(float64(used.Nanoseconds())/float64(n), "cpu-ns/line")
+}
+
+// BenchmarkStages measures parse, detect and minimise without any disk, each on top of the one before.
+func BenchmarkStages(b *testing.B) {
+	lines := mix()
+	now := time.Now().UnixNano()
+	for _, stage := range []string{"parse", "prepare", "decide", "detect", "line"} {
+		b.Run(stage, func(b *testing.B) {
+			p, _, _ := benchPipeline(b)
+			b.ReportAllocs()
+			began, n := cpu(), 0
+			for b.Loop() {
+				for i, text := range lines {
+					l := archive.Line{Number: uint64(n + i + 1), Created: now, Text: text}
+					if stage == "line" {
+						p.line(&l, full)
+						continue
+					}
+					e := &p.e
+					e.Reset()
+					e.SetRaw(text)
+					e.Created = now
+					e.ID = event.ID{Seq: l.Number}
+					if _, ok := p.sets[0].Parse(e, ""); !ok {
+						b.Fatal("not understood")
+					}
+					if stage == "parse" {
+						continue
+					}
+					p.min.Prepare(e, minimise.Sender{Assurance: "udp"})
+					if stage == "prepare" {
+						continue
+					}
+					p.min.Decide(e)
+					if stage == "detect" {
+						p.det.Process(e, now)
+					}
+				}
+				n += len(lines)
+				p.frames, p.n = p.frames[:0], 0
+			}
+			used := cpu() - began
+			b.ReportMetric(float64(n)/used.Seconds(), "lines/cpu-s")
+			b.ReportMetric(float64(used.Nanoseconds())/float64(n), "cpu-ns/line")
+		})
+	}
+}
