@@ -573,7 +573,7 @@ func TestOperator(t *testing.T) {
 	contains(t, "cancelled", body, "The token no longer works.")
 	lacks(t, "cancelled", body, "Tokens not used yet")
 	// A new site, and one that exists.
-	status, body, _ = c.post(to+"/tokens", url.Values{"new_site": {"Barn"}})
+	_, body, _ = c.post(to+"/tokens", url.Values{"new_site": {"Barn"}})
 	contains(t, "new site", body, "tocsin1.", "Barn")
 	if status, body, _ = c.post(to+"/tokens", url.Values{"new_site": {"barn"}}); status != http.StatusUnprocessableEntity {
 		t.Errorf("same site: %d", status)

@@ -258,7 +258,7 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 		row := s.alertRow(&open.grave[i])
 		v.Actions = slices.Insert(v.Actions, i, actionLink{row.PlainTitle + ".", "/alerts/" + row.ID, "See what to do"})
 	}
-	alerts := tile{Label: "Open alerts", Figure: chart.Number(open.total), Href: v.AlertsHref, Note: "none is grave"}
+	alerts := tile{Label: "Open alerts", Figure: chart.Number(open.total), Href: v.AlertsHref, Note: "none is urgent"}
 	switch {
 	case open.critical > 0:
 		alerts.Note, alerts.Tone = fmt.Sprintf("%d critical", open.critical), "bad"

@@ -220,7 +220,7 @@ func facetViews(f alert.Facets, chosen alert.Filter) []facet {
 	word := func(x alert.Facet) string { return familyWord(x.Value) }
 	return []facet{
 		make("severity", "Severity", f.Severity, severities, 5, func(x alert.Facet) string { return severityWord(x.Value) }),
-		make("sector", "Sector", f.Sector, chosen.Sector, 8, label),
+		make("sector", "Sector", f.Sector, chosen.Sector, 8, func(x alert.Facet) string { return sentence(label(x)) }),
 		make("family", "Kind", f.Family, chosen.Family, 10, word),
 		make("technique", "Technique", f.Technique, chosen.Technique, 8, func(x alert.Facet) string {
 			if n := techniqueNames[x.Value]; n != "" {

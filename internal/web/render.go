@@ -196,6 +196,8 @@ func (r *renderer) funcs() template.FuncMap {
 		"full":         full,
 		"day":          func(t time.Time) string { return t.In(london).Format("2 Jan 2006") },
 		"when":         r.when,
+		"took":         took,
+		"between":      r.between,
 		"ago":          r.ago,
 		"balance":      func(b balance) template.HTML { return chart.Balance("Where the lines went", balanceParts(b)) },
 		"balanceparts": func(b balance) []chart.Part { return balanceParts(b) },
@@ -273,6 +275,36 @@ func (r *renderer) when(t time.Time) template.HTML {
 		layout = "2 Jan, 15:04 MST"
 	}
 	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s">%s</time>`, t.UTC().Format(time.RFC3339), full(t), l.Format(layout)))
+}
+
+// between says two instants shortly: seconds matter within a day, days beyond.
+func (r *renderer) between(from, to time.Time) template.HTML {
+	a, b, now := from.In(london), to.In(london), r.now().In(london)
+	day := func(t time.Time) string { return t.Format(time.DateOnly) }
+	text := ""
+	switch {
+	case to.Sub(from) < time.Second:
+		text = "at " + b.Format("15:04:05 MST")
+	case day(a) == day(b):
+		text = "from " + a.Format("15:04:05") + " to " + b.Format("15:04:05 MST")
+	default:
+		return "from " + r.when(from) + " to " + r.when(to)
+	}
+	if day(b) != day(now) {
+		text = b.Format("2 Jan 2006") + " " + text
+	}
+	return template.HTML(`<span title="` + full(from) + " to " + full(to) + `">` + text + "</span>")
+}
+
+// took is a span that something lasted, to what the eye can use.
+func took(d time.Duration) string {
+	switch {
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Round(time.Millisecond)/time.Millisecond)
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
 // ago is a relative time that the page's script keeps true.

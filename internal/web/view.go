@@ -178,6 +178,18 @@ type evidence struct {
 	Summary     string
 }
 
+// Shows says which columns of the events have anything in them: what a policy
+// keeps at home would be empty all the way down.
+func (v *alertView) Shows() evidence {
+	var out evidence
+	for _, e := range v.Evidence {
+		out.Destination += e.Destination
+		out.Port += e.Port
+		out.User += e.User
+	}
+	return out
+}
+
 type alertView struct {
 	alertRow
 	Pane            bool // in the queue's right pane

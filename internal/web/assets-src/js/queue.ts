@@ -112,6 +112,10 @@ export function queue(htmx: any): void {
     if ((document.activeElement as HTMLElement | null)?.closest("#detail form, .drop")) say("off", "Behind: reload the page");
     else location.reload();
   });
-  document.addEventListener("htmx:sse:after:message", mark);
+  document.addEventListener("htmx:sse:after:message", () => {
+    const empty = document.getElementById("empty");
+    if (empty) empty.hidden = rows().length > 0;
+    mark();
+  });
   document.addEventListener("htmx:after:swap", mark);
 }
