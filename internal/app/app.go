@@ -220,6 +220,9 @@ func (h *hub) housekeep(ctx context.Context) error {
 			if _, err := h.office.Members.Prune(ctx, 35*24*time.Hour); err != nil {
 				h.log.WarnContext(ctx, "forgetting old batches", "err", err)
 			}
+			if _, err := h.alerts.Prune(ctx, 400*24*time.Hour); err != nil {
+				h.log.WarnContext(ctx, "forgetting the keys of old detections", "err", err)
+			}
 			if _, err := h.places.Reload(ctx); err != nil {
 				h.log.WarnContext(ctx, "reading place data again; what was read before stays", "err", err)
 			}

@@ -152,14 +152,6 @@ CREATE TABLE stream_marks (
   PRIMARY KEY (stream, source)
 ) WITHOUT ROWID;
 
--- Detector and correlation snapshots, newest state by name.
-CREATE TABLE snapshots (
-  name   TEXT PRIMARY KEY,
-  seq    INTEGER NOT NULL,                         -- bus sequence it covers
-  at_ns  INTEGER NOT NULL,
-  data   BLOB NOT NULL
-) WITHOUT ROWID;
-
 CREATE TABLE people (
   id              TEXT PRIMARY KEY,
   email           TEXT NOT NULL COLLATE NOCASE UNIQUE,
@@ -424,25 +416,6 @@ CREATE INDEX outbox_running ON outbox (lease_ns) WHERE state = 'running';
 CREATE INDEX outbox_dead ON outbox (ended_ns DESC) WHERE state = 'dead';
 CREATE INDEX outbox_ended ON outbox (ended_ns) WHERE state = 'done';
 CREATE INDEX outbox_tenant ON outbox (tenant, id DESC);
-
--- Where notices go.
-CREATE TABLE channels (
-  id           TEXT PRIMARY KEY,
-  tenant       INTEGER NOT NULL,                   -- 0: the centre
-  every_tenant INTEGER NOT NULL DEFAULT 0,         -- the centre's: hears of every member's alerts
-  kind         TEXT NOT NULL CHECK (kind IN ('mail', 'webhook')),
-  name         TEXT NOT NULL,
-  target       TEXT NOT NULL,                      -- address or URL
-  secret       BLOB NOT NULL DEFAULT x'',          -- webhook: signing key, sealed
-  min_severity INTEGER NOT NULL DEFAULT 2,
-  enabled      INTEGER NOT NULL DEFAULT 1,
-  created_ns   INTEGER NOT NULL,
-  created_by   TEXT NOT NULL DEFAULT '',
-  last_ok_ns   INTEGER NOT NULL DEFAULT 0,
-  last_error   TEXT NOT NULL DEFAULT '',
-  last_error_ns INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (tenant, kind, target)
-);
 
 CREATE TABLE counters (
   name  TEXT PRIMARY KEY,
