@@ -759,3 +759,24 @@ func TestManyMembers(t *testing.T) {
 		t.Error("the collector that waits does not stand first")
 	}
 }
+
+// invented are records that say that the figures were made for a demonstration.
+type invented struct {
+	*member.Store
+	since int64
+}
+
+func (i invented) Invented(_ context.Context, _ event.TenantID, from, _ int64) (bool, error) {
+	return from < i.since, nil
+}
+
+func TestInventedFigures(t *testing.T) {
+	w := newWorld(t, false)
+	w.s.o.Members = invented{w.members, time.Now().AddDate(0, 0, -3).UnixNano()}
+	c := w.client("member1")
+	for days, want := range map[string]bool{"1": false, "7": true} {
+		if _, body := c.get("/picture?days=" + days); strings.Contains(body, "made for this demonstration") != want {
+			t.Errorf("%s days: said to be invented %v", days, !want)
+		}
+	}
+}

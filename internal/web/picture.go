@@ -73,6 +73,12 @@ func (s *server) showPicture(w http.ResponseWriter, r *request, tenant event.Ten
 		v.Problem = "The figures cannot be read at the moment, so some of this page is empty. Your alerts below are complete. Try again in a minute."
 		figures = eventstore.Summary{}
 	}
+	if records, ok := s.o.Members.(Inventor); ok {
+		from, _ := span(days, now)
+		if v.Invented, err = records.Invented(ctx, tenant, from.UnixNano(), now.UnixNano()); err != nil {
+			return err
+		}
+	}
 	s.verdict(&v, r, collectors, open, figures, days)
 	v.OpenAlerts = open.total
 	for i := range open.newest {

@@ -252,6 +252,7 @@ type pictureView struct {
 	Verdict            verdict
 	Actions            []actionLink
 	Problem            string
+	Invented           bool // some of the figures were made for a demonstration
 	Tiles              []tile
 	ChartTitle         string
 	ColumnName         string

@@ -54,6 +54,13 @@ type Members interface {
 	Revoke(ctx context.Context, scope access.Scope, by, id, why string) error
 }
 
+// Inventor is what members' records can say beside [Members] when a demonstration
+// was given a past: whether a span of a member's figures, UTC nanoseconds, holds
+// invented ones.
+type Inventor interface {
+	Invented(ctx context.Context, tenant event.TenantID, from, to int64) (bool, error)
+}
+
 // Events is what the pages need of the event store; *eventstore.Store is it. An
 // error leaves the page without these figures and says so; it never hides the
 // alerts.
