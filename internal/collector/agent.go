@@ -81,7 +81,6 @@ type Agent struct {
 	began      time.Time
 	checked    bool // the hub's heads have been compared
 	lastCommit time.Time
-	lastSync   time.Time
 	dirty      bool // worked since the last commit
 	snapAt     time.Time
 	snapLines  uint64

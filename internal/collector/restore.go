@@ -2,7 +2,6 @@ package collector
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -278,6 +277,3 @@ func (a *Agent) pruneBatches(now time.Time) {
 		size -= s.Size
 	}
 }
-
-// fingerprint shortens a digest for people.
-func fingerprint(b []byte) string { return hex.EncodeToString(b[:min(len(b), 8)]) }

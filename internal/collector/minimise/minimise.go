@@ -38,7 +38,6 @@ type Minimiser struct {
 	digest     string
 	indicators atomic.Pointer[indicator.Set]
 	denied     firstSeen
-	buf        []byte
 }
 
 type treatment uint8

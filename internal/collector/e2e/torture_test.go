@@ -1,4 +1,4 @@
-package collector_test
+package e2e
 
 import (
 	"bufio"

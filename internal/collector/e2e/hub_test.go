@@ -1,4 +1,4 @@
-package collector_test
+package e2e
 
 import (
 	"context"
@@ -372,7 +372,6 @@ type site struct {
 	cfg  collector.Config
 	id   string
 	logs *logBuffer
-	hold time.Duration
 }
 
 type logBuffer struct {
