@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"internal/member", "internal/people", "internal/intel"},
 	{"internal/collector/archive", "internal/collector/listen", "internal/collector/parse", "internal/collector/minimise", "internal/collector/spool", "internal/collector/send", "internal/gate", "internal/ledger",
 		"internal/enrich", "internal/detect", "internal/eventstore", "internal/alert", "internal/notify", "internal/worker", "internal/chart"},
-	{"internal/collector", "internal/web"},
+	{"internal/collector", "internal/report", "internal/web"},
 	{"internal/app", "internal/app/status"},
 	{"internal/demo", "internal/load"},
 	{"cmd/tocsin", "cmd/tocsin-collector", "cmd/tocsin-engine"},
@@ -33,6 +33,7 @@ var below = map[[2]string]bool{
 	{"internal/people", "internal/member"}:                     true,
 	{"internal/collector/archive", "internal/collector/spool"}: true, // an archive is a spool.Log
 	{"internal/app", "internal/app/status"}:                    true,
+	{"internal/web", "internal/report"}:                        true, // the portal shows what report makes
 }
 
 // never lists what a program must not link, even through others: reasons in docs/decisions.
