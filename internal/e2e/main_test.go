@@ -3,9 +3,11 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -266,4 +268,29 @@ func number(t testing.TB, s string) uint64 {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// jsonField is a member of a JSON object; lists of words are joined by blanks.
+func jsonField(text, name string) (string, error) {
+	var o map[string]any
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return "", fmt.Errorf("%w: %s", err, text)
+	}
+	switch v := o[name].(type) {
+	case string:
+		return v, nil
+	case nil:
+		return "", fmt.Errorf("no %s in %s", name, text)
+	default:
+		return fmt.Sprint(v), nil
+	}
+}
+
+func sendTCP(addr, text string) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(c, text)
+	return errors.Join(err, c.Close())
 }
