@@ -82,13 +82,16 @@ func needEngine(t testing.TB) {
 	}
 }
 
-// needTool skips aloud when a stranger's program is not installed.
+// needTool skips aloud when a stranger's program is not installed; with TOCSIN_TEST_PEERS (make peers) that is a failure.
 func needTool(t testing.TB, name string) string {
 	t.Helper()
 	for _, p := range []string{name, "/usr/sbin/" + name} {
 		if path, err := exec.LookPath(p); err == nil {
 			return path
 		}
+	}
+	if os.Getenv("TOCSIN_TEST_PEERS") != "" {
+		t.Fatalf("the program %s is not installed; .ci/run installs it", name)
 	}
 	t.Skipf("SKIPPED: the program %s is not installed; .ci/run installs it", name)
 	return ""
