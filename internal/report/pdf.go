@@ -124,9 +124,9 @@ func (r *Report) PDF() ([]byte, error) {
 	w.page()
 	w.opening()
 	w.days()
+	w.alerts()
 	w.tried()
 	w.places()
-	w.alerts()
 	w.lines()
 	w.advice()
 	w.about()
@@ -605,7 +605,7 @@ func (w *writer) ranking(what string, list []Line) {
 }
 
 func (w *writer) tried() {
-	w.heading("What they tried", 30)
+	w.heading("What they tried", 12+min(60, 9*float64(len(w.r.Tried))))
 	if len(w.r.Tried) == 0 {
 		w.paragraph(noneTried)
 		return
@@ -615,7 +615,7 @@ func (w *writer) tried() {
 }
 
 func (w *writer) places() {
-	w.heading("Where it came from", 30)
+	w.heading("Where it came from", 12+min(60, 7*float64(len(w.r.Countries))))
 	if len(w.r.Countries) == 0 && len(w.r.Addresses) == 0 {
 		w.paragraph(nonePlaces)
 		return
@@ -636,7 +636,11 @@ func (w *writer) places() {
 
 func (w *writer) alerts() {
 	r := w.r
-	w.heading("Alerts, and what to do", 24)
+	room := 6.0
+	if len(r.Alerts) > 0 {
+		room = 42
+	}
+	w.heading("Alerts, and what to do", room)
 	w.paragraph(r.AlertsText())
 	for i, a := range r.Alerts {
 		title := face{11, true, ink}
@@ -718,7 +722,7 @@ func (w *writer) lines() {
 			row("Sent to the centre", "signs of attack, with the fields that your policy lets go", r.Lines.Left),
 		})
 	}
-	w.heading("Your collectors", 20)
+	w.heading("Your collectors", min(80, 8+10*float64(len(r.Reporters))))
 	if len(r.Reporters) == 0 {
 		w.paragraph(noCollector)
 	} else {
@@ -726,7 +730,7 @@ func (w *writer) lines() {
 		for _, c := range r.Reporters {
 			rows = append(rows, []cell{{text: c.Name, note: c.Site}, {text: c.State, tone: c.Tone}, {text: c.Note}})
 		}
-		w.table([]column{{"Collector and site", 60, toLeft}, {"State", 35, toLeft}, {"", 75, toLeft}}, rows)
+		w.table([]column{{"Collector and site", 60, toLeft}, {"State", 35, toLeft}, {"How it is", 75, toLeft}}, rows)
 	}
 	if text := r.QuietText(); text != "" {
 		w.paragraph(text)

@@ -14,7 +14,13 @@ func TestLook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(out, b, 0o644); err != nil {
+	if err := os.WriteFile(out+".pdf", b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = sample().HTML(Link{"/reports", "All reports", false}, Link{"x.pdf", "Download as PDF", true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(out+".html", b, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -76,7 +76,7 @@ func (r *Report) Tiles() []Tile {
 	}
 	switch {
 	case r.OpenGrave > 0:
-		t[2].Note, t[2].Tone = are(int64(r.OpenGrave), "serious one")+" open", "bad"
+		t[2].Note, t[2].Tone = chart.Number(int64(r.OpenGrave))+" serious, still open", "bad"
 	case r.OpenAlerts > 0:
 		t[2].Note, t[2].Tone = chart.Number(int64(r.OpenAlerts))+" still open", "warn"
 	}
@@ -96,7 +96,7 @@ func (r *Report) Tiles() []Tile {
 	case bad > 0 && len(r.Reporters) == 1:
 		c.Figure, c.Note, c.Tone = r.Reporters[0].State, "needs a look", r.Reporters[0].Tone
 	case bad > 0:
-		c.Figure, c.Note, c.Tone = "Look", fmt.Sprintf("%d of %d not well", bad, len(r.Reporters)), "bad"
+		c.Figure, c.Note, c.Tone = "Needs a look", fmt.Sprintf("%d of %d not well", bad, len(r.Reporters)), "bad"
 	case len(r.Quiet) > 0:
 		c.Note, c.Tone = "again, after silence", "warn"
 	}
