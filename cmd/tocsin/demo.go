@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"tocsin/internal/demo"
 )
@@ -28,6 +30,10 @@ func runDemo(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.
 	flags.BoolVar(&codes, "codes", false, "print the present one-time codes of a demo that runs, and stop")
 	flags.Float64Var(&opt.Rate, "rate", 25, "ordinary log lines a second for each of the three members, 1 to 1000")
 	flags.Uint64Var(&opt.Seed, "seed", 1, "seed of the ordinary traffic")
+	flags.Func("history", "invent a past of so many `days` (such as 90d) before the story, so that reports and trends have something to show; all of it is marked as invented", func(v string) (err error) {
+		opt.History, err = parseDays(v)
+		return err
+	})
 	flags.Usage = func() {
 		fmt.Fprint(stderr, `Usage: tocsin demo [OPTIONS]
 
@@ -116,6 +122,22 @@ where it ended.
 		return exitStory
 	}
 	return 0
+}
+
+// parseDays reads a number of days: 90d, 12w, or the bare number.
+func parseDays(v string) (int, error) {
+	unit := 1
+	digits, ok := strings.CutSuffix(v, "w")
+	if ok {
+		unit = 7
+	} else {
+		digits = strings.TrimSuffix(v, "d")
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > demo.MaxHistory || n*unit > demo.MaxHistory {
+		return 0, fmt.Errorf("give 1d to %dd, such as 90d", demo.MaxHistory)
+	}
+	return n * unit, nil
 }
 
 // defaultDemoDir is where `tocsin demo` keeps its things, below the folder it is started in.

@@ -131,10 +131,13 @@ func overlay() string {
 	} {
 		fmt.Fprintf(&b, "%s,%s,%d,%s,\n", r.prefix, r.country, r.as, r.name)
 	}
+	for n, w := range wilds {
+		fmt.Fprintf(&b, "%s,%s,%d,%s,of the invented past\n", wildPrefix(n), w.country, w.as, w.name)
+	}
 	return b.String()
 }
 
 // indicators is the list an analyst imports: the address the story's inside host talks to, and others that nothing touches.
 func indicators() string {
-	return "# value,note\n" + c2.String() + ",command server of the demo's story\n203.0.113.201,second command server\nexfil.example.net,drop site of the demo's story\n"
+	return "# value,note\n" + c2.String() + ",command server of the demo's story\n" + listed.String() + ",second command server\nexfil.example.net,drop site of the demo's story\n"
 }

@@ -33,6 +33,7 @@ type Options struct {
 	Once      bool   // play the story to its end and judge it, instead of running until ctx ends
 	Rate      float64
 	Seed      uint64
+	History   int           // days of an invented past, 0 for none
 	Tocsin    string        // the program tocsin
 	Collector string        // the program tocsin-collector
 	Progress  io.Writer     // plain sentences for people, one a line
@@ -124,6 +125,10 @@ func Run(ctx context.Context, opt Options) (res *Result, err error) {
 		return nil, err
 	}
 	if err := d.people(ctx); err != nil {
+		return nil, err
+	}
+	// Before the collectors start: nothing else is being stored then.
+	if err := d.history(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.join(ctx, life); err != nil {

@@ -13,5 +13,11 @@
 // reason, sent, acknowledged, stored. Run with Once it compares the alerts with those the story must raise (expectations.go) and
 // says what is missing, what is unexpected and which lines are unaccounted for.
 //
-// All organisations, people and hosts are invented, all addresses are from ranges kept for documentation (RFC 5737, RFC 3849) or private use.
+// With History it first invents a past (past.go makes the lines, history.go takes them through parser, policy, rules, places and store as
+// real ones go) so that trends and reports have something to show. Every row of it is marked as invented, and so are the members' figures of
+// that span. It belongs to no collector, so no sum of lines counts it. What was begun is written down first; a start after a crash finishes
+// it and doubles nothing.
+//
+// All organisations, people and hosts are invented, all addresses are from ranges kept for documentation (RFC 5737, RFC 3849), for
+// benchmarks (RFC 2544) or for private use.
 package demo

@@ -35,7 +35,7 @@ func runOnce(t *testing.T, dir string, disturb func(context.Context, *demo) erro
 	}
 	tocsin, collector := built(t)
 	var progress bytes.Buffer
-	res, err := Run(context.Background(), Options{Dir: dir, Once: true, Rate: 25, Seed: 1, Tocsin: tocsin, Collector: collector, Progress: &progress, disturb: disturb})
+	res, err := Run(context.Background(), Options{Dir: dir, Once: true, Rate: 25, Seed: 1, History: 30, Tocsin: tocsin, Collector: collector, Progress: &progress, disturb: disturb})
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, progress.String(), logs(dir))
 	}
@@ -72,11 +72,17 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
-// The whole system: every expected alert, no other, every line accounted for; and once more in the same folder, from where it ended.
+// The whole system after an invented month: every expected alert, no other, every line accounted for; and once more in the same folder, from
+// where it ended, without a second past.
 func TestDemoOnce(t *testing.T) {
 	dir := tempDir(t)
 	for _, again := range []bool{false, true} {
 		res := runOnce(t, dir, nil)
+		if s, err := openState(dir); err != nil || len(s.History) != 1 || !s.History[0].Done {
+			t.Errorf("again %v: the past is not there: %+v, %v", again, s, err)
+		} else {
+			s.close()
+		}
 		if !res.Balanced {
 			t.Errorf("again %v: lines unaccounted for: %s", again, res.Gap())
 		}

@@ -19,6 +19,7 @@ type state struct {
 	WebPort    int                        `json:"web_port"`
 	SignIns    []local.SignIn             `json:"sign_ins,omitempty"`
 	Collectors map[string]*collectorState `json:"collectors"`
+	History    []span                     `json:"history,omitempty"` // the invented past
 
 	path string
 	lock *os.File
