@@ -23,7 +23,9 @@ type Hub struct {
 	Bus    Bus    `yaml:"bus"`
 	Alerts Alerts `yaml:"alerts"`
 	Mail   Mail   `yaml:"mail"`
-	Log    Log    `yaml:"log"`
+	// Reports are the weekly reports that members get by mail.
+	Reports Reports `yaml:"reports"`
+	Log     Log     `yaml:"log"`
 }
 
 // Gate receives batches from collectors.
@@ -103,6 +105,25 @@ type Mail struct {
 	PasswordFile string `yaml:"password_file"`
 }
 
+// Reports are the weekly reports, mailed to each member's contact when mail.host is set. On demand they are always there.
+type Reports struct {
+	// Mail is false to mail none. Default: true.
+	Mail bool `yaml:"mail"`
+	// Weekday and Hour (0 to 23, London) are when the report of the week before goes out. Default: monday, 7.
+	Weekday string `yaml:"weekday"`
+	Hour    int    `yaml:"hour"`
+}
+
+// Day is the weekday that Weekday names.
+func (r Reports) Day() (time.Weekday, error) {
+	for d := time.Sunday; d <= time.Saturday; d++ {
+		if strings.EqualFold(r.Weekday, d.String()) {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("reports.weekday %q: want monday, tuesday, wednesday, thursday, friday, saturday or sunday", r.Weekday)
+}
+
 // Log is how the hub reports to its operator, on stderr.
 type Log struct {
 	// Level is debug, info (default), warn or error.
@@ -115,13 +136,14 @@ type Log struct {
 func DefaultHub() Hub {
 	return Hub{
 		DataDir: "data", Scheme: "Tocsin",
-		Gate:   Gate{Listen: ":8443", CertificateLife: 72 * time.Hour},
-		Web:    Web{Listen: "127.0.0.1:8080"},
-		Engine: Engine{Memory: 1024},
-		Bus:    Bus{MaxBytes: 4096},
-		Alerts: Alerts{MinLevel: "medium"},
-		Mail:   Mail{Port: 587, TLS: "starttls"},
-		Log:    Log{Level: "info", Format: "text"},
+		Gate:    Gate{Listen: ":8443", CertificateLife: 72 * time.Hour},
+		Web:     Web{Listen: "127.0.0.1:8080"},
+		Engine:  Engine{Memory: 1024},
+		Bus:     Bus{MaxBytes: 4096},
+		Alerts:  Alerts{MinLevel: "medium"},
+		Mail:    Mail{Port: 587, TLS: "starttls"},
+		Reports: Reports{Mail: true, Weekday: "monday", Hour: 7},
+		Log:     Log{Level: "info", Format: "text"},
 	}
 }
 
@@ -200,6 +222,12 @@ func (h *Hub) Complete() error {
 	}
 	if h.Alerts.Webhook != "" && h.Alerts.WebhookSecret == "" && h.Alerts.WebhookSecretFile == "" {
 		return errors.New("alerts.webhook: needs alerts.webhook_secret_file, so that the receiver can tell our POSTs from others'")
+	}
+	if _, err := h.Reports.Day(); err != nil {
+		return err
+	}
+	if h.Reports.Hour < 0 || h.Reports.Hour > 23 {
+		return fmt.Errorf("reports.hour %d: want 0 to 23", h.Reports.Hour)
 	}
 	for _, p := range []*string{&h.Engine.Library, &h.Engine.Program, &h.Places.Dir, &h.Places.Overlay} {
 		if *p != "" {

@@ -101,6 +101,11 @@ func (m *Mailer) Run(ctx context.Context, e outbox.Entry) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", outbox.ErrPermanent, err)
 	}
+	return m.hand(ctx, msg, p.To)
+}
+
+// hand gives a mail to the relay.
+func (m *Mailer) hand(ctx context.Context, msg *mail.Msg, to string) (string, error) {
 	client, err := m.client()
 	if err != nil {
 		return "", err
@@ -108,26 +113,58 @@ func (m *Mailer) Run(ctx context.Context, e outbox.Entry) (string, error) {
 	if err := client.DialAndSendWithContext(ctx, msg); err != nil {
 		var s *mail.SendError
 		if errors.As(err, &s) && !s.IsTemp() && (s.Reason == mail.ErrSMTPRcptTo || s.Reason == mail.ErrSMTPMailFrom) {
-			return "", fmt.Errorf("%w: the relay does not take mail for %s: %w", outbox.ErrPermanent, p.To, err)
+			return "", fmt.Errorf("%w: the relay does not take mail for %s: %w", outbox.ErrPermanent, to, err)
 		}
-		return "", fmt.Errorf("mail to %s: %w", p.To, err)
+		return "", fmt.Errorf("mail to %s: %w", to, err)
 	}
-	return "the relay took the mail for " + p.To, nil
+	return "the relay took the mail for " + to, nil
 }
 
-func (m *Mailer) compose(key string, p mailPayload) (*mail.Msg, error) {
+// Letter is a mail whose text somebody else wrote, such as a report.
+type Letter struct {
+	To      string
+	Subject string
+	Text    string // plain; what every mail program can show
+	HTML    string // the same, for those that show more
+	Files   []File
+}
+
+// File is what hangs on a letter.
+type File struct {
+	Name string // as the receiver sees it
+	Type string // application/pdf
+	Body []byte
+}
+
+// Send gives a letter to the relay, for handlers of outbox entries: key is the entry's, and makes the Message-ID. The result is for people;
+// an error that trying again cannot mend wraps outbox.ErrPermanent.
+func (m *Mailer) Send(ctx context.Context, key string, l Letter) (string, error) {
+	msg, err := m.blank(key, l.To, l.Subject)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", outbox.ErrPermanent, err)
+	}
+	msg.SetBodyString(mail.TypeTextPlain, l.Text)
+	if l.HTML != "" {
+		msg.AddAlternativeString(mail.TypeTextHTML, l.HTML)
+	}
+	for _, f := range l.Files {
+		if err := msg.AttachReader(oneLine(f.Name, 100), bytes.NewReader(f.Body), mail.WithFileContentType(mail.ContentType(f.Type))); err != nil {
+			return "", fmt.Errorf("%w: attaching %s: %w", outbox.ErrPermanent, f.Name, err)
+		}
+	}
+	return m.hand(ctx, msg, l.To)
+}
+
+// blank starts a mail: sender, receiver, subject, and the headers that every mail of ours has.
+func (m *Mailer) blank(key, to, subject string) (*mail.Msg, error) {
 	msg := mail.NewMsg()
 	if err := msg.From(m.o.From); err != nil {
 		return nil, err
 	}
-	if err := msg.To(p.To); err != nil {
+	if err := msg.To(to); err != nil {
 		return nil, err
 	}
-	verb := ""
-	if p.Message.Update > 0 {
-		verb = "Update: "
-	}
-	msg.Subject(oneLine(fmt.Sprintf("[%s] %s%s – %s (%s)", levelWord(p.Message.Level), verb, p.Message.Title, p.Message.Organisation, p.Message.Number), 180))
+	msg.Subject(oneLine(subject, 180))
 	sum := sha256.Sum256([]byte(key))
 	domain := "tocsin.invalid"
 	if at := strings.LastIndexByte(m.o.From, '@'); at >= 0 {
@@ -136,6 +173,18 @@ func (m *Mailer) compose(key string, p mailPayload) (*mail.Msg, error) {
 	msg.SetMessageIDWithValue(hex.EncodeToString(sum[:16]) + "@" + domain)
 	msg.SetDate()
 	msg.SetGenHeader("Auto-Submitted", "auto-generated")
+	return msg, nil
+}
+
+func (m *Mailer) compose(key string, p mailPayload) (*mail.Msg, error) {
+	verb := ""
+	if p.Message.Update > 0 {
+		verb = "Update: "
+	}
+	msg, err := m.blank(key, p.To, fmt.Sprintf("[%s] %s%s – %s (%s)", levelWord(p.Message.Level), verb, p.Message.Title, p.Message.Organisation, p.Message.Number))
+	if err != nil {
+		return nil, err
+	}
 	data := struct {
 		Message
 		Scheme string

@@ -1,4 +1,4 @@
-// Package notify carries alerts out of the hub: mail for people, signed webhooks for programs. It is the outbox's channels.
+// Package notify carries alerts and letters out of the hub: mail for people, signed webhooks for programs. It is the outbox's channels.
 //
 // It reads outbox entries and speaks SMTP and HTTPS. It keeps nothing: what was recorded and what came of it is the outbox's. An attempt
 // that may have succeeded before a crash is made again with the same Message-ID or Tocsin-Delivery, so that the receiver can tell.
