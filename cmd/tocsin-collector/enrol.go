@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"tocsin/internal/collector"
+	"tocsin/internal/keys"
 )
 
 func enrolCommand(ctx context.Context, e *env, args []string) error {
@@ -39,6 +40,9 @@ func enrolCommand(ctx context.Context, e *env, args []string) error {
 	got, err := collector.Enrol(ctx, collector.EnrolOptions{Config: c, Token: strings.Join(rest, ""), Name: name, Version: programVersion(), Again: again})
 	if errors.Is(err, collector.ErrEnrolled) {
 		return fmt.Errorf("%w (%s). To start it: tocsin-collector run. To join anew with another token: add --again", err, c.Dir)
+	}
+	if errors.Is(err, keys.ErrTrustRoot) || errors.Is(err, keys.ErrNotTheHub) {
+		return fmt.Errorf("what answers is not the hub this token is for. The token's secret was not sent. Copy the token again from the portal; if it is right, something on the way answers in the hub's place (%w)", err)
 	}
 	if err != nil {
 		return err

@@ -142,7 +142,7 @@ func exitCode(err error) int {
 		return exitTaken
 	case errors.As(err, &problem):
 		return exitRefused
-	case errors.As(err, &network), errors.Is(err, keys.ErrNotTheHub):
+	case errors.As(err, &network), errors.Is(err, keys.ErrNotTheHub), errors.Is(err, keys.ErrTrustRoot):
 		return exitNoHub
 	}
 	return exitFailed

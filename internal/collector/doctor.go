@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"tocsin/internal/batch"
 	"tocsin/internal/collector/listen"
 	"tocsin/internal/collector/send"
 	"tocsin/internal/keys"
@@ -113,12 +114,14 @@ func Doctor(ctx context.Context, c *Config, version string) []Finding {
 	defer cancel()
 	self, err := client.Self(hctx)
 	switch {
+	case send.Refused(err) && time.Now().After(client.NotAfter()):
+		add("hub", "warn", "the hub does not take this collector's certificate, which has expired", "Start the collector: it renews the certificate by itself.")
+	case send.Refused(err) || send.CodeOf(err) == batch.CodeRevoked || err == nil && self.State == "revoked":
+		add("hub", "fail", "this collector has been revoked: the hub takes nothing from it any more", "If that was not meant, ask for a new token in the portal and run: tocsin-collector enrol TOKEN --again. What waits here will then be sent.")
 	case err != nil:
 		add("hub", "fail", fmt.Sprintf("%s: %s", address, plainNet(err)), hubHint(err, address))
 	case self.State == "quarantined":
 		add("hub", "warn", "reached, but this collector is waiting to be confirmed", "Read these words to whoever opens the portal, and confirm there that it shows the same: "+strings.Join(e.CheckWords, " "))
-	case self.State == "revoked":
-		add("hub", "fail", "this collector has been revoked", "Ask for a new token in the portal and enrol again.")
 	default:
 		add("hub", "ok", "reached; state "+self.State, "")
 	}

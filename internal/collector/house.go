@@ -75,7 +75,7 @@ func (a *Agent) keepHouse(ctx context.Context, trustAt *time.Time, etag *string)
 // loadedSet is the indicator set in force.
 type loadedSet struct {
 	name string // its version and a part of its digest, for manifests
-	send.Directive
+	keys.Directive
 	size int
 }
 
@@ -127,8 +127,12 @@ func (a *Agent) useIndicators(env []byte) error {
 	return nil
 }
 
-func openIndicators(env []byte, trust *keys.Trust, collector string, now time.Time) (send.Directive, error) {
-	return send.OpenDirective(env, trust, send.IndicatorSet, collector, now)
+func openIndicators(env []byte, trust *keys.Trust, collector string, now time.Time) (keys.Directive, error) {
+	d, err := trust.OpenDirective(env, keys.IndicatorSets, collector, now)
+	if err == nil && d.Type != keys.IndicatorSet {
+		return keys.Directive{}, fmt.Errorf("%w: it is a %.40q, not a set of indicators", keys.ErrDirective, d.Type)
+	}
+	return d, err
 }
 
 // loadIndicators puts the set in force that was kept before the restart.

@@ -23,7 +23,6 @@ import (
 	"tocsin/internal/blob"
 	"tocsin/internal/bus"
 	"tocsin/internal/collector"
-	"tocsin/internal/collector/send"
 	"tocsin/internal/db"
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
@@ -224,8 +223,8 @@ func (h *hub) indicators(version uint64, values ...string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	env, err := send.SignDirective(send.Directive{Type: send.IndicatorSet, Audience: "*", Version: version, Issued: time.Now(), Expires: time.Now().Add(time.Hour), Content: b},
-		must(h.ring.Signer(keys.IndicatorSets)))
+	env, err := keys.SignDirective(must(h.ring.Signer(keys.IndicatorSets)), keys.Directive{Type: keys.IndicatorSet, Audience: keys.Everybody, Version: version,
+		Issued: time.Now(), Expires: time.Now().Add(time.Hour), Content: b})
 	if err != nil {
 		h.t.Fatal(err)
 	}

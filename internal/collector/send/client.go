@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,12 +102,12 @@ type Problem struct {
 
 // Error is the hub's sentence and its advice.
 func (p *Problem) Error() string {
-	s := p.Detail
-	if s == "" {
-		s = p.Title
-	}
+	s := strings.TrimRight(p.Title, ".")
 	if s == "" {
 		s = fmt.Sprintf("the hub answered with status %d", p.Status)
+	}
+	if p.Detail != "" {
+		s += ". " + p.Detail
 	}
 	if p.Next != "" {
 		s += " " + p.Next
@@ -174,6 +176,13 @@ func roundTrip(ctx context.Context, client *http.Client, method, url, contentTyp
 		p.Title = "the hub answered " + res.Status
 	}
 	return nil, nil, p
+}
+
+// Refused says whether the hub broke off the handshake because of our certificate: it has been revoked, or has expired. The alert's type
+// is not exported by crypto/tls, so its text is looked at: all alerts about a certificate name it (RFC 8446, 6.2).
+func Refused(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate")
 }
 
 // Ack is what the hub says to a batch it holds.
@@ -386,8 +395,9 @@ func Enrol(ctx context.Context, token keys.Token, keyDir, name, version string, 
 	if err := k.SaveCertificate([]byte(a.Certificate)); err != nil {
 		return Enrolment{}, err
 	}
-	words := k.CheckWords(token.Root)
-	return Enrolment{Address: token.Address, Root: hex.EncodeToString(token.Root[:]), Collector: a.Collector, Tenant: a.Tenant, Organisation: a.Organisation, Site: a.Site,
+	root := trust.RootFingerprint() // not the token's: the root may have been rotated since the token was made
+	words := k.CheckWords(root)
+	return Enrolment{Address: token.Address, Root: hex.EncodeToString(root[:]), Collector: a.Collector, Tenant: a.Tenant, Organisation: a.Organisation, Site: a.Site,
 		State: a.State, Enrolled: now.UTC(), CheckWords: words[:]}, nil
 }
 
