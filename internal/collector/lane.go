@@ -112,6 +112,9 @@ func (a *Agent) reached(err error) {
 		return
 	}
 	s := err.Error()
+	if send.Refused(err) {
+		s = "the hub does not take this collector's certificate: it was revoked in the portal, or it has expired and is about to be renewed (" + s + ")"
+	}
 	a.trouble.Store(&s)
 	select {
 	case a.wake <- struct{}{}:
