@@ -26,6 +26,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"tocsin/internal/event"
@@ -51,8 +52,9 @@ type Options struct {
 	TenantGroups int // of one member, default a quarter
 }
 
-// Engine detects. It belongs to one goroutine.
+// Engine detects. It belongs to one goroutine, but for Stats.
 type Engine struct {
+	mu     sync.Mutex // held by every call that changes or reads state; waited for only by who asks for Stats
 	opts   Options
 	cat    *Catalogue
 	rules  *sigma.Engine
@@ -201,8 +203,10 @@ func (e *Engine) Catalogue() *Catalogue { return e.cat }
 // Errors lists rules that were left out, with the reason.
 func (e *Engine) Errors() []*sigma.Error { return slices.Concat(e.cat.Errors, e.rules.Errors) }
 
-// Stats gives the counters.
+// Stats gives the counters. It may be called from any goroutine.
 func (e *Engine) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	s := e.stats
 	c := e.cor.Stats()
 	s.Groups, s.Evicted, s.StateBytes = c.Groups, c.Evicted, c.StateBytes
@@ -231,6 +235,8 @@ func at(ev *event.Event, now int64) int64 {
 // Process takes one event and gives the detections that it completes. now is the processing time in UTC nanoseconds; after a crash
 // events must be processed again with the times they had (at the hub: event.ingested). The event is not kept.
 func (e *Engine) Process(ev *event.Event, now int64) []event.Detection {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.stats.Events++
 	t := at(ev, now)
 	late := now-t > int64(lateAfter)
@@ -262,6 +268,8 @@ func (e *Engine) Process(ev *event.Event, now int64) []event.Detection {
 // Flush reports what attacks that go on have gathered since their last detection, if its time has come. Process does so too: call it when
 // no events come.
 func (e *Engine) Flush(now int64) []event.Detection {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.clock = max(e.clock, now-int64(lateAfter))
 	e.hits = e.cor.Tick(e.clock, now, e.hits[:0])
 	return e.detections(nil, 0)
@@ -493,6 +501,8 @@ func span(ns int64) string {
 
 // Snapshot is the state. It belongs with the position in the stream up to which events were processed.
 func (e *Engine) Snapshot() ([]byte, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	b := []byte{1}
 	b = binary.BigEndian.AppendUint64(b, uint64(e.clock))
 	b = append(b, e.cor.Snapshot()...)
@@ -502,6 +512,8 @@ func (e *Engine) Snapshot() ([]byte, error) {
 
 // Restore takes the state of a snapshot. Windows of rules that have changed since are left out. On an error the state is as it was.
 func (e *Engine) Restore(b []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if len(b) < 17 || b[0] != 1 {
 		return errors.New("detect: restore: not a snapshot of a known version")
 	}
