@@ -102,6 +102,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		return err
 	}
+	h.metrics.MustRegister(stageMetrics{h.stages, h.log})
 	return h.serve(ctx)
 }
 

@@ -97,13 +97,14 @@ func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, e := h.store.Stats(), h.detector.Stats()
+	s, e, a := h.store.Stats(), h.detector.Stats(), h.alerts.Stats()
 	return map[string]status.Stage{
 		"gate":   {In: g.In, Out: g.Out + g.Repeats, Failed: g.Refused},
 		"ledger": {In: l.Added + l.Repeated, Out: l.Added, Failed: reason("failed", l.Failed), Lag: l.Lag},
 		"worker": {In: w.Batches, Out: w.Batches - w.Dead, Failed: reason("dead", w.Dead), Lag: lag},
 		"detect": {In: e.Events, Out: e.Detections, Failed: reason("evicted", e.Evicted)},
 		"store":  {In: w.Events, Out: s.Rows, Failed: reason("failed_queries", s.Failed)},
+		"alert":  {In: a.Detections, Out: a.Opened + a.Updated, Failed: reason("failed", a.Failed)},
 		"outbox": {In: uint64(box.Waiting + box.Running + box.Done + box.Dead), Out: uint64(box.Done), Failed: reason("dead", uint64(box.Dead)), Lag: uint64(box.Waiting)},
 	}, nil
 }
@@ -179,7 +180,7 @@ func (h *hub) health(ctx context.Context) web.Health {
 		check("Outbox", fmt.Sprintf("%d waiting", box.Waiting), nil, "")
 	}
 	if stages, err := h.stages(ctx); err == nil {
-		for _, name := range []string{"gate", ledger.Follower, "worker", "detect", "store", "outbox"} {
+		for _, name := range []string{"gate", ledger.Follower, "worker", "detect", "store", "alert", "outbox"} {
 			s := stages[name]
 			var failed uint64
 			for _, n := range s.Failed {
