@@ -41,6 +41,7 @@ import (
 // Everything a collector, a thief or a broken link can send to the gate: refused with a reason and a next step, counted where the operator
 // sees it, and the next good batch is taken.
 func TestBadInputAtTheGate(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 
 	// refused sends b and demands the refusal, its count, and that the line goes on.
@@ -217,6 +218,34 @@ func TestBadInputAtTheGate(t *testing.T) {
 		s := h.join(t)
 		refused(t, s, s.own(), make([]byte, batch.MaxSubmission+1), http.StatusRequestEntityTooLarge, "too_big")
 	})
+	t.Run("too fast", func(t *testing.T) {
+		s := h.join(t)
+		c := s.own()
+		before := h.failed(t, "gate", batch.CodeTooFast)
+		var slowed answer
+		for n := 0; slowed.problem.Code == ""; n++ {
+			if n > 100 {
+				t.Fatal("a hundred batches of one stream were taken at once")
+			}
+			sealed := s.batch(1, nil)
+			a, err := try(t.Context(), c, h.gate, sealed.Submission())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.status == http.StatusOK {
+				s.seq, s.prev = s.seq+1, sealed.Digest
+			} else {
+				slowed = a
+			}
+		}
+		if slowed.status != http.StatusTooManyRequests || slowed.problem.Code != batch.CodeTooFast || slowed.problem.Retry < 1 || slowed.problem.Next == "" {
+			t.Errorf("%d %+v", slowed.status, slowed.problem)
+		}
+		if n := h.failed(t, "gate", batch.CodeTooFast) - before; n != 1 {
+			t.Errorf("counted %d times", n)
+		}
+		s.good(c, 2) // after the wait that it was told
+	})
 	t.Run("noise on the port", func(t *testing.T) {
 		s := h.join(t)
 		before := h.failed(t, "gate", "handshake")
@@ -300,6 +329,7 @@ func TestBadInputAtTheGate(t *testing.T) {
 
 // Tokens that must not work, tried with the program a member would use.
 func TestBadTokens(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	enrol := func(token string, args ...string) (int, string) {
 		t.Helper()
@@ -380,6 +410,7 @@ func TestBadTokens(t *testing.T) {
 // Two hundred collectors come back at the same moment, while strangers hold connections open that never say anything: each collector's
 // batch is taken in the end, and one that was there before is not held up for long.
 func TestReconnectStorm(t *testing.T) {
+	t.Parallel()
 	const collectors, silent = 200, 300
 	h := newHub(t)
 	quiet := h.join(t)
@@ -498,6 +529,7 @@ func TestReconnectStorm(t *testing.T) {
 // Everything a device can send wrong, to a real collector's UDP and TCP ports. Each line is counted, none stops the next, and what is
 // understood is stored with a time that can be believed.
 func TestBadLinesAtTheCollector(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	c := h.join(t).collect(t)
 	n := uint64(0)
@@ -587,6 +619,46 @@ func TestBadLinesAtTheCollector(t *testing.T) {
 	c.stop()
 	if text := c.log.String(); strings.Contains(text, "panic") || strings.Contains(text, "\x1b[2J") {
 		t.Errorf("the log: %s", text)
+	}
+}
+
+// A collector that was away until its certificate had ended: its batches are refused with that reason, the program renews by itself when it
+// is started again, and what its devices say then arrives.
+func TestTortureExpiredCertificate(t *testing.T) {
+	if os.Getenv("TOCSIN_TEST_TORTURE") != "long" {
+		t.Skip("SKIPPED: set TOCSIN_TEST_TORTURE=long (make torture); a certificate lives at least a minute")
+	}
+	t.Parallel()
+	h := newHub(t, "gate.certificate_life=1m")
+	s := h.join(t)
+	cert, err := s.keys.Certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := s.own()
+	s.good(old, 3)
+	time.Sleep(time.Until(cert.Leaf.NotAfter.Add(time.Second))) // a lifetime is what is tested
+	for _, c := range []*http.Client{old, s.own()} {            // on the connection that is open, and on a new one
+		if a := post(t, c, h.gate, s.batch(1, nil).Submission()); a.status != http.StatusUnauthorized || a.problem.Code != batch.CodeExpired || a.problem.Next == "" {
+			t.Errorf("%d %+v", a.status, a.problem)
+		}
+	}
+	if n := h.failed(t, "gate", batch.CodeExpired); n != 2 {
+		t.Errorf("counted %d times in stages.gate.failed.%s", n, batch.CodeExpired)
+	}
+	c := h.join(t).collect(t)
+	c.stop()
+	if cert, err = c.keys.Certificate(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Until(cert.Leaf.NotAfter.Add(time.Second)))
+	again := c.collect(t)
+	if err := sendTCP(again.addr, deny(1, time.Now())+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	again.settled(t, 1)
+	if renewed, err := again.keys.Certificate(); err != nil || !renewed.Leaf.NotAfter.After(cert.Leaf.NotAfter) {
+		t.Errorf("the certificate ends at %v as before, %v", cert.Leaf.NotAfter, err)
 	}
 }
 

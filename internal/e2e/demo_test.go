@@ -143,6 +143,7 @@ func checkRows(t *testing.T, dir string, res demo.Result) {
 
 // The demo as the README tells people to run it: every expected alert and no other, every line accounted for, each event stored once.
 func TestDemoOnce(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("SKIPPED: -short; the story takes a minute")
 	}
@@ -268,6 +269,7 @@ func storyBegan(ctx context.Context, dir string) error {
 // kill -9 of the collectors, the hub and the engine's child while the story is told. What a collector received is stored, once; every
 // expected alert comes, and no other; and what was on its way to a collector when that was killed is named.
 func TestKillDuringDemo(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("SKIPPED: -short; the story takes a minute")
 	}

@@ -35,14 +35,18 @@ type hub struct {
 	config string
 	gate   string
 	centre *local.Centre
+	set    []string
 }
 
-// newHub creates a scheme and starts its hub.
-func newHub(t testing.TB) *hub {
+// newHub creates a scheme and starts its hub. More settings may be given as KEY=VALUE.
+func newHub(t testing.TB, settings ...string) *hub {
 	t.Helper()
 	needEngine(t)
 	dir := folder(t)
 	h := &hub{dir: filepath.Join(dir, "hub"), config: filepath.Join(dir, "hub.yaml"), gate: net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))}
+	for _, kv := range settings {
+		h.set = append(h.set, "--set", kv)
+	}
 	must(t, "", "tocsin", "admin", "--data", h.dir, "init", "--name", "Test", "--offline", filepath.Join(dir, "offline"))
 	err := os.WriteFile(h.config, fmt.Appendf(nil, "data_dir: %s\ngate: {listen: %q, address: %q}\nweb: {listen: \"127.0.0.1:%d\"}\n", h.dir, h.gate, h.gate, freePort(t)), 0o600)
 	if err != nil {
@@ -56,7 +60,7 @@ func newHub(t testing.TB) *hub {
 // start starts the hub (again).
 func (h *hub) start(t testing.TB) {
 	t.Helper()
-	h.process = start(t, "tocsin", "hub", "--config", h.config)
+	h.process = start(t, "tocsin", append([]string{"hub", "--config", h.config}, h.set...)...)
 	eventually(t, time.Minute, "the hub's start", func() error { return errors.Join(h.dead(), h.centre.Ready(t.Context())) })
 }
 

@@ -32,6 +32,7 @@ func tool(t *testing.T, stdin string, name string, args ...string) (string, erro
 
 // OpenSSL at the gate: TLS 1.3 and nothing older, a client certificate is asked for, and with the collector's own the gate knows who it is.
 func TestPeerOpenSSLAtTheGate(t *testing.T) {
+	t.Parallel()
 	needTool(t, "openssl")
 	h := newHub(t)
 	s := h.join(t)
@@ -62,6 +63,7 @@ func TestPeerOpenSSLAtTheGate(t *testing.T) {
 
 // A member's data protection officer opens what was sent with ordinary tools, and checks that it is what was signed.
 func TestPeerPlainToolsOpenABatch(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"zstd", "openssl", "sha256sum", "head", "tail"} {
 		needTool(t, name)
 	}
@@ -169,6 +171,7 @@ func TestPeerPlainToolsOpenABatch(t *testing.T) {
 
 // rsyslog sends a log file over UDP, TCP by lines and TCP by counts, as a relay on a member's network does; each line arrives once.
 func TestPeerRsyslogSends(t *testing.T) {
+	t.Parallel()
 	daemon := needTool(t, "rsyslogd")
 	h := newHub(t)
 	c := h.join(t).collect(t)
