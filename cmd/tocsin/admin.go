@@ -37,6 +37,8 @@ const adminHelp = `Usage: tocsin admin [--config FILE | --data DIR] [--json] ACT
   user reset ID                                  new password and second factor; ends all sessions
   indicator import FILE --source TEXT [--tlp clear|green|amber|amber+strict|red] [--push] [--days N]
   indicator list [--text TEXT]
+  report --member NAME --out FILE.pdf|FILE.html [--week 2026-W47]
+                                                 a member's weekly report, from the running hub; without --week the last whole week
   backup FILE                                    a consistent copy of the database, while the hub runs
   doctor                                         look for what is wrong, and say what to do
 
@@ -107,7 +109,7 @@ func (a *admin) run(ctx context.Context, args []string) (int, error) {
 	}
 	table := map[string]func(context.Context, *app.Office, []string) error{
 		"member add": a.memberAdd, "member list": a.memberList, "token": a.token, "collector list": a.collectorList, "collector confirm": a.collectorConfirm, "collector revoke": a.collectorRevoke,
-		"user add": a.userAdd, "user list": a.userList, "user reset": a.userReset, "indicator import": a.indicatorImport, "indicator list": a.indicatorList, "backup": a.backup,
+		"user add": a.userAdd, "user list": a.userList, "user reset": a.userReset, "indicator import": a.indicatorImport, "indicator list": a.indicatorList, "backup": a.backup, "report": a.report,
 	}
 	f, ok := table[action]
 	if !ok {

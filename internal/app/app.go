@@ -27,6 +27,7 @@ import (
 	"tocsin/internal/keys"
 	"tocsin/internal/ledger"
 	"tocsin/internal/outbox"
+	"tocsin/internal/report"
 	"tocsin/internal/worker"
 )
 
@@ -61,6 +62,8 @@ type hub struct {
 	worker    *worker.Worker
 	ledger    *ledger.Ledger
 	gate      *gate.Gate
+	reports   *report.Maker
+	sender    *report.Sender // nil where no mail goes out
 	pages     http.Handler
 	metrics   *prometheus.Registry
 	sightings *sightings
@@ -136,6 +139,7 @@ func (h *hub) serve(ctx context.Context) error {
 	run(&stages, "ledger", line, h.ledger.Run)
 	run(&stages, "alerts", line, h.alerts.Run)
 	run(&stages, "outbox", line, h.box.Run)
+	run(&stages, "weekly reports", line, h.sendReports)
 	run(&stages, "indicators", line, h.office.Intel.Run)
 	run(&stages, "housekeeping", line, h.housekeep)
 	run(&stages, "watch on the lag", line, h.watchLag)

@@ -22,6 +22,7 @@ import (
 	"tocsin/internal/member"
 	"tocsin/internal/notify"
 	"tocsin/internal/outbox"
+	"tocsin/internal/report"
 	"tocsin/internal/worker"
 )
 
@@ -206,6 +207,7 @@ func (h *hub) openChannels() error {
 			return err
 		}
 		h.box.Handle(notify.KindMail, outbox.Kind{Handler: mailer.Run})
+		h.box.Handle(report.Kind, outbox.Kind{Handler: report.Handler(mailer), Timeout: time.Minute})
 	}
 	if h.cfg.Alerts.Webhook != "" {
 		key, err := secret(h.cfg.Alerts.WebhookSecret, h.cfg.Alerts.WebhookSecretFile)

@@ -46,6 +46,7 @@ func (h *hub) open(ctx context.Context) error {
 		{"worker", h.openWorker},
 		{"ledger", h.openLedger},
 		{"gate", h.openGate},
+		{"reports", h.openReports},
 		{"pages", h.openPages},
 	} {
 		begun := time.Now()
@@ -236,7 +237,7 @@ func (h *hub) openGate(context.Context) error {
 
 func (h *hub) openPages(context.Context) (err error) {
 	h.pages, err = web.New(web.Options{
-		Members: accounts{h.office.Members, h.plans}, Events: h.store, Alerts: h.alerts, People: h.office.People, Indicators: h.office.Intel,
+		Members: accounts{h.office.Members, h.plans}, Events: h.store, Alerts: h.alerts, People: h.office.People, Indicators: h.office.Intel, Reports: h.reports,
 		Sessions: people.NewSessions(h.office.DB), Health: h.health, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping,
 	})
 	if err != nil {

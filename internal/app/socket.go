@@ -19,6 +19,7 @@ import (
 	"tocsin/internal/intel"
 	"tocsin/internal/member"
 	"tocsin/internal/people"
+	"tocsin/internal/report"
 )
 
 // serveAdmin answers the operator of this machine on a unix socket that only the hub's own user can open. It is how the demo, the load
@@ -136,6 +137,7 @@ func (h *hub) adminHandler() http.Handler {
 		}
 		return map[string]any{"added": res.Added, "updated": res.Updated, "refused": res.Refused}, nil
 	})
+	mux.HandleFunc("GET /admin/report", h.serveReport)
 	return mux
 }
 
@@ -187,7 +189,7 @@ func tell(w http.ResponseWriter, err error) {
 		status, code, next = http.StatusNotFound, "not_found", "Check the number or name."
 	case is(member.ErrExists, people.ErrExists):
 		status, code, next = http.StatusConflict, "exists", "Choose another name, or use what is there."
-	case is(member.ErrInvalid, people.ErrInvalid, intel.ErrInvalid, member.ErrWords, member.ErrWordTries):
+	case is(member.ErrInvalid, people.ErrInvalid, intel.ErrInvalid, member.ErrWords, member.ErrWordTries, report.ErrWeek, report.ErrFuture):
 		status, code, next = http.StatusUnprocessableEntity, "invalid", "Correct it and send it again."
 	}
 	b, merr := json.Marshal(map[string]string{"code": code, "title": err.Error(), "next": next})

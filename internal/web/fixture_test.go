@@ -21,7 +21,7 @@ type example struct {
 }
 
 func exampleNav(console bool, current string) []navItem {
-	items := []navItem{{Text: "Attack picture", Href: "/picture"}, {Text: "Alerts", Href: "/alerts"}, {Text: "Collectors", Href: "/collectors"}}
+	items := []navItem{{Text: "Attack picture", Href: "/picture"}, {Text: "Alerts", Href: "/alerts"}, {Text: "Reports", Href: "/reports"}, {Text: "Collectors", Href: "/collectors"}}
 	if console {
 		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Indicators", Href: "/indicators"}, {Text: "Health", Href: "/health"}}
 	}
@@ -224,6 +224,8 @@ func examples(now time.Time) []example {
 		{"member-new", "member_new", exampleConsole("Add a member", "Members", memberNewView{Fields: []formField{{Name: "name", Label: "Name of the organisation"}, {Name: "sector", Label: "Sector", Options: []option{{Value: "education", Text: "Education"}}}, {Name: "area", Label: "Police force area", Hint: "For example Northshire Police"}}})},
 		{"indicators", "indicators", exampleConsole("Indicators", "Indicators", indicatorsView{Total: 3, Pushed: 2, CanChange: true, Kinds: []option{{Text: "All kinds"}, {Value: "ip", Text: "Address"}}, TLPs: []option{{Value: "green", Text: "GREEN"}}, Lifetimes: []option{{Value: "90", Text: "90 days"}},
 			Rows: []indicatorRow{{"1", "Address", "203.0.113.77", "NCSC bulletin 12", "GREEN", true, now, now.AddDate(0, 3, 0), 12}, {"2", "Network", "198.51.100.0/24", "Regional desk", "AMBER", true, now, now.AddDate(0, 3, 0), 0}, {"3", "Domain", "updates.badname.example", "Regional desk", "AMBER+STRICT", false, now, time.Time{}, 3}}, Result: &importResult{Added: 2, Updated: 1, RefusedCount: 1, Refused: []refusedLine{{4, "0.0.0.0/0", "wider than /16: it would match far too much"}}}})},
+		{"reports", "reports", exampleMember("Weekly reports", "Reports", exampleReports("/reports"))},
+		{"reports-console", "reports", exampleConsole("Weekly reports", "Members", exampleReports("/members/3/reports"))},
 		{"health", "health", exampleConsole("Health", "Health", healthView{Now: now, Version: "1.0.0", Tone: "good", Heading: "Everything works", Text: "All stages keep up.", Checks: []Check{{"Event store", true, "answers in 2 ms", ""}, {"Disk", false, "12 % free", "Free some space or raise the reserve."}}, Stages: []Stage{{"gate", 48240, 48240, 0, "0 batches"}, {"worker", 48240, 48240, 2, "1 batch"}}, Latencies: []Latency{{"Collector's receipt to alert", 210 * time.Millisecond, 480 * time.Millisecond, 720 * time.Millisecond, 31}}})},
 		{"not-found", "error", exampleMember("Page not found", "", errorView{Heading: "Page not found", Paragraphs: []string{"There is no such page, or it is not yours to see."}})},
 	}

@@ -19,6 +19,7 @@ import (
 	"tocsin/internal/alert"
 	"tocsin/internal/event"
 	"tocsin/internal/member"
+	"tocsin/internal/report"
 )
 
 func contains(t *testing.T, what, body string, want ...string) {
@@ -186,6 +187,7 @@ func (w *world) path(rt route, i int) (method, path string) {
 	path = strings.ReplaceAll(path, "{$}", "")
 	path = strings.ReplaceAll(path, "{tenant}", fmt.Sprint(w.tenants[i]))
 	path = strings.ReplaceAll(path, "{token}", "0190a3c2-0000-7000-8000-000000000001")
+	path = strings.ReplaceAll(path, "{file}", report.WeekOf(w.now()).String()+".html")
 	switch {
 	case strings.HasPrefix(path, "/alerts/{id}"):
 		path = strings.ReplaceAll(path, "{id}", w.alertID(i, "scan"))

@@ -112,13 +112,14 @@ type Indicators interface {
 	Published() (info intel.SetInfo, ok bool)
 }
 
-// Options say what the pages stand on. All but the last three are needed.
+// Options say what the pages stand on. All but Reports and the last three are needed.
 type Options struct {
 	Members    Members
 	Events     Events
 	Alerts     Alerts
 	People     People
 	Indicators Indicators
+	Reports    Reports                      // weekly reports; may be nil: there are none
 	Sessions   scs.Store                    // where sessions live, across restarts
 	Health     func(context.Context) Health // for the operator's page; must return within the context
 	Scheme     string                       // who runs this installation, as members know it
@@ -227,6 +228,10 @@ func (s *server) routes() []route {
 		{"POST /members/{tenant}/tokens", operators, s.makeToken},
 		{"POST /members/{tenant}/tokens/{token}/cancel", operators, s.cancelToken},
 		{"POST /members/{tenant}/invitations", operators, s.invite},
+		{"GET /reports", members, s.reports},
+		{"GET /reports/{file}", members, s.report},
+		{"GET /members/{tenant}/reports", staffOnly, s.memberReports},
+		{"GET /members/{tenant}/reports/{file}", staffOnly, s.memberReport},
 		{"GET /indicators", staffOnly, s.indicators},
 		{importPattern, staffOnly, s.importIndicators},
 		{"POST /indicators/{id}/remove", staffOnly, s.removeIndicator},

@@ -164,7 +164,7 @@ func (w *world) serve() {
 	w.stop = stop
 	w.server = httptest.NewUnstartedServer(nil)
 	public := "http://localhost:" + fmt.Sprint(w.server.Listener.Addr().(interface{ AddrPort() netip.AddrPort }).AddrPort().Port())
-	s, err := newServer(Options{Members: w.members, Events: w.events, Alerts: w.alerts, People: w.people, Indicators: w.intel, Sessions: people.NewSessions(w.db), Scheme: "Northshire Cyber Alarm", PublicURL: public, Stopping: ctx,
+	s, err := newServer(Options{Members: w.members, Events: w.events, Alerts: w.alerts, People: w.people, Indicators: w.intel, Reports: w.reports(), Sessions: people.NewSessions(w.db), Scheme: "Northshire Cyber Alarm", PublicURL: public, Stopping: ctx,
 		Logger: slog.New(slog.NewTextHandler(w.log, nil)), Health: func(context.Context) Health {
 			return Health{Version: "test", Checks: []Check{{Name: "Database", OK: true, Text: "answers"}}, Stages: []Stage{{Name: "gate", In: 3, Out: 3, Lag: "0 batches"}}}
 		}})
