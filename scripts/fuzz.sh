@@ -1,13 +1,24 @@
 #!/bin/sh
-# Runs every fuzz target for the given time each (default 10s). A found input is written below the package's testdata/fuzz.
+# Runs every fuzz target for the given time each (default 10s). Each package is built once, with coverage. A found input is written below
+# the package's testdata/fuzz: commit it with the mend.
 set -eu
 cd "$(dirname "$0")/.."
+root=$PWD
 each=${1:-10s}
-grep -rlE --include='*_test.go' '^func Fuzz[A-Z]' . | grep -v node_modules | while read -r f; do
-	dir=$(dirname "$f")
-	sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$f" | while read -r name; do
-		echo "fuzz: $dir $name"
-		go test -run '^$' -fuzz "^$name\$" -fuzztime "$each" "$dir" >"${TMPDIR:-/tmp}/fuzz.$$" 2>&1 || { cat "${TMPDIR:-/tmp}/fuzz.$$"; rm -f "${TMPDIR:-/tmp}/fuzz.$$"; exit 1; }
-	done
-done
-rm -f "${TMPDIR:-/tmp}/fuzz.$$"
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+grep -rlE --include='*_test.go' '^func Fuzz[A-Z]' cmd internal rules sigma | xargs -n1 dirname | sort -u >"$tmp/packages"
+while read -r dir; do
+	go test -c -fuzz=. -o "$tmp/fuzz.test" "./$dir"
+	cat "$dir"/*_test.go | sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' | sort -u >"$tmp/targets"
+	while read -r name; do
+		if ! (cd "$dir" && "$tmp/fuzz.test" -test.run='^$' -test.fuzz="^$name\$" -test.fuzztime="$each" -test.fuzzminimizetime=10x -test.fuzzcachedir="$tmp/cache" >"$tmp/out" 2>&1 </dev/null); then
+			cat "$tmp/out"
+			echo "fuzz: $dir $name FAILED; to see it again: go test -run '$name' ./$dir" >&2
+			exit 1
+		fi
+	done <"$tmp/targets"
+	echo "fuzz: $dir: $(wc -l <"$tmp/targets") targets for $each each"
+done <"$tmp/packages"
+cd "$root"
