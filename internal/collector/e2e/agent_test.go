@@ -14,6 +14,7 @@ import (
 
 // The whole line on a real gate: scans, a VPN that is guessed open, an indicator, benign traffic, and everything a sender can do wrong.
 func TestEndToEnd(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	h.indicators(1, "203.0.113.66")
 	s := newSite(t, h, "Hill School")
@@ -118,6 +119,7 @@ func TestEndToEnd(t *testing.T) {
 // The hub goes away and comes back, is slow, and the collector is restarted meanwhile: nothing is lost, what is new does not wait behind
 // what is old.
 func TestHubAwayAndBack(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	s := newSite(t, h, "Works")
 	r := s.start()
@@ -156,6 +158,7 @@ func TestHubAwayAndBack(t *testing.T) {
 
 // A collector restored from an older copy of its disk: the hub says what it has, and exactly the rest is sent.
 func TestRestoredCopy(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		since int  // lines between the copy and the loss
@@ -234,6 +237,7 @@ func TestRestoredCopy(t *testing.T) {
 
 // A hub restored from an older copy gets again what it lost, byte for byte.
 func TestRestoredHub(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	s := newSite(t, h, "College")
 	r := s.start()
@@ -278,6 +282,7 @@ func TestRestoredHub(t *testing.T) {
 
 // Two copies that run at the same time are noticed, and stop overtaking each other.
 func TestClone(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	s := newSite(t, h, "Clinic")
 	r := s.start()
@@ -335,6 +340,7 @@ func TestRenewal(t *testing.T) {
 
 // A full spool drops the oldest events and counts each.
 func TestSpoolFull(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	s := newSite(t, h, "Mill")
 	s.cfg.Spool.MaxBytes = 1 << 20

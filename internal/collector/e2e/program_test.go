@@ -37,6 +37,7 @@ func call(t *testing.T, stdin string, args ...string) (code int, stdout, stderr 
 
 // The program as a person uses it: enrol, confirm the words, run, look at what left, ask the doctor, take the token twice, be revoked.
 func TestProgram(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	s := &site{t: t, cfg: collector.DefaultConfig(), logs: &logBuffer{}}
 	s.cfg.Dir = filepath.Join(t.TempDir(), "c")

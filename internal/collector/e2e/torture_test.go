@@ -211,6 +211,7 @@ func audit(t *testing.T, h *hub, s *site) {
 // The real program is killed at random moments under load, while the hub comes and goes: in the end every line it received is accounted
 // for and everything that was to leave is at the hub exactly once. TOCSIN_TORTURE sets the number of kills (make torture: 200).
 func TestKill(t *testing.T) {
+	t.Parallel()
 	kills := 6
 	if n, err := strconv.Atoi(os.Getenv("TOCSIN_TORTURE")); err == nil && n > 0 {
 		kills = n
@@ -280,6 +281,7 @@ func settledChild(t *testing.T, s *site) {
 // A snapshot of the disk, taken while the program works (it is stopped for the moment, as a snapshot of a virtual machine does it), comes
 // back after the original has gone on: the lines of both are at the hub, none twice.
 func TestSnapshotUnderLoad(t *testing.T) {
+	t.Parallel()
 	rounds := 1
 	if n, err := strconv.Atoi(os.Getenv("TOCSIN_TORTURE")); err == nil && n > 0 {
 		rounds = 1 + n/20
@@ -358,6 +360,7 @@ func TestSnapshotUnderLoad(t *testing.T) {
 
 // What the on-site rules remember survives a kill: failures before it and a success after it are one detection, told once.
 func TestDetectionOverKill(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	s := newSite(t, h, "Memory")
 	udp, tcp := ports(t)
@@ -459,6 +462,7 @@ func (f faultyFile) Write(b []byte) (int, error) {
 
 // The disk is full again and again, at whatever is being written: lines wait, nothing is lost, and the sums balance.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	h := newHub(t)
 	s := newSite(t, h, "Full")
 	f := &faults{}
@@ -505,6 +509,7 @@ func TestDiskFull(t *testing.T) {
 
 // The same on a real file system without room.
 func TestSmallDisk(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("SKIPPED: mounting a small file system needs root")
 	}
