@@ -83,12 +83,16 @@ func runAdmin(ctx context.Context, args []string, _ io.Reader, stdout, stderr io
 		return 2
 	}
 	code, err := a.run(ctx, args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, adminHelp)
+		return 0
+	}
 	if err != nil {
 		if a.json {
 			a.print(map[string]string{"error": err.Error()})
 		}
 		fmt.Fprintf(stderr, "tocsin admin: %v\n", err)
-		if errors.Is(err, errUsage) {
+		if errors.Is(err, errUsage) || errors.Is(err, member.ErrInvalid) || errors.Is(err, people.ErrInvalid) || errors.Is(err, intel.ErrInvalid) {
 			return 2
 		}
 		return 1
@@ -113,6 +117,16 @@ func (a *admin) run(ctx context.Context, args []string) (int, error) {
 	}
 	f, ok := table[action]
 	if !ok {
+		var second []string
+		for n := range table {
+			if first, word, two := strings.Cut(n, " "); two && first == args[0] {
+				second = append(second, word)
+			}
+		}
+		if len(second) > 0 {
+			sort.Strings(second)
+			return 0, fmt.Errorf("%w: %s wants a second word: %s", errUsage, args[0], strings.Join(second, ", "))
+		}
 		names := []string{"init", "doctor"}
 		for n := range table {
 			names = append(names, n)
@@ -152,7 +166,10 @@ func (a *admin) flags(name string, args []string, define func(*flag.FlagSet), na
 		words = append(words, set.Arg(0))
 		args = set.Args()[1:]
 	}
-	if len(words) != len(names) {
+	if len(words) > len(names) {
+		return nil, fmt.Errorf("%w: %q is not an option of %s", errUsage, words[len(names)], name)
+	}
+	if len(words) < len(names) {
 		return nil, fmt.Errorf("%w: %s wants %d words (%s), got %d", errUsage, name, len(names), strings.Join(names, " "), len(words))
 	}
 	return words, nil

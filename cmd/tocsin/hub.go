@@ -77,7 +77,11 @@ func runHub(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.W
 		}
 		return 0
 	}
-	if err := app.Run(ctx, app.Options{Config: h, Logger: newLogger(h.Log, stderr), Version: version()}); err != nil {
+	log := newLogger(h.Log, stderr)
+	for _, name := range config.Unknown(&h, config.Options{EnvPrefix: "TOCSIN", Environ: os.Environ()}, "TEST", "COLLECTOR") {
+		log.Warn("an environment variable names no setting and is ignored; see tocsin hub --print-config", "variable", name)
+	}
+	if err := app.Run(ctx, app.Options{Config: h, Logger: log, Version: version()}); err != nil {
 		fmt.Fprintf(stderr, "tocsin hub: %v\n", err)
 		return 1
 	}

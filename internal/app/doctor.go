@@ -109,7 +109,7 @@ func Doctor(ctx context.Context, h config.Hub) []Finding {
 	look("disk", func() (string, string, error) {
 		var fs syscall.Statfs_t
 		if err := syscall.Statfs(h.DataDir, &fs); err != nil {
-			return "", "", err
+			return "", "Give the right --data or --config, or run `tocsin admin init`.", err
 		}
 		free := fs.Bavail * uint64(fs.Bsize)
 		if free < 2*reserve {

@@ -79,6 +79,23 @@ func Load(dst any, o Options) (Origins, error) {
 	return origins, nil
 }
 
+// Unknown lists the environment variables that begin with the prefix and name no setting of v, a pointer to a struct: most likely typing
+// errors. Those that begin with the prefix and one of others belong to somebody else.
+func Unknown(v any, o Options, others ...string) []string {
+	known := map[string]bool{}
+	walk(reflect.ValueOf(v).Elem(), "", func(path string, _ reflect.Value, _ reflect.StructField) { known[EnvName(o.EnvPrefix, path)] = true })
+	var out []string
+	for _, kv := range o.Environ {
+		name, _, _ := strings.Cut(kv, "=")
+		rest, ours := strings.CutPrefix(name, o.EnvPrefix+"_")
+		if ours && !known[name] && !slices.ContainsFunc(others, func(p string) bool { return rest == p || strings.HasPrefix(rest, p+"_") }) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // EnvName is the environment variable of a dotted key.
 func EnvName(prefix, path string) string {
 	return prefix + "_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(path))

@@ -57,6 +57,10 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%q: got %v, want %q", c.yaml, err, c.want)
 		}
 	}
+	h := DefaultHub()
+	if got := Unknown(&h, Options{EnvPrefix: "TOCSIN", Environ: []string{"TOCSIN_GATE_LISEN=x", "TOCSIN_GATE_LISTEN=x", "TOCSIN_TEST_X=1", "TOCSIN_COLLECTOR_DIR=x", "HOME=x"}}, "TEST", "COLLECTOR"); strings.Join(got, " ") != "TOCSIN_GATE_LISEN" {
+		t.Errorf("unknown variables: %v", got)
+	}
 	for _, o := range []Options{
 		{File: "/does/not/exist"},
 		{EnvPrefix: "TOCSIN", Environ: []string{"TOCSIN_ENGINE_MEMORY=lots"}},
@@ -81,6 +85,8 @@ func TestComplete(t *testing.T) {
 	for name, change := range map[string]func(*Hub){
 		"open without TLS":      func(h *Hub) { h.Web.Listen = ":8080" },
 		"half a key pair":       func(h *Hub) { h.Web.TLSKey = "x" },
+		"unknown log level":     func(h *Hub) { h.Log.Level = "loud" },
+		"unknown log format":    func(h *Hub) { h.Log.Format = "xml" },
 		"unknown level":         func(h *Hub) { h.Alerts.MinLevel = "awful" },
 		"mail without a relay":  func(h *Hub) { h.Alerts.MailTo = []string{"a@example.org"} },
 		"relay without sender":  func(h *Hub) { h.Mail.Host = "relay.example.org" },

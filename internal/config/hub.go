@@ -205,6 +205,14 @@ func (h *Hub) Complete() error {
 	default:
 		return fmt.Errorf("alerts.min_level %q: want informational, low, medium, high or critical", h.Alerts.MinLevel)
 	}
+	switch h.Log.Level {
+	case "debug", "info", "warn", "error":
+	default:
+		return fmt.Errorf("log.level %q: want debug, info, warn or error", h.Log.Level)
+	}
+	if h.Log.Format != "text" && h.Log.Format != "json" {
+		return fmt.Errorf("log.format %q: want text or json", h.Log.Format)
+	}
 	switch h.Mail.TLS {
 	case "starttls", "implicit":
 	case "none":
