@@ -24,10 +24,21 @@ func Classify(e *event.Event) (class, service, level string) {
 	return class, serviceOf(e), levelOf(e, class)
 }
 
+// levelOf is how serious an event is by itself. What a device calls serious counts only where the device gives a verdict: firewalls rate plain
+// denials by a reputation of their own, and a day of noise would look like a day of attacks.
 func levelOf(e *event.Event, class string) string {
-	s := e.Str(event.TocsinSeverity)
-	if class == ClassDetection {
-		s = e.Str(event.TocsinDetectionLevel)
+	s, usual := "", "low"
+	switch class {
+	case ClassDetection:
+		s, usual = e.Str(event.TocsinDetectionLevel), "medium"
+	case ClassIDS:
+		s, usual = e.Str(event.TocsinSeverity), "medium"
+	case ClassMalware:
+		s, usual = e.Str(event.TocsinSeverity), "high"
+	case ClassIndicator:
+		usual = "high"
+	case ClassSignInFailed:
+		usual = "medium"
 	}
 	switch s {
 	case "low", "medium", "high", "critical":
@@ -35,13 +46,7 @@ func levelOf(e *event.Event, class string) string {
 	case "informational":
 		return "low"
 	}
-	switch class {
-	case ClassIndicator, ClassMalware:
-		return "high"
-	case ClassIDS, ClassSignInFailed, ClassDetection:
-		return "medium"
-	}
-	return "low"
+	return usual
 }
 
 func classOf(e *event.Event) string {
