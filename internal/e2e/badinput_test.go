@@ -164,6 +164,25 @@ func TestBadInputAtTheGate(t *testing.T) {
 		s.epoch()
 		s.good(s.own(), 9)
 	})
+	t.Run("two machines with one identity", func(t *testing.T) {
+		s := h.join(t)
+		s.good(s.own(), 2)
+		original := *s
+		s.epoch() // the copy begins a stream of its own …
+		s.good(s.own(), 2)
+		original.good(original.own(), 2) // … and the original goes on: nothing is refused, and people hear of it
+		if h.failed(t, "gate", "clone") == 0 {
+			t.Error("stages.gate.failed.clone is not counted")
+		}
+		eventually(t, 20*time.Second, "an alert", func() error {
+			for _, a := range h.status(t).Alerts {
+				if a.Tenant == uint32(s.tenant) && a.Rule == "tocsin-collector-clone" {
+					return nil
+				}
+			}
+			return errors.New("no alert of the clone")
+		})
+	})
 	t.Run("compression bomb", func(t *testing.T) {
 		s := h.join(t)
 		before := peak(t, h.cmd.Process.Pid)
