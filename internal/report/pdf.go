@@ -36,7 +36,6 @@ var (
 	gridline = colour{226, 230, 235}
 	track    = colour{233, 239, 245}
 	primary  = colour{26, 95, 180}
-	sunken   = colour{244, 248, 251}
 	white    = colour{255, 255, 255}
 
 	levelColours = []colour{{170, 179, 190}, {86, 148, 214}, {240, 161, 38}, {212, 53, 28}}
@@ -401,9 +400,11 @@ func (w *writer) tiles() {
 
 // days draws the chart and the same figures as a table.
 func (w *writer) days() {
-	const height, labels, scale = 50.0, 5.0, 11.0
+	const least, tallest, labels, scale, table = 42.0, 72.0, 5.0, 11.0, 58.0
 	r := w.r
-	w.heading("Suspicious events each day", height+12)
+	w.heading("Suspicious events each day", least+12)
+	// The chart takes the room that the table leaves on the page.
+	height := min(tallest, max(least, bottomText-w.y-10-table))
 	h := r.Chart()
 	var most int64
 	for _, d := range r.Days {
@@ -524,10 +525,8 @@ func (w *writer) table(cols []column, rows [][]cell) {
 		})
 	}
 	type laid struct{ text, note []string }
-	began := false
-	for _, row := range rows {
-		lines := make([]laid, len(row))
-		height := 0.0
+	lay := func(row []cell) (lines []laid, height float64) {
+		lines = make([]laid, len(row))
 		for i, c := range row {
 			f := cellFace
 			f.bold = c.bold
@@ -538,13 +537,20 @@ func (w *writer) table(cols []column, rows [][]cell) {
 			lines[i] = laid{w.wrap(c.text, f, width), w.wrap(c.note, small, width)}
 			height = max(height, float64(len(lines[i].text))*f.leading()+float64(len(lines[i].note))*small.leading())
 		}
-		height += 2 * pad
+		return lines, height + 2*pad
+	}
+	for n, row := range rows {
+		lines, height := lay(row)
+		room := height
+		if n == len(rows)-2 { // the last row does not stand alone on a page
+			_, last := lay(rows[n+1])
+			room += last
+		}
 		switch {
-		case !began:
-			w.need(height + headFace.leading() + 2*pad)
+		case n == 0:
+			w.need(room + headFace.leading() + 2*pad)
 			head(true)
-			began = true
-		case w.y+height > bottomText:
+		case w.y+room > bottomText:
 			w.page()
 			head(false)
 		}

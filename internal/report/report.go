@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"tocsin/internal/access"
 	"tocsin/internal/alert"
 	"tocsin/internal/chart"
@@ -329,11 +331,35 @@ func (m *Maker) events(ctx context.Context, scope access.Scope, r *Report, this,
 		}
 		return sum, nil
 	}
-	if sum, err = read(this); err != nil {
-		return sum, err
+	top := func(field eventstore.Field, s span, n int) ([]eventstore.Count, error) {
+		from, to := s.days()
+		list, err := m.o.Events.Top(ctx, scope, field, eventstore.Filter{From: from, To: to}, n)
+		if err != nil {
+			return nil, fmt.Errorf("list by %s: %w", field, err)
+		}
+		return list, nil
 	}
-	was, err := read(before)
-	if err != nil {
+	// The questions do not wait for each other: someone looks at a blank page meanwhile. The store bounds how many it answers at once.
+	var (
+		was                        eventstore.Summary
+		buckets                    []eventstore.Bucket
+		countries, then, addresses []eventstore.Count
+	)
+	var ask errgroup.Group
+	ask.Go(func() (err error) { sum, err = read(this); return err })
+	ask.Go(func() (err error) { was, err = read(before); return err })
+	ask.Go(func() (err error) {
+		// Both weeks in one question.
+		buckets, err = m.o.Events.Histogram(ctx, scope, eventstore.Filter{From: before.from.UnixNano(), To: this.to.UnixNano()}, time.Hour)
+		if err != nil {
+			return fmt.Errorf("events over time: %w", err)
+		}
+		return nil
+	})
+	ask.Go(func() (err error) { countries, err = top(eventstore.ByCountry, this, mostPlaces); return err })
+	ask.Go(func() (err error) { then, err = top(eventstore.ByCountry, before, 250); return err })
+	ask.Go(func() (err error) { addresses, err = top(eventstore.BySourceIP, this, mostAddresses); return err })
+	if err := ask.Wait(); err != nil {
 		return sum, err
 	}
 	first = first && was.Events == 0
@@ -341,11 +367,7 @@ func (m *Maker) events(ctx context.Context, scope access.Scope, r *Report, this,
 	r.Events, r.Sources = figure(sum.Events, was.Events), figure(sum.Sources, was.Sources)
 	r.SignInFailed, r.Recognised = figure(sum.SignInFailed, was.SignInFailed), figure(sum.IDS+sum.Malware, was.IDS+was.Malware)
 
-	// Both weeks in one question; hours are added up to the days of London, which are 23 or 25 hours long twice a year.
-	buckets, err := m.o.Events.Histogram(ctx, scope, eventstore.Filter{From: before.from.UnixNano(), To: this.to.UnixNano()}, time.Hour)
-	if err != nil {
-		return sum, fmt.Errorf("events over time: %w", err)
-	}
+	// Hours are added up to the days of London, which are 23 or 25 hours long twice a year.
 	index := map[string]int{}
 	for i := range 7 {
 		d := r.From.AddDate(0, 0, i)
@@ -382,34 +404,12 @@ func (m *Maker) events(ctx context.Context, scope access.Scope, r *Report, this,
 	})
 	r.Tried = r.Tried[:min(len(r.Tried), mostTried)]
 
-	top := func(field eventstore.Field, s span, n int) ([]eventstore.Count, error) {
-		from, to := s.days()
-		list, err := m.o.Events.Top(ctx, scope, field, eventstore.Filter{From: from, To: to}, n)
-		if err != nil {
-			return nil, fmt.Errorf("list by %s: %w", field, err)
-		}
-		return list, nil
+	by := map[string]uint64{}
+	for _, c := range then {
+		by[c.Value] = c.Count
 	}
-	countries, err := top(eventstore.ByCountry, this, mostPlaces)
-	if err != nil {
-		return sum, err
-	}
-	if len(countries) > 0 {
-		then, err := top(eventstore.ByCountry, before, 250)
-		if err != nil {
-			return sum, err
-		}
-		by := map[string]uint64{}
-		for _, c := range then {
-			by[c.Value] = c.Count
-		}
-		for _, c := range countries {
-			r.Countries = append(r.Countries, Line{chart.Country(c.Value), "", figure(c.Count, by[c.Value]), share(c.Count)})
-		}
-	}
-	addresses, err := top(eventstore.BySourceIP, this, mostAddresses)
-	if err != nil {
-		return sum, err
+	for _, c := range countries {
+		r.Countries = append(r.Countries, Line{chart.Country(c.Value), "", figure(c.Count, by[c.Value]), share(c.Count)})
 	}
 	for _, a := range addresses {
 		l := Line{Name: a.Value, Figure: figure(a.Count, 0), Share: share(a.Count)}

@@ -174,8 +174,12 @@ func (r *Report) QuietText() string {
 
 // About says how the report was made and where to ask.
 func (r *Report) About() []string {
+	by := r.Scheme + " with Tocsin"
+	if r.Scheme == "Tocsin" {
+		by = "Tocsin"
+	}
 	out := []string{
-		fmt.Sprintf("Made on %s for %s by %s with Tocsin. It is about this organisation only, and for it.", r.Made.In(london).Format("Monday 2 January 2006 at 15:04 MST"), r.Organisation, r.Scheme),
+		fmt.Sprintf("Made on %s for %s by %s. It is about this organisation only, and for it.", r.Made.In(london).Format("Monday 2 January 2006 at 15:04 MST"), r.Organisation, by),
 		"A suspicious event is one line of your devices that shows a sign of attack: traffic that was turned away, a failed sign-in, something that a sensor recognised, or contact with a known attacker's address. Days and times are those of London; addresses and countries are counted by days of universal time. Low, Medium, High and Critical say how bad it is if it is what it looks like.",
 		"If you think that somebody is inside your network: call your IT support first, leave the computers switched on but off the network, and write down what you saw. Report a cyber crime to the police on 0300 123 2040 (England, Wales and Northern Ireland) or 101 (Scotland). We never ask for a password.",
 	}
