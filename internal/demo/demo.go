@@ -63,6 +63,7 @@ type demo struct {
 
 	tenants map[uint32]string // names
 	began   time.Time         // of the story
+	stopped time.Time         // when the devices sent their last line
 
 	before map[int64]int64 // alerts that were there before the story, with their counts
 
@@ -651,6 +652,7 @@ func (d *demo) fresh(st status.Status) []status.Alert {
 // finish waits for the sums, drains the collectors if something is still on its way, and makes the result.
 func (d *demo) finish(ctx context.Context) (*Result, error) {
 	d.say("The devices have stopped; waiting for the last lines to arrive.")
+	d.stopped = time.Now()
 	var res *Result
 	balanced := func(ctx context.Context) error {
 		st, err := d.centre.Status(ctx)

@@ -23,6 +23,8 @@ type feeder struct {
 	m    *member
 	to   netip.AddrPort
 	sent atomic.Uint64
+	// refused counts datagrams that the operating system did not take, because nobody listens at the other end.
+	refused atomic.Uint64
 
 	mu    sync.Mutex // one line at a time: the background and the story share the sockets
 	conns []net.Conn // by device; nil when not connected
@@ -82,6 +84,7 @@ func (f *feeder) send(ctx context.Context, n int, line []byte) error {
 				return nil
 			}
 			if !d.tcp { // "connection refused" speaks of the datagram before; this one was not sent either
+				f.refused.Add(1)
 				return nil
 			}
 			_ = f.conns[n].Close()

@@ -43,11 +43,12 @@ type span struct {
 	Done bool   `json:"done"`
 }
 
-// planHistory adds what is missing of a past of so many days before now. The past ends where the first demo with one began; a longer one
+// planHistory adds what is missing of a past of so many days, today included: as long as the pages' longest period, and nothing of the one
+// before it, which they compare with. The past ends where the first demo with one began; a longer one
 // that is asked for later is put before it.
 func planHistory(have []span, days int, seed uint64, now time.Time) []span {
 	midnight := now.UTC().Truncate(day)
-	from, to := midnight.Add(-time.Duration(days)*day).UnixNano(), now.Truncate(time.Minute).UnixNano()
+	from, to := midnight.Add(-time.Duration(days-1)*day).UnixNano(), now.Truncate(time.Minute).UnixNano()
 	for _, s := range have {
 		to = min(to, s.From)
 	}

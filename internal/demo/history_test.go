@@ -222,7 +222,7 @@ func look(t *testing.T, p Past, now time.Time) (out picture) {
 func TestPlanHistory(t *testing.T) {
 	now := time.Date(2026, 11, 22, 15, 4, 5, 0, time.UTC)
 	have := planHistory(nil, 30, 7, now)
-	if len(have) != 1 || have[0].From != time.Date(2026, 10, 23, 0, 0, 0, 0, time.UTC).UnixNano() || have[0].To != now.Truncate(time.Minute).UnixNano() || have[0].Seed != 7 {
+	if len(have) != 1 || have[0].From != time.Date(2026, 10, 24, 0, 0, 0, 0, time.UTC).UnixNano() || have[0].To != now.Truncate(time.Minute).UnixNano() || have[0].Seed != 7 {
 		t.Fatalf("%+v", have)
 	}
 	later := now.Add(26 * time.Hour)
@@ -230,7 +230,7 @@ func TestPlanHistory(t *testing.T) {
 		t.Errorf("the next day: %+v", again)
 	}
 	more := planHistory(have, 90, 7, later)
-	if len(more) != 2 || more[1].To != have[0].From || more[1].From != time.Date(2026, 8, 25, 0, 0, 0, 0, time.UTC).UnixNano() {
+	if len(more) != 2 || more[1].To != have[0].From || more[1].From != time.Date(2026, 8, 26, 0, 0, 0, 0, time.UTC).UnixNano() {
 		t.Errorf("a longer past: %+v", more)
 	}
 }

@@ -32,8 +32,12 @@ type Result struct {
 // MemberResult says where each line of a member went. Lines: Devices = Received + Lost. Received = NotUnderstood + ΣKept + ΣLeft.
 // Events: ΣLeft + ΣMade = Sent + Waiting + ΣDropped; Sent = Acknowledged; Acknowledged = Stored + Dead.
 type MemberResult struct {
-	Name          string            `json:"name"`
-	Devices       uint64            `json:"sent_by_devices"`
+	Name    string `json:"name"`
+	Devices uint64 `json:"sent_by_devices"`
+	// Lost are lines that were with the operating system, in a socket of the collector, when the collector was killed: nobody had
+	// received them. NotSent are datagrams that it refused because nobody listened.
+	Lost          map[string]uint64 `json:"lost_on_the_way"`
+	NotSent       uint64            `json:"not_sent"`
 	Received      uint64            `json:"received"`
 	NotUnderstood uint64            `json:"not_understood"`
 	Kept          map[string]uint64 `json:"kept_at_home"`
@@ -47,6 +51,9 @@ type MemberResult struct {
 	Dead          uint64            `json:"dead"`
 	Gaps          []string          `json:"gaps"` // what does not add up, in words
 }
+
+// settleTime is how long after the last line a collector must have said that nothing more came.
+const settleTime = 3 * time.Second
 
 // result takes stock.
 func (d *demo) result(ctx context.Context, st status.Status) *Result {
@@ -63,12 +70,17 @@ func (d *demo) result(ctx context.Context, st status.Status) *Result {
 		r.Restarts += m.child.Restarts()
 		c, known := collectorOf(st, m.tenant)
 		x := MemberResult{
-			Name: m.name, Devices: m.feeder.sent.Load(), Received: c.Received - m.base.Received, NotUnderstood: c.NotUnderstood - m.base.NotUnderstood,
+			Name: m.name, Devices: m.feeder.sent.Load(), NotSent: m.feeder.refused.Load(), Lost: map[string]uint64{}, Received: c.Received - m.base.Received, NotUnderstood: c.NotUnderstood - m.base.NotUnderstood,
 			Kept: minus(c.Kept, m.base.Kept), Left: minus(c.Left, m.base.Left), Made: minus(c.Made, m.base.Made), Dropped: minus(c.Dropped, m.base.Dropped),
 			Sent: c.Sent - m.base.Sent, Acknowledged: c.Acknowledged - m.base.Acknowledged, Stored: c.Stored - m.base.Stored, Dead: c.Dead - m.base.Dead,
 		}
 		site, err := local.SiteStatus(ctx, &m.socket)
 		x.Waiting = site.Waiting
+		// Only when the collector has reported all that it has is the difference what was lost; before, it is on its way.
+		settled := err == nil && !d.stopped.IsZero() && time.Since(d.stopped) > settleTime && site.Counts["received"] == c.Received
+		if settled && m.child.Restarts() > 0 && x.Devices > x.Received {
+			x.Lost["collector_killed"] = x.Devices - x.Received
+		}
 		x.check(known, err)
 		if n := site.Counts["udp_dropped"]; n > 0 && x.Devices != x.Received {
 			x.Gaps = append(x.Gaps, fmt.Sprintf("the kernel has dropped %d datagrams before the collector could read them", n))
@@ -89,7 +101,7 @@ func (x *MemberResult) check(known bool, local error) {
 	}
 	gap(known, "the hub has heard nothing from the collector")
 	gap(local == nil, "the collector does not answer on its own socket: %v", local)
-	gap(x.Devices == x.Received, "the devices sent %d lines, the collector reported %d", x.Devices, x.Received)
+	gap(x.Devices == x.Received+sum(x.Lost), "the devices sent %d lines, the collector reported %d", x.Devices, x.Received)
 	gap(x.Received == x.NotUnderstood+sum(x.Kept)+sum(x.Left), "of %d lines received, %d were not understood, %d stayed and %d left", x.Received, x.NotUnderstood, sum(x.Kept), sum(x.Left))
 	gap(sum(x.Left)+sum(x.Made) == x.Sent+x.Waiting+sum(x.Dropped), "%d lines left and %d events were made on site, but %d were sent, %d wait and %d were dropped", sum(x.Left), sum(x.Made), x.Sent, x.Waiting, sum(x.Dropped))
 	gap(x.Waiting == 0, "%d events still wait on the site", x.Waiting)
@@ -152,6 +164,9 @@ func (r *Result) WriteText(w io.Writer) error {
 	}
 	for _, m := range r.Members {
 		fmt.Fprintf(&b, "\n%s: kept at home: %s. Left: %s.\n", m.Name, byReason(m.Kept), byReason(m.Left))
+		if n := sum(m.Lost); n > 0 {
+			fmt.Fprintf(&b, "  Its collector was killed while %s lines were on their way to it: nobody has received them.\n", number(n))
+		}
 		for _, g := range m.Gaps {
 			fmt.Fprintf(&b, "  NOT ACCOUNTED FOR: %s\n", g)
 		}
