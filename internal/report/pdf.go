@@ -468,7 +468,7 @@ func (w *writer) days() {
 	rows := make([][]cell, 0, len(r.Days))
 	for _, d := range r.Days {
 		if d.Future {
-			rows = append(rows, []cell{{text: d.Date.Format("Monday 2 January")}, {text: "–"}, {text: "–"}, {text: "–"}, {text: "–"}, {text: "not yet"}, {text: r.before(d.Before)}})
+			rows = append(rows, []cell{{text: d.Date.Format("Monday 2 January")}, {text: "–"}, {text: "–"}, {text: "–"}, {text: "–"}, {text: "not yet"}, {text: "–"}})
 			continue
 		}
 		rows = append(rows, []cell{{text: d.Date.Format("Monday 2 January")}, {text: chart.Number(d.Low)}, {text: chart.Number(d.Medium)}, {text: chart.Number(d.High)}, {text: chart.Number(d.Critical)}, {text: chart.Number(d.Total()), bold: true}, {text: r.before(d.Before)}})

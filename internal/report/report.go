@@ -141,7 +141,7 @@ func trimmed(v float64) string {
 type Day struct {
 	Date                        time.Time `json:"date"` // midnight in London
 	Low, Medium, High, Critical int64
-	Before                      int64 `json:"before"` // the same day a week earlier, all levels
+	Before                      int64 `json:"before"` // the same day a week earlier, all levels; of a day that runs, the same hours
 	Future                      bool  `json:"future,omitempty"`
 }
 
@@ -376,6 +376,9 @@ func (m *Maker) events(ctx context.Context, scope access.Scope, r *Report, this,
 	}
 	for _, b := range buckets {
 		at := time.Unix(0, b.Start).In(london)
+		if !at.Before(before.to) && at.Before(this.from) {
+			continue // a week that runs is compared with the same part of the week before
+		}
 		if i, ok := index[at.Format(time.DateOnly)]; ok {
 			d := &r.Days[i]
 			d.Low, d.Medium, d.High, d.Critical = d.Low+int64(b.Low), d.Medium+int64(b.Medium), d.High+int64(b.High), d.Critical+int64(b.Critical)
@@ -448,6 +451,7 @@ func (m *Maker) alerts(ctx context.Context, scope access.Scope, r *Report, befor
 		}
 	}
 	r.NewAlerts.First = first && r.NewAlerts.Before == 0
+	told := map[string]bool{}
 	for i := range list {
 		a := &list[i]
 		if a.Open && a.AcknowledgedNS == 0 {
@@ -480,6 +484,13 @@ func (m *Maker) alerts(ctx context.Context, scope access.Scope, r *Report, befor
 		case a.Assignee != "":
 			x.State = "Open; an analyst is on it"
 		}
+		if !a.Open {
+			x.Do = nil // it is over: nobody is to be sent running
+		}
+		if told[x.Title] {
+			x.What = "" // as above
+		}
+		told[x.Title] = true
 		r.Alerts = append(r.Alerts, x)
 	}
 	return nil

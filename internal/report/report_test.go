@@ -185,12 +185,19 @@ func TestBuild(t *testing.T) {
 	}
 	w.now = w.week.Start().Add(60*time.Hour + time.Minute)
 	part, err := w.maker.Build(t.Context(), access.Only(tenant), tenant, w.week)
-	if err != nil || !part.Partial || part.Events.Now >= now || part.Events.Before >= before || part.Days[6].Total() != 0 || !part.Days[6].Future {
+	if err != nil || !part.Partial || part.Events.Now >= now || part.Events.Before >= before || part.Days[6].Total() != 0 || part.Days[6].Before != 0 || !part.Days[6].Future || sumBefore(part) != part.Events.Before {
 		t.Errorf("a running week: %+v, %v", part, err)
 	}
 	if _, err := w.maker.Build(t.Context(), access.Only(tenant), tenant, WeekOf(w.now.AddDate(0, 0, 14))); !errors.Is(err, ErrFuture) {
 		t.Errorf("a week to come: %v", err)
 	}
+}
+
+func sumBefore(r *Report) (n int64) {
+	for _, d := range r.Days {
+		n += d.Before
+	}
+	return n
 }
 
 func TestEmptyAndFirstWeek(t *testing.T) {
