@@ -3,9 +3,12 @@ package web
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chromedp/chromedp"
 
 	"tocsin/internal/access"
 	"tocsin/internal/eventstore"
@@ -97,5 +100,50 @@ func TestReports(t *testing.T) {
 	}
 	if got := w.log.String(); hasEngine() && strings.Contains(got, "level=ERROR") {
 		t.Error(got)
+	}
+}
+
+// TestReportInBrowser shows a report's page under its own policy, at two widths in two themes.
+func TestReportInBrowser(t *testing.T) {
+	ctx := browser(t)
+	week := report.Week{Year: 2026, Number: 47}
+	r := &report.Report{Organisation: "Millbrook College", Area: "Northshire Police area", Scheme: "Northshire Cyber Alarm", PublicURL: "https://alarm.example.org", Week: week, From: week.Start(), To: week.End(), Made: week.End().Add(7 * time.Hour),
+		Invented: true, Tone: "bad", Verdict: "One serious alert is still open.", Reason: "Your devices reported 48,210 suspicious events.", Events: report.Figure{Now: 48210, Before: 43044}, Sources: report.Figure{Now: 3914, Before: 4077}, NewAlerts: report.Figure{Now: 3}, OpenAlerts: 2, OpenGrave: 1, AllAlerts: 3,
+		Tried:     []report.Line{{Name: "Remote desktop", Note: "working on a computer from far away", Figure: report.Figure{Now: 18802, Before: 12010}, Share: 0.39}, {Name: "SSH sign-in", Figure: report.Figure{Now: 201}, Share: 0.004}},
+		Countries: []report.Line{{Name: "Netherlands", Figure: report.Figure{Now: 17320, Before: 2010}, Share: 0.36}},
+		Addresses: []report.Line{{Name: "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", Note: "Netherlands, Example Hosting BV", Figure: report.Figure{Now: 11240}, Share: 0.23}},
+		Lines:     report.Lines{Received: report.Figure{Now: 12840113, Before: 12700221}, Kept: report.Figure{Now: 12790004}, Left: report.Figure{Now: 48210}},
+		Reporters: []report.Collector{{Name: "server room", Site: "Main site", State: "Healthy", Tone: "good", Note: "last heard of on Monday"}, {Name: "annexe", Site: "Sixth form", State: "Silent", Tone: "bad", Note: "last heard of on Sunday"}, {Name: "new", Site: "Sixth form", State: "One step left", Tone: "warn", Note: "compare its check words"}},
+		Quiet:     []string{"Sunday 22 November"}, Advice: []report.Advice{{Title: "Turn on two-step sign-in", Why: "212 sign-ins failed.", Do: []string{"Turn it on.", "Close old accounts."}}, {Title: "Install updates", Why: "3 known attacks.", Do: []string{"Start outside."}}},
+	}
+	for i := range 7 {
+		r.Days = append(r.Days, report.Day{Date: r.From.AddDate(0, 0, i), Low: 3000, Medium: 1200 * int64(i), High: 90, Critical: 12, Before: 4000})
+	}
+	for _, tone := range []string{"critical", "high", "medium", "low", "informational"} {
+		r.Alerts = append(r.Alerts, report.Alert{Ref: "AL-7K3M9QX", Severity: tone, Tone: tone, Title: "Somebody may have got in through your VPN", What: "Someone tried many passwords.", Do: []string{"Telephone the person.", "Reset the password."}, Subject: "j.marlowe", State: "Open", Open: true, First: r.From, Last: r.To, Events: 12})
+	}
+	page, err := r.HTML(report.Link{Href: "/reports", Text: "All reports"}, report.Link{Href: "/reports/2026-W47.pdf", Text: "PDF, for printing"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/favicon.ico" {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		w.Header().Set("Content-Security-Policy", report.ContentSecurityPolicy)
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		if _, err := w.Write(page); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	c := listen(t, ctx)
+	for _, s := range screens {
+		setScreen(t, ctx, s)
+		if err := chromedp.Do(ctx, chromedp.Navigate(server.URL)); err != nil {
+			t.Fatal(err)
+		}
+		look(t, ctx, c, "report", s)
 	}
 }
