@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,8 +59,8 @@ func planHistory(have []span, days int, seed uint64, now time.Time) []span {
 	return append(have, span{From: from, To: to, Seed: seed})
 }
 
-// Past is where an invented past is written, and for whom.
-type Past struct {
+// archive is where an invented past is written, and for whom.
+type archive struct {
 	Events  *eventstore.Store
 	DB      *db.DB
 	Overlay string            // the table that places the addresses
@@ -90,7 +91,7 @@ func (d *demo) history(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(err, records.Close())
 		}
-		p := Past{Events: events, DB: records, Overlay: filepath.Join(d.opt.Dir, "overlay.csv")}
+		p := archive{Events: events, DB: records, Overlay: filepath.Join(d.opt.Dir, "overlay.csv")}
 		for i, m := range d.members {
 			p.Tenants[i] = event.TenantID(m.tenant)
 		}
@@ -112,7 +113,7 @@ type written struct{ events, alerts int }
 
 // scribe writes one span.
 type scribe struct {
-	Past
+	archive
 	span
 	sites  [3]site
 	hub    *detect.Engine
@@ -148,8 +149,8 @@ type finding struct {
 
 // write makes the lines of each day and takes them the way that real ones go: parsed, judged by the policy and the on-site rules, placed,
 // judged by the hub's rules, stored, alerted. Only sockets, batches and ledger are left out, so nothing here is counted as a collector's.
-func (p Past) write(ctx context.Context, s span) (written, error) {
-	w := &scribe{Past: p, span: s, block: eventstore.NewBlock(), spare: eventstore.NewBlock(), stored: make(chan error, 1)}
+func (p archive) write(ctx context.Context, s span) (written, error) {
+	w := &scribe{archive: p, span: s, block: eventstore.NewBlock(), spare: eventstore.NewBlock(), stored: make(chan error, 1)}
 	w.stored <- nil
 	if err := w.open(ctx); err != nil {
 		return written{}, err
@@ -176,7 +177,32 @@ func (p Past) write(ctx context.Context, s span) (written, error) {
 	if err != nil {
 		return w.n, err
 	}
+	if err := w.leftOver(ctx, scope); err != nil {
+		return w.n, err
+	}
 	return w.n, w.check(ctx, scope)
+}
+
+// leftOver closes what an earlier attempt raised and, cut short, left open.
+func (w *scribe) leftOver(ctx context.Context, scope access.Scope) error {
+	rng := rand.New(rand.NewPCG(w.Seed, uint64(w.From)))
+	f := alert.Filter{View: alert.ViewOpen, Order: alert.ByRecent, Limit: 200}
+	for {
+		page, err := w.alerts.Queue(ctx, scope, f)
+		if err != nil {
+			return err
+		}
+		for i := range page.Alerts {
+			if a := &page.Alerts[i]; slices.Contains(a.Details.Tags, invented) {
+				if err := w.work(ctx, a, rng); err != nil {
+					return err
+				}
+			}
+		}
+		if f.After = page.Next; f.After == "" {
+			return nil
+		}
+	}
 }
 
 // insert hands the block over and goes on with the other one. The token names the block by its place in the span, and what it holds
