@@ -78,15 +78,17 @@ func runAdmin(ctx context.Context, args []string, _ io.Reader, stdout, stderr io
 		a.set["data_dir"] = *data
 	}
 	args = flags.Args()
+	for _, word := range args { // help needs no folder
+		if word == "-h" || word == "-help" || word == "--help" {
+			fmt.Fprint(stdout, adminHelp)
+			return 0
+		}
+	}
 	if len(args) == 0 {
 		flags.Usage()
 		return 2
 	}
 	code, err := a.run(ctx, args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, adminHelp)
-		return 0
-	}
 	if err != nil {
 		if a.json {
 			a.print(map[string]string{"error": err.Error()})

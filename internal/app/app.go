@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/klog/v2"
 
 	"tocsin/internal/alert"
 	"tocsin/internal/blob"
@@ -87,6 +88,8 @@ const drainTime = 40 * time.Second
 
 // Run opens a hub on the data folder, serves until ctx is done, and drains: intake stops first, stores last.
 func Run(ctx context.Context, o Options) (err error) {
+	// Tessera reports through klog, on stderr and in its own form; it speaks through ours instead.
+	klog.SetSlogLogger(o.Logger.With("part", "tessera"))
 	h := &hub{o: o, cfg: o.Config, log: o.Logger, started: time.Now(), metrics: prometheus.NewRegistry()}
 	h.stopping, h.stop = context.WithCancel(context.Background())
 	defer h.stop()
