@@ -13,6 +13,7 @@ import (
 	"net/mail"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,7 +116,7 @@ func (w *world) deliver(m *notify.Mailer, r *relay, n int) {
 		if s.Waiting+s.Running == 0 {
 			break
 		}
-		w.now = w.now.Add(10 * time.Millisecond) // pauses between attempts are by this clock
+		w.pass(10 * time.Millisecond) // pauses between attempts are by this clock
 		select {
 		case <-ctx.Done():
 			w.t.Fatalf("outbox stands at %+v", s)
@@ -307,7 +308,9 @@ func TestCrashes(t *testing.T) {
 	})
 	t.Run("the event store is away for one of them", func(t *testing.T) {
 		w := newWorld(t, false)
-		w.events = &flaky{left: 1}
+		away := &flaky{}
+		away.left.Store(1)
+		w.events = away
 		w.make()
 		s := w.sender(SenderOptions{})
 		if n, err := s.Send(t.Context()); n != 1 || !errors.Is(err, errBroken) {
@@ -325,12 +328,11 @@ func TestCrashes(t *testing.T) {
 // flaky is an event store that fails at first.
 type flaky struct {
 	empty
-	left int
+	left atomic.Int32
 }
 
 func (f *flaky) Summary(ctx context.Context, scope access.Scope, from, to int64) (eventstore.Summary, error) {
-	if f.left > 0 {
-		f.left--
+	if f.left.Add(-1) >= 0 {
 		return eventstore.Summary{}, errBroken
 	}
 	return f.empty.Summary(ctx, scope, from, to)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,8 @@ import (
 type world struct {
 	t       testing.TB
 	week    Week
-	now     time.Time
+	mu      sync.Mutex
+	now     time.Time // guarded by mu while something runs
 	path    string
 	db      *db.DB
 	members *member.Store
@@ -37,7 +39,18 @@ type world struct {
 	box     *outbox.Box
 }
 
-func (w *world) clock() time.Time { return w.now }
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+// pass lets time pass while others look at the clock.
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
 
 // newWorld makes the members; engine says whether the real event store is started, or one that is empty stands in.
 func newWorld(t testing.TB, engine bool) *world {
