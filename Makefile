@@ -31,7 +31,7 @@ lint:
 fuzz:
 	scripts/fuzz.sh $${FUZZTIME:-60s}
 
-# peers runs strangers' programs against ours: rsyslog, openssl, zstd, a browser, an SMTP relay.
+# peers runs strangers' programs against ours: rsyslog, openssl, zstd; the browser, SMTP, poppler and qpdf are in the ordinary tests.
 peers: data build
 	TOCSIN_TEST_PEERS=1 $(GO) test -count=1 -run 'Peer' ./...
 

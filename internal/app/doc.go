@@ -18,7 +18,8 @@
 // the hub's own program never loads it. Alerts group detections by member, rule family and entity (alert), and record what people must
 // be told in the outbox in the same transaction (outbox). notify is the outbox's way out: mail and webhooks.
 //
-// Readers come last: web serves the pages from the store and the records; joints.go holds the small adapters between stages that do not know
+// Readers come last: web serves the pages from the store and the records; report makes each member's week, on demand and once a week by
+// mail; joints.go holds the small adapters between stages that do not know
 // each other; status.go adds every line up; socket.go answers the machine's operator.
 //
 // # What survives what
