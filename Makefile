@@ -37,7 +37,7 @@ peers: data build
 
 # torture is the long fault suite: kill -9, full disks, cut links.
 torture: data build
-	TOCSIN_TEST_TORTURE=long $(GO) test -count=1 -timeout 60m -run 'Torture|Kill' ./...
+	TOCSIN_TEST_TORTURE=long TOCSIN_TORTURE=200 $(GO) test -count=1 -timeout 180m -run 'Torture|Kill|Crash' ./...
 
 bench: data build
 	scripts/bench.sh
