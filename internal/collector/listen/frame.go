@@ -91,28 +91,25 @@ func (f *framer) fed(n int, emit func(msg []byte, cut bool)) {
 			continue
 		}
 		end := lineEnd(b[f.scanned:])
-		if end < 0 {
-			if len(b) < f.max {
-				f.scanned = len(b)
-				return
-			}
+		if end < 0 && len(b) <= f.max { // with one byte more than the limit it is decided, however the bytes come
+			f.scanned = len(b)
+			return
+		}
+		if end >= 0 {
+			end += f.scanned
+		}
+		f.scanned = 0
+		if end < 0 || end > f.max {
 			emit(b[:f.max], true)
 			f.r += f.max
-			f.scanned = 0
-			if f.counted { // no line end will come in a counted stream: the count before was wrong
+			if f.counted { // so long a line in a counted stream: the count before was wrong
 				f.broken = true
 				return
 			}
 			f.skip = true
 			continue
 		}
-		end += f.scanned
-		f.scanned = 0
-		if end > f.max {
-			emit(b[:f.max], true)
-		} else {
-			emit(trimEnd(b[:end]), false)
-		}
+		emit(trimEnd(b[:end]), false)
 		f.r += end + 1
 	}
 }

@@ -111,8 +111,7 @@ func FuzzFraming(f *testing.F) {
 		b, _ := run(stream, limit, func() int { return 1 + rng.IntN(3) })
 		plain := func(msgs []string) string {
 			var s strings.Builder
-			for _, m := range msgs { // a line of exactly the limit is marked cut or not by whether its end had come
-				m = strings.TrimPrefix(m, "!")
+			for _, m := range msgs {
 				fmt.Fprintf(&s, "%q ", m)
 			}
 			return s.String()
