@@ -97,3 +97,14 @@ func trimEnd(b []byte) []byte {
 	}
 	return b
 }
+
+// grace is a context that ends d after ctx has: what was read from a socket is still handed over when listening ends, because nobody else
+// has it and its sender thinks that it arrived.
+func grace(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	g, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(d, cancel)
+		context.AfterFunc(g, func() { timer.Stop() })
+	})
+	return g, func() { stop(); cancel() }
+}

@@ -176,11 +176,10 @@ func TestUDPDropsAreCounted(t *testing.T) {
 }
 
 // What has reached the kernel when serving ends is still taken.
-// TestUDPDrain keeps below what the kernel holds of one socket under any machine's default limits: more would be dropped there, and counted.
 func TestUDPDrain(t *testing.T) {
 	u, s := udp(t, Options{}), newStore()
 	c := dial(t, u)
-	for i := range 100 {
+	for i := range 300 {
 		fmt.Fprintf(c, "<13>line %d", i)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -188,8 +187,8 @@ func TestUDPDrain(t *testing.T) {
 	if err := u.Serve(ctx, s); err != nil {
 		t.Fatal(err)
 	}
-	if s.count() != 100 {
-		t.Fatalf("%d lines of 100", s.count())
+	if s.count() != 300 {
+		t.Fatalf("%d lines of 300; %+v", s.count(), u.Stats())
 	}
 }
 

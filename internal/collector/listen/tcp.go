@@ -163,6 +163,8 @@ func (t *TCP) serve(ctx context.Context, s *stream, sink Sink) {
 		lines = lines[:0]
 		return err
 	}
+	handing, stopHanding := grace(ctx, t.o.Drain)
+	defer stopHanding()
 	var begun time.Time // when the unfinished line began
 	var draining time.Time
 	for {
@@ -189,7 +191,7 @@ func (t *TCP) serve(ctx context.Context, s *stream, sink Sink) {
 			if len(lines) > 0 || !had {
 				begun = time.Now()
 			}
-			sctx, cancel := ctx, context.CancelFunc(func() {})
+			sctx, cancel := handing, context.CancelFunc(func() {})
 			if !draining.IsZero() {
 				sctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), draining)
 			}
@@ -218,7 +220,7 @@ func (t *TCP) serve(ctx context.Context, s *stream, sink Sink) {
 				// Some devices send the line end before the next message and not after the last: what there is, is the line.
 				now = t.o.Now()
 				f.flush(emit)
-				if deliver(ctx) != nil {
+				if deliver(handing) != nil {
 					return
 				}
 				continue

@@ -134,6 +134,8 @@ func (u *UDP) Serve(ctx context.Context, sink Sink) error {
 		}
 		return sink.Receive(ctx, lines)
 	}
+	drain, cancel := grace(ctx, u.o.Drain)
+	defer cancel()
 	var lastDrops time.Time
 	for {
 		var n int
@@ -151,10 +153,7 @@ func (u *UDP) Serve(ctx context.Context, sink Sink) error {
 		if errno != 0 {
 			return fmt.Errorf("read udp: %w", errno)
 		}
-		if err := deliver(ctx, n); err != nil {
-			if ctx.Err() != nil {
-				break
-			}
+		if err := deliver(drain, n); err != nil {
 			return err
 		}
 		if now := u.o.Now(); now.Sub(lastDrops) > time.Second {
@@ -163,8 +162,6 @@ func (u *UDP) Serve(ctx context.Context, sink Sink) error {
 		}
 	}
 	// What the kernel holds was sent to us in time: take it, but no longer than Drain.
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), u.o.Drain)
-	defer cancel()
 	for drain.Err() == nil {
 		var n int
 		var errno syscall.Errno
