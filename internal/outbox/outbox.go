@@ -208,6 +208,9 @@ func (b *Box) Run(ctx context.Context) error {
 	defer lock.Close()
 	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 		if err := b.reclaim(ctx, true); err != nil {
+			if ctx.Err() != nil {
+				return nil // told to stop before it began: nothing was taken, so nothing is left behind
+			}
 			return err
 		}
 	}
