@@ -1,0 +1,344 @@
+package sigma
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Parse reads the YAML documents of one file into c. Documents with an error are left out, the others are taken.
+func (c *Collection) Parse(file string, data []byte) []*Error {
+	var errs []*Error
+	dec := yaml.NewDecoder(strings.NewReader(string(data)))
+	var global *yaml.Node
+	for n := 0; ; n++ {
+		var doc yaml.Node
+		err := decodeNode(dec, &doc)
+		if errors.Is(err, errEOF) {
+			if n == 0 {
+				errs = append(errs, &Error{File: file, Reason: "the file holds no document"})
+			}
+			return errs
+		}
+		if err != nil { // the decoder cannot go on behind a syntax error
+			return append(errs, yamlError(file, err))
+		}
+		root := &doc
+		if root.Kind == yaml.DocumentNode && len(root.Content) == 1 {
+			root = root.Content[0]
+		}
+		if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+			continue // an empty document, as after a trailing ---
+		}
+		if root.Kind != yaml.MappingNode {
+			errs = append(errs, &Error{File: file, Line: root.Line, Reason: "a rule must be a mapping (title: …, logsource: …, detection: …)"})
+			continue
+		}
+		switch action := mapText(root, "action"); action {
+		case "":
+		case "global":
+			global = mergeMaps(global, root, 0)
+			continue
+		case "reset":
+			global = nil
+			continue
+		default:
+			errs = append(errs, &Error{File: file, Line: root.Line, Reason: fmt.Sprintf("unknown action %q (global and reset are known)", action)})
+			continue
+		}
+		if global != nil {
+			root = mergeMaps(global, root, 0)
+		}
+		if err := c.document(file, root); err != nil {
+			errs = append(errs, err)
+		}
+	}
+}
+
+var errEOF = errors.New("end of documents")
+
+func decodeNode(dec *yaml.Decoder, n *yaml.Node) (err error) {
+	defer func() { // the YAML library has panicked on malformed input before; a bad rule must not stop the program
+		if r := recover(); r != nil {
+			err = fmt.Errorf("yaml: %v", r)
+		}
+	}()
+	err = dec.Decode(n)
+	if err != nil && err.Error() == "EOF" {
+		return errEOF
+	}
+	return err
+}
+
+var yamlLine = regexp.MustCompile(`line (\d+): `)
+
+func yamlError(file string, err error) *Error {
+	e := &Error{File: file, Reason: strings.TrimPrefix(err.Error(), "yaml: ")}
+	if m := yamlLine.FindStringSubmatch(e.Reason); m != nil {
+		e.Line, _ = strconv.Atoi(m[1])
+		e.Reason = strings.Replace(e.Reason, m[0], "", 1)
+	}
+	e.Reason = "not valid YAML: " + e.Reason
+	return e
+}
+
+func mapText(n *yaml.Node, key string) string {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key && n.Content[i+1].Kind == yaml.ScalarNode {
+			return n.Content[i+1].Value
+		}
+	}
+	return ""
+}
+
+// mergeMaps lays over on base; maps within are merged, everything else is replaced. Neither is changed.
+func mergeMaps(base, over *yaml.Node, depth int) *yaml.Node {
+	if base == nil || depth > maxDepth {
+		return over
+	}
+	out := *over
+	out.Content = nil
+	for i := 0; i+1 < len(base.Content); i += 2 {
+		if base.Content[i].Value != "action" || depth > 0 {
+			out.Content = append(out.Content, base.Content[i], base.Content[i+1])
+		}
+	}
+next:
+	for i := 0; i+1 < len(over.Content); i += 2 {
+		k, v := over.Content[i], over.Content[i+1]
+		for j := 0; j+1 < len(out.Content); j += 2 {
+			if out.Content[j].Value != k.Value {
+				continue
+			}
+			if v.Kind == yaml.MappingNode && out.Content[j+1].Kind == yaml.MappingNode {
+				v = mergeMaps(out.Content[j+1], v, depth+1)
+			}
+			out.Content[j+1] = v
+			continue next
+		}
+		out.Content = append(out.Content, k, v)
+	}
+	return &out
+}
+
+func (c *Collection) document(file string, root *yaml.Node) *Error {
+	p := &parser{}
+	meta := Meta{File: file, Line: root.Line}
+	fail := func(err error) *Error {
+		e := &Error{File: file, Line: root.Line, Rule: meta.Label(), Reason: err.Error()}
+		var at *lineError
+		if errors.As(err, &at) && at.line > 0 {
+			e.Line = at.line
+		}
+		return e
+	}
+	sections := map[string]*yaml.Node{}
+	if err := p.meta(root, &meta, sections); err != nil {
+		return fail(err)
+	}
+	if meta.Title == "" {
+		return fail(errAt(root, "the title is missing"))
+	}
+	var err error
+	switch {
+	case sections["correlation"] != nil:
+		cor := &Correlation{Meta: meta}
+		if err = p.correlation(sections["correlation"], cor); err == nil {
+			cor.Fields, err = p.stringList(sections["fields"])
+			c.Correlations = append(c.Correlations, cor)
+		}
+	case sections["filter"] != nil:
+		f := &Filter{Meta: meta}
+		if err = p.logSource(sections["logsource"], &f.LogSource, root); err == nil {
+			if err = p.filter(sections["filter"], f); err == nil {
+				c.Filters = append(c.Filters, f)
+			}
+		}
+	case sections["detection"] != nil:
+		r := &Rule{Meta: meta}
+		if err = p.logSource(sections["logsource"], &r.LogSource, root); err != nil {
+			break
+		}
+		if r.Fields, err = p.stringList(sections["fields"]); err != nil {
+			break
+		}
+		if r.searches, r.conditions, err = p.detection(sections["detection"]); err == nil {
+			c.Rules = append(c.Rules, r)
+		}
+	default:
+		err = errAt(root, "there is no detection, correlation or filter section")
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// parser reads one document; it counts values so that aliases cannot multiply without bound.
+type parser struct{ values int }
+
+// entries gives the pairs of a mapping with aliases followed and merge keys applied, in order. Repeated keys are errors: YAML forbids
+// them, and taking either of two would hide a mistake.
+func (p *parser) entries(n *yaml.Node, what string) ([][2]*yaml.Node, error) {
+	n = follow(n)
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil, errAt(n, "%s must be a mapping", what)
+	}
+	var out [][2]*yaml.Node
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := follow(n.Content[i]), follow(n.Content[i+1])
+		if k == nil || v == nil || k.Kind != yaml.ScalarNode {
+			return nil, errAt(n, "%s: a key must be plain text", what)
+		}
+		if k.Tag == "!!merge" {
+			return nil, errAt(k, "%s: YAML merge keys (<<) are not part of Sigma", what)
+		}
+		if seen[k.Value] {
+			return nil, errAt(k, "%s: the key %q is given twice", what, k.Value)
+		}
+		seen[k.Value] = true
+		out = append(out, [2]*yaml.Node{k, v})
+	}
+	return out, nil
+}
+
+// follow resolves an alias. The YAML library refuses anchors that contain themselves; depth and value limits bound the rest.
+func follow(n *yaml.Node) *yaml.Node {
+	for i := 0; n != nil && n.Kind == yaml.AliasNode; i++ {
+		if i > maxDepth {
+			return nil
+		}
+		n = n.Alias
+	}
+	return n
+}
+
+func (p *parser) text(n *yaml.Node, what string) (string, error) {
+	n = follow(n)
+	if n == nil || n.Kind != yaml.ScalarNode {
+		return "", errAt(n, "%s must be text", what)
+	}
+	if n.Tag == "!!null" {
+		return "", nil
+	}
+	return n.Value, nil
+}
+
+func (p *parser) stringList(n *yaml.Node) ([]string, error) {
+	n = follow(n)
+	switch {
+	case n == nil || n.Kind == yaml.ScalarNode && n.Tag == "!!null":
+		return nil, nil
+	case n.Kind == yaml.ScalarNode:
+		return []string{n.Value}, nil
+	case n.Kind != yaml.SequenceNode:
+		return nil, errAt(n, "a list of texts is wanted here")
+	}
+	var out []string
+	for _, v := range n.Content {
+		s, err := p.text(v, "a list entry")
+		if err != nil {
+			return nil, err
+		}
+		if p.values++; p.values > maxValues {
+			return nil, errAt(n, "more than %d values in one rule", maxValues)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+var levels = []string{"informational", "low", "medium", "high", "critical"}
+var statuses = []string{"stable", "test", "experimental", "deprecated", "unsupported"}
+
+func (p *parser) meta(root *yaml.Node, m *Meta, sections map[string]*yaml.Node) error {
+	pairs, err := p.entries(root, "the rule")
+	if err != nil {
+		return err
+	}
+	texts := map[string]*string{"title": &m.Title, "id": &m.ID, "name": &m.Name, "description": &m.Description, "author": &m.Author,
+		"status": &m.Status, "level": &m.Level, "date": &m.Date, "modified": &m.Modified}
+	lists := map[string]*[]string{"tags": &m.Tags, "references": &m.References, "falsepositives": &m.FalsePositives}
+	// The title comes first so that every other error can name the rule.
+	slices.SortStableFunc(pairs, func(a, b [2]*yaml.Node) int {
+		rank := func(p [2]*yaml.Node) int {
+			return max(slices.Index([]string{"", "title", "id", "name"}, p[0].Value), 0)
+		}
+		ra, rb := rank(a), rank(b)
+		if ra == 0 {
+			ra = 9
+		}
+		if rb == 0 {
+			rb = 9
+		}
+		return ra - rb
+	})
+	for _, kv := range pairs {
+		k, v := kv[0].Value, kv[1]
+		switch k {
+		case "logsource", "detection", "correlation", "filter", "fields":
+			sections[k] = v
+		case "related", "taxonomy", "license", "scope", "action", "backend":
+		default:
+			if at := texts[k]; at != nil {
+				if *at, err = p.text(v, k); err != nil {
+					return err
+				}
+			} else if at := lists[k]; at != nil {
+				if *at, err = p.stringList(v); err != nil {
+					return err
+				}
+			} else {
+				if m.custom == nil {
+					m.custom = map[string]*yaml.Node{}
+				}
+				m.custom[k] = v
+			}
+		}
+		switch {
+		case k == "level" && !slices.Contains(levels, m.Level):
+			return errAt(v, "unknown level %q (want one of %s)", m.Level, strings.Join(levels, ", "))
+		case k == "status" && !slices.Contains(statuses, m.Status):
+			return errAt(v, "unknown status %q (want one of %s)", m.Status, strings.Join(statuses, ", "))
+		}
+	}
+	return nil
+}
+
+func (p *parser) logSource(n *yaml.Node, s *LogSource, root *yaml.Node) error {
+	if n == nil {
+		return errAt(root, "the logsource is missing")
+	}
+	pairs, err := p.entries(n, "logsource")
+	if err != nil {
+		return err
+	}
+	for _, kv := range pairs {
+		var at *string
+		switch kv[0].Value {
+		case "category":
+			at = &s.Category
+		case "product":
+			at = &s.Product
+		case "service":
+			at = &s.Service
+		default: // definition, and custom attributes as the specification allows
+			continue
+		}
+		t, err := p.text(kv[1], "logsource "+kv[0].Value)
+		if err != nil {
+			return err
+		}
+		*at = strings.ToLower(t)
+	}
+	if *s == (LogSource{}) {
+		return errAt(n, "logsource needs a category, a product or a service")
+	}
+	return nil
+}
