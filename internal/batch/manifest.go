@@ -182,8 +182,9 @@ func decodeManifest(payload []byte) (Manifest, error) {
 		return m, fmt.Errorf("%w: %w", ErrManifest, err)
 	}
 	for k := range members {
-		// encoding/json would take "Seq" for "seq"; another reader would not. They must not read different manifests.
-		if low := strings.ToLower(k); low != k && slices.Contains(known, low) {
+		// encoding/json would take "Seq" for "seq", and so "\u017feq" (a long s), which folds to the same; another reader would not. They must
+		// not read different manifests.
+		if slices.ContainsFunc(known, func(name string) bool { return name != k && strings.EqualFold(name, k) }) {
 			return m, fmt.Errorf("%w: member %.40q is misspelled", ErrManifest, k)
 		}
 	}

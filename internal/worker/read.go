@@ -181,7 +181,8 @@ func (w *Worker) open(ctx context.Context, m bus.Msg, memory *budget) (*opened, 
 	}
 	o.size = int64(manifest.Expanded)
 	body := bodies.Get().(*batch.Body)
-	if err := body.Open(manifest, packed); err != nil {
+	// The digest was compared with the one of the batch that the gate opened and checked.
+	if err := body.Reopen(manifest, packed); err != nil {
 		bodies.Put(body)
 		o.release()
 		o.reason = err.Error()
