@@ -14,6 +14,7 @@
 //	  records.secret          what the hub seals in its database with: 64 hexadecimal digits
 //	offline/                  0700, on another medium: root.key, packs.key, questions.key, commands.key
 //	collector's folder        0700: batch.key (Ed25519), tls.key (ECDSA P-256), tls.crt, trust.json, archive.secret, pseudonyms.secret
+//	collector's tls/          0700: authority.key, authority.crt, server.key, server.crt: what it shows to the site's own devices ([Listener])
 //
 // # What is signed
 //

@@ -20,10 +20,20 @@ import (
 // ErrPermissions means that others on the machine could read a private key.
 var ErrPermissions = errors.New("a private key is readable by others")
 
-// makeDir makes dir with mode 0700, or checks that it has no more than that.
+// makeDir makes dir with mode 0700, or checks that it has no more than that. A folder it made is durable on return: what is in a folder is
+// lost with the folder's name.
 func makeDir(dir string) error {
+	there, err := exists(dir)
+	if err != nil {
+		return fmt.Errorf("make key folder: %w", err)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make key folder: %w", err)
+	}
+	if !there {
+		if err := syncDir(filepath.Dir(dir)); err != nil {
+			return fmt.Errorf("make key folder: %w", err)
+		}
 	}
 	return checkMode(dir)
 }

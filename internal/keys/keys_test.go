@@ -300,6 +300,53 @@ func TestRotationSurvivesACrash(t *testing.T) {
 	}
 }
 
+// After a crash the only copy of an active key stands where the next rotation writes; it must be out of the way before that writes.
+func TestRotationDoesNotOverwriteAnActiveKey(t *testing.T) {
+	s := newScheme(t)
+	held, err := RotateRoot(s.dir, s.offline, t0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rootKey, next := filepath.Join(s.offline, rootFile), filepath.Join(s.offline, nextRootFile)
+	if err := os.Rename(rootKey, next); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openRoot(s.offline, held); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := readEd25519(rootKey); err != nil || Fingerprint(k.Public().(ed25519.PublicKey)) != held.RootFingerprint() {
+		t.Errorf("the root stands where the next rotation writes its key: %v", err)
+	}
+	if ok, _ := exists(next); ok {
+		t.Error("the root still stands under the next one's name")
+	}
+
+	if held, err = RotateKey(s.dir, s.offline, CollectorCA, t0); err != nil {
+		t.Fatal(err)
+	}
+	// Crashed when the certificate had its name and the key had not.
+	key, nextKey := filepath.Join(s.dir, "collector-ca.key"), filepath.Join(s.dir, "collector-ca.next.key")
+	if err := os.Rename(key, nextKey); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(s.dir, CollectorCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ca, err := r.CA(); err != nil || !bytes.Equal(ca.Certificate().RawSubjectPublicKeyInfo, held.ActiveSPKI(CollectorCA)) {
+		t.Errorf("the authority's certificate is of another key: %v", err)
+	}
+	if err := finishRotation(s.dir, CollectorCA, held); err != nil {
+		t.Fatal(err)
+	}
+	if ok, _ := exists(nextKey); ok {
+		t.Error("the authority's key stands where the next rotation writes")
+	}
+	if _, err := RotateKey(s.dir, s.offline, CollectorCA, t0); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestToken(t *testing.T) {
 	tok, err := NewToken("hub.example.org:8443", [32]byte{1, 2, 3})
 	if err != nil {
@@ -724,6 +771,35 @@ func TestTenantKeys(t *testing.T) {
 	}
 	if err := ks.Destroy(99, m); err != nil {
 		t.Errorf("destroying nothing: %v", err)
+	}
+}
+
+// The machine stopped between overwriting a key and removing its file: the deletion stands, and the member goes on with a new key.
+func TestTenantKeyDestroyedInACrash(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tenants")
+	ks, err := OpenTenantKeys(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := MonthOf(t0)
+	old, err := ks.Create(7, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := ks.path(tenantMonth{7, m})
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, make([]byte, len(b)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, _ := OpenTenantKeys(dir, nil)
+	if _, err := again.Get(7, m); !errors.Is(err, ErrKeyDestroyed) {
+		t.Errorf("an overwritten key: %v", err)
+	}
+	if k, err := again.Create(7, m); err != nil || k.ID == old.ID {
+		t.Errorf("the key after it: %v", err)
 	}
 }
 

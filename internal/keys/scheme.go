@@ -24,6 +24,8 @@ const (
 	trustFile = "trust.json"
 	rootFile  = "root.key"
 	caFile    = "collector-ca.crt"
+
+	nextRootFile = "root.next.key"
 )
 
 // ErrNoScheme means that a key folder holds no scheme yet.
@@ -161,6 +163,10 @@ func RotateKey(dir, offline string, p Purpose, now time.Time) (*Trust, error) {
 	if slices.Contains(OfflinePurposes, p) {
 		where = offline
 	}
+	// A rotation that crashed after its list was out left the active key under the next one's name: it gets its own before that is used again.
+	if err := finishRotation(where, p, held); err != nil {
+		return nil, fmt.Errorf("rotate %s key: %w", p, err)
+	}
 	// The new key is written beside the old one and takes its place after the list is out; Open accepts either in between.
 	spki, err := makePurposeNext(where, p, held.List.Scheme, now)
 	if err != nil {
@@ -198,7 +204,7 @@ func RotateRoot(dir, offline string, now time.Time) (*Trust, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rotate root: %w", err)
 	}
-	next := filepath.Join(offline, "root.next.key")
+	next := filepath.Join(offline, nextRootFile)
 	if err := writeKey(next, k); err != nil {
 		return nil, fmt.Errorf("rotate root: %w", err)
 	}
@@ -227,9 +233,15 @@ func openRoot(offline string, held *Trust) (*Signer, error) {
 	if err := checkMode(offline); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{rootFile, "root.next.key"} { // the second after a crash in RotateRoot
+	for _, name := range []string{rootFile, nextRootFile} { // the second after a crash in RotateRoot
 		k, err := readEd25519(filepath.Join(offline, name))
 		if err == nil && Fingerprint(k.Public().(ed25519.PublicKey)) == held.RootFingerprint() {
+			if name == nextRootFile {
+				// Its only copy must not stand where the next rotation writes.
+				if err := errors.Join(os.Rename(filepath.Join(offline, name), filepath.Join(offline, rootFile)), syncDir(offline)); err != nil {
+					return nil, err
+				}
+			}
 			return NewSigner(k), nil
 		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -265,6 +277,24 @@ func makePurposeNext(dir string, p Purpose, scheme string, now time.Time) ([]byt
 		return nil, err
 	}
 	return x509.MarshalPKIXPublicKey(k.Public())
+}
+
+// finishRotation adopts the next key if it is the one that the list in force names.
+func finishRotation(dir string, p Purpose, held *Trust) error {
+	k, err := readKey(filepath.Join(dir, nextName(p)+".key"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(k.Public())
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(spki, held.ActiveSPKI(p)) {
+		return nil // of a rotation whose list never came out
+	}
+	return adoptNext(dir, p)
 }
 
 func adoptNext(dir string, p Purpose) error {
@@ -344,15 +374,28 @@ func (r *Ring) open(dir string, p Purpose) error {
 		}
 		r.keys[p] = k
 		if p == CollectorCA {
-			crt := caFile
-			if name != string(p) {
-				crt = name + ".crt"
-			}
-			r.ca, err = readCert(filepath.Join(dir, crt))
+			r.ca, err = readCA(dir, spki)
 		}
 		return err
 	}
 	return fmt.Errorf("%s has no key that trust list %d names for it; restore it from the key backup or rotate it", dir, r.trust.List.Version)
+}
+
+// readCA returns the authority's certificate for its active key. A crash in RotateKey may leave key and certificate under names that do not
+// go together, so the key decides.
+func readCA(dir string, spki []byte) (*x509.Certificate, error) {
+	for _, name := range []string{caFile, nextName(CollectorCA) + ".crt"} {
+		c, err := readCert(filepath.Join(dir, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		if slices.Equal(c.RawSubjectPublicKeyInfo, spki) {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("%s holds no certificate of the collector authority's key; restore %s from the key backup", dir, caFile)
 }
 
 // Trust returns the trust list the ring was opened with.

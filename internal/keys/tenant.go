@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -148,6 +149,16 @@ func (s *TenantKeys) read(tm tenantMonth) (*TenantKey, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
+	}
+	if len(b) > 0 && len(bytes.Trim(b, "\x00")) == 0 {
+		// Destroy had overwritten it when the machine stopped: what it began is finished.
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			return nil, err
+		}
+		return nil, os.ErrNotExist
 	}
 	id, key, ok := strings.Cut(strings.TrimSpace(string(b)), " ")
 	rawID, err1 := hex.DecodeString(id)
