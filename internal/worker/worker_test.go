@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -449,6 +451,16 @@ func TestCrash(t *testing.T) {
 			if s != "snapshot" && s != "ack" {
 				round(s+when, 1)
 			}
+		}
+	}
+	// The long form (make torture) goes on at random until it has crashed so often.
+	if n, err := strconv.Atoi(os.Getenv("TOCSIN_TORTURE")); err == nil {
+		for crashes < n {
+			s, after := steps[rng.IntN(len(steps))], 0
+			if s != "snapshot" && s != "ack" {
+				after = rng.IntN(2)
+			}
+			round(s+[]string{" before", " after"}[rng.IntN(2)], after)
 		}
 	}
 	det := &counter{Counts: map[event.TenantID]int{}}
