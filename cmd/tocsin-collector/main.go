@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"tocsin/internal/collector"
@@ -54,6 +55,7 @@ func commands() []command {
 		{"enrol", "TOKEN [--dir DIR] [--name NAME] [--again] [--json]", "join a scheme with the token from the portal", enrolCommand},
 		{"explain", "[--config FILE] [--dir DIR] [--json]", "say for lines on standard input what would leave, what would not, and why", explainCommand},
 		{"sent", "[--config FILE] [--dir DIR] [--json] [--events] [--since DURATION] [--extract DIGEST]", "show what left, from the member's own record", sentCommand},
+		{"policy", "[NAME] [--config FILE] [--dir DIR] [--file] [--json]", "show in plain words what may leave; NAME is metadata, full or a policy file", policyCommand},
 		{"doctor", "[--config FILE] [--dir DIR] [--json]", "look for the usual faults and say what to do", doctorCommand},
 		{"version", "", "print the version", versionCommand},
 	}
@@ -69,8 +71,11 @@ func main() {
 	os.Exit(code)
 }
 
-// errUsage wraps what is wrong with a command line.
-var errUsage = errors.New("usage")
+// errUsage wraps what is wrong with a command line, errSettings what is wrong with the settings.
+var (
+	errUsage    = errors.New("usage")
+	errSettings = errors.New("the settings are wrong")
+)
 
 // run is the program.
 func run(ctx context.Context, e *env, args []string) int {
@@ -93,10 +98,10 @@ func run(ctx context.Context, e *env, args []string) int {
 		code := exitCode(err)
 		if err != nil && !errors.Is(err, errSaid) {
 			if wantsJSON(args) {
-				b, _ := json.Marshal(map[string]any{"error": err.Error(), "exit_code": code})
+				b, _ := json.Marshal(map[string]any{"error": strings.TrimPrefix(err.Error(), "usage: "), "exit_code": code})
 				fmt.Fprintf(e.stdout, "%s\n", b)
 			}
-			fmt.Fprintf(e.stderr, "tocsin-collector %s: %v\n", c.name, err)
+			fmt.Fprintf(e.stderr, "tocsin-collector %s: %s\n", c.name, strings.TrimPrefix(err.Error(), "usage: "))
 			if code == exitUsage && errors.Is(err, errUsage) {
 				fmt.Fprintf(e.stderr, "usage: tocsin-collector %s %s\n", c.name, c.args)
 			}
@@ -134,7 +139,7 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &said):
 		return int(said)
-	case errors.Is(err, errUsage), errors.Is(err, keys.ErrToken):
+	case errors.Is(err, errUsage), errors.Is(err, errSettings), errors.Is(err, keys.ErrToken):
 		return exitUsage
 	case errors.Is(err, keys.ErrNotEnrolled):
 		return exitNotHere
@@ -208,7 +213,7 @@ func (s *settings) load(e *env) (collector.Config, error) {
 	}
 	c, _, err := collector.LoadConfig(file, e.environ, flags)
 	if err != nil {
-		return c, fmt.Errorf("%w: %w", errUsage, err)
+		return c, fmt.Errorf("%w: %w", errSettings, err)
 	}
 	return c, nil
 }
@@ -243,9 +248,13 @@ func programVersion() string {
 }
 
 func versionCommand(_ context.Context, e *env, args []string) error {
-	if len(args) > 0 {
+	rest, err := parseFlags("version", args, func(*flag.FlagSet) {})
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
 		return fmt.Errorf("%w: version takes no arguments", errUsage)
 	}
-	_, err := fmt.Fprintln(e.stdout, "tocsin-collector", programVersion())
+	_, err = fmt.Fprintln(e.stdout, "tocsin-collector", programVersion())
 	return err
 }

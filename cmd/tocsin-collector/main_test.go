@@ -41,6 +41,11 @@ func TestUse(t *testing.T) {
 		{"not enrolled", "", []string{"run", "--dir", dir}, 3, "tocsin-collector enrol TOKEN"},
 		{"sent, not enrolled", "", []string{"sent", "--dir", dir}, 3, "not been enrolled"},
 		{"wrong settings", "", []string{"run", "--config", bad}, 2, "sislog"},
+		{"policy", "", []string{"policy", "--dir", dir}, 0, "stays   allowed                because allowed traffic"},
+		{"another policy", "", []string{"policy", "full", "--dir", dir}, 0, "The raw line leaves too."},
+		{"a policy's file", "", []string{"policy", "--file", "--dir", dir}, 0, "# What leaves the member's site"},
+		{"no such policy", "", []string{"policy", "none", "--dir", dir}, 2, "use metadata, full, or the path"},
+		{"version help", "", []string{"version", "--help"}, 0, "print the version"},
 		{"no settings file", "", []string{"run", "--config", bad + "x"}, 2, "no such file"},
 		{"no token", "", []string{"enrol", "--dir", dir}, 2, "token is missing"},
 		{"not a token", "", []string{"enrol", "hello", "--dir", dir}, 2, "Copy the whole line from the portal"},
@@ -52,6 +57,9 @@ func TestUse(t *testing.T) {
 		code, out, errs := do(t, c.stdin, c.args...)
 		if code != c.code || !strings.Contains(out+errs, c.says) {
 			t.Errorf("%s: code %d, want %d; want %q in:\n%s%s", c.name, code, c.code, c.says, out, errs)
+		}
+		if n := strings.Count(errs, "usage:"); n > 1 || n == 1 && !strings.Contains(errs, "\nusage: tocsin-collector ") {
+			t.Errorf("%s: usage is said %d times: %s", c.name, n, errs)
 		}
 		if strings.Contains(out+errs, "said") {
 			t.Errorf("%s: an inner error is shown: %s%s", c.name, out, errs)

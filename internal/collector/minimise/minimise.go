@@ -438,6 +438,12 @@ func (m *Minimiser) Reduce(dst, e *event.Event) {
 		k, v := e.At(i)
 		switch m.Treatment(k) {
 		case leaves:
+			if int(k) < len(deviceWords) && deviceWords[k] {
+				var ok bool
+				if v, ok = m.tidy(e, k, v); !ok {
+					continue
+				}
+			}
 			dst.Add(k, v)
 		case address:
 			if m.o.PseudonymAddresses && v.Kind() == event.IP && m.IsOwn(v.IP()) {

@@ -189,3 +189,18 @@ func (e effective) digest() string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
+
+// Builtin lists the names of the policies that are built in, the default first.
+func Builtin() []string { return []string{"metadata", "full"} }
+
+// Source gives a policy as it is written, comments included, so that a member can begin an own one with it.
+func Source(name string) ([]byte, error) {
+	if strings.ContainsAny(name, "/.") {
+		return os.ReadFile(name)
+	}
+	b, err := builtin.ReadFile("policies/" + name + ".yaml")
+	if err != nil {
+		return nil, fmt.Errorf("there is no policy %q: use metadata, full, or the path of a policy file", name)
+	}
+	return b, nil
+}
