@@ -34,6 +34,7 @@ type hub struct {
 	dir    string // its data folder
 	config string
 	gate   string
+	web    string
 	centre *local.Centre
 	set    []string
 }
@@ -47,8 +48,9 @@ func newHub(t testing.TB, settings ...string) *hub {
 	for _, kv := range settings {
 		h.set = append(h.set, "--set", kv)
 	}
+	h.web = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
 	must(t, "", "tocsin", "admin", "--data", h.dir, "init", "--name", "Test", "--offline", filepath.Join(dir, "offline"))
-	err := os.WriteFile(h.config, fmt.Appendf(nil, "data_dir: %s\ngate: {listen: %q, address: %q}\nweb: {listen: \"127.0.0.1:%d\"}\n", h.dir, h.gate, h.gate, freePort(t)), 0o600)
+	err := os.WriteFile(h.config, fmt.Appendf(nil, "data_dir: %s\ngate: {listen: %q, address: %q}\nweb: {listen: %q}\n", h.dir, h.gate, h.gate, h.web), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +106,7 @@ type site struct {
 	t      testing.TB
 	hub    *hub
 	dir    string
+	name   string // of the member
 	tenant event.TenantID
 	id     string
 	keys   *keys.Collector
@@ -120,11 +123,11 @@ var names struct {
 }
 
 // token makes a member and an enrolment token for it.
-func (h *hub) token(t testing.TB) (tenant uint32, token string) {
+func (h *hub) token(t testing.TB) (name, token string) {
 	t.Helper()
 	names.Lock()
 	names.n++
-	name := fmt.Sprintf("Member %d", names.n)
+	name = fmt.Sprintf("Member %d", names.n)
 	names.Unlock()
 	tenant, err := h.centre.AddMember(t.Context(), name, "education", "North")
 	if err != nil {
@@ -133,13 +136,13 @@ func (h *hub) token(t testing.TB) (tenant uint32, token string) {
 	if token, err = h.centre.AddToken(t.Context(), tenant, "Main building"); err != nil {
 		t.Fatal(err)
 	}
-	return tenant, token
+	return name, token
 }
 
 // join enrols a collector with its program and confirms its check words.
 func (h *hub) join(t testing.TB) *site {
 	t.Helper()
-	_, token := h.token(t)
+	name, token := h.token(t)
 	dir := filepath.Join(folder(t), "c")
 	var answer struct {
 		Collector  string      `json:"collector"`
@@ -152,7 +155,9 @@ func (h *hub) join(t testing.TB) *site {
 	if err := h.centre.Confirm(t.Context(), answer.Collector, answer.CheckWords); err != nil {
 		t.Fatal(err)
 	}
-	return h.open(t, dir)
+	s := h.open(t, dir)
+	s.name = name
+	return s
 }
 
 // open reads the folder of an enrolled collector, for tests that play one.
@@ -303,11 +308,11 @@ func (s *site) accepted(c *http.Client, sealed batch.Sealed) []byte {
 	return a.ack.Receipt
 }
 
-// collect starts the collector of a site with listeners and returns it.
-func (s *site) collect(t testing.TB) *collecting {
+// collect starts the collector of a site with listeners, and more settings if any, and returns it.
+func (s *site) collect(t testing.TB, settings ...string) *collecting {
 	t.Helper()
 	c := &collecting{site: s, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))}
-	config := fmt.Sprintf("dir: %s\nlisten: {syslog: [{udp: %q, tcp: %q, timezone: UTC}]}\nown_ranges: [198.51.100.0/24]\nretry_max: 1s\n", s.dir, c.addr, c.addr)
+	config := fmt.Sprintf("dir: %s\nlisten: {syslog: [{udp: %q, tcp: %q, timezone: UTC}]}\nown_ranges: [198.51.100.0/24]\nretry_max: 1s\n", s.dir, c.addr, c.addr) + strings.Join(settings, "")
 	if err := os.WriteFile(filepath.Join(s.dir, "collector.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

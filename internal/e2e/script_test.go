@@ -24,6 +24,7 @@ import (
 //	field VAR NAME            set VAR to the member NAME of the JSON object in stdout
 //	counted FOLDER NAME N     wait until the collector in that folder has counted N of NAME and nothing waits
 //	send ADDRESS FILE         send the file to a TCP port
+//	pdf FILE TEXT             where Poppler is installed: it reads the file without a complaint, and the text is in it
 //
 // and the variables GATE, WEB, SYSLOG and NOBODY: addresses on loopback that are free.
 func TestScripts(t *testing.T) {
@@ -90,6 +91,28 @@ func TestScripts(t *testing.T) {
 				value, err := jsonField(ts.ReadFile("stdout"), args[1])
 				ts.Check(err)
 				ts.Setenv(args[0], value)
+			},
+			"pdf": func(ts *testscript.TestScript, _ bool, args []string) {
+				if len(args) != 2 {
+					ts.Fatalf("usage: pdf FILE TEXT")
+				}
+				for _, tool := range [][]string{{"pdfinfo", args[0]}, {"pdftotext", args[0], "-"}} {
+					path, err := exec.LookPath(tool[0])
+					if err != nil {
+						ts.Logf("SKIPPED: %s is not installed; .ci/run installs it", tool[0])
+						return
+					}
+					cmd := exec.Command(path, tool[1:]...)
+					cmd.Dir = ts.MkAbs(".")
+					var out, errs strings.Builder
+					cmd.Stdout, cmd.Stderr = &out, &errs
+					if err := cmd.Run(); err != nil || errs.Len() > 0 {
+						ts.Fatalf("%s: %v\n%s", tool[0], err, errs.String())
+					}
+					if tool[0] == "pdftotext" && !strings.Contains(out.String(), args[1]) {
+						ts.Fatalf("the text of %s has no %q:\n%s", args[0], args[1], out.String())
+					}
+				}
 			},
 			"send": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(sendTCP(args[0], ts.ReadFile(args[1])))
