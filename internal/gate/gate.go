@@ -1,12 +1,17 @@
 // Package gate takes batches from collectors and speaks with them: enrolment, renewal, where their streams stand, the trust list, indicators.
 //
 // It reads HTTPS requests (TLS 1.3, client certificates of the scheme's own authority). For each batch it checks, in this order: size,
-// certificate, signature, digest of the body, then the decompressed content, then its place in the stream. It writes the submission to the
-// blob store, a notice to the bus, the accepted head to the records, and only then answers with a signed receipt.
+// certificate, signature, rate and share of the member, digest of the body, then the decompressed content, then its place in the stream. It
+// claims the stream's next number for the batch in the records, writes the submission to the blob store, a notice to the bus, the accepted
+// head to the records, and only then answers with a signed receipt.
 //
 // After a crash: a batch that has a receipt is durable in all three. One that has none may be in blob and bus already; the collector sends it
-// again, the gate stores it again, and ledger and workers drop the second by their own heads. A gate keeps no state of its own: any number
-// may run. Rates are limited per gate.
+// again, the gate stores it again, and ledger and workers drop the second by their own heads. No other batch can take its number meanwhile:
+// the claim is durable. A gate keeps no state of its own: any number may run. Rates are limited per gate.
+//
+// What callers may hold is bounded: handshakes being computed, connections of strangers and of each collector, requests and their memory,
+// batches a second of each collector's lanes, new streams and forks that are recorded. Whoever proves nothing cannot use up what collectors
+// need: renewals are limited after their signature is checked.
 //
 // Nothing that is refused is lost: the collector keeps it until it has a receipt. Every refusal is counted by its reason, and told to the
 // collector as problem+json with what to do next. Refused batches that are evidence (forks, bodies that do not fit what was signed) are kept
@@ -36,8 +41,8 @@ import (
 	"tocsin/internal/member"
 )
 
-// Records are the registrations and stream heads: a *member.Store. Each call that changes something is durable on return; Accept is compare
-// and set, so that of two gates one wins.
+// Records are the registrations and stream heads: a *member.Store. Each call that changes something is durable on return; Claim is compare
+// and set, so that of two gates with two batches under one number one wins before either is published.
 type Records interface {
 	Authenticate(ctx context.Context, id string, tlsKey [32]byte) (member.Registration, error)
 	Registration(ctx context.Context, id string) (member.Registration, error)
@@ -45,6 +50,7 @@ type Records interface {
 	Renew(ctx context.Context, id string, tlsKey [32]byte, counter uint64, version string, issue member.Issue) (member.Registration, []byte, time.Time, error)
 	Heads(ctx context.Context, reader, collector string) ([]member.Head, error)
 	Judge(ctx context.Context, b *member.Batch) (member.Verdict, error)
+	Claim(ctx context.Context, b *member.Batch) (member.Verdict, error)
 	Accept(ctx context.Context, b *member.Batch) (member.Verdict, error)
 }
 
@@ -103,19 +109,29 @@ type Options struct {
 
 // Limits bound what callers can take. Zero fields get defaults.
 type Limits struct {
-	StreamRate      float64 // batches a second of one stream; default 5
+	StreamRate      float64 // batches a second of one lane of a collector, whatever its epoch; default 5
 	StreamBurst     int     // default 10
 	UrgentRate      float64 // urgent batches a second beyond that; default 2
 	UrgentBurst     int     // default 30
-	TenantEvents    float64 // events a second of one member at this gate; default 20,000
+	StreamsRate     float64 // new streams a second of one collector; default one a minute
+	StreamsBurst    int     // default 60
+	ForksRate       float64 // forks a second of one collector that are recorded, ledgered and told; default one a minute
+	ForksBurst      int     // default 30
+	TenantEvents    float64 // events a second of one member at this gate; an event of over 2 KiB counts as several; default 20,000
 	TenantBurst     int     // default 200,000
-	EnrolRate       float64 // enrolments and renewals a second, of all; default 50
+	EnrolRate       float64 // enrolments a second, of all, and as many renewals; default 50
 	EnrolBurst      int     // default 200
+	CallerRate      float64 // requests to enrol or renew of one address (IPv6: /64), valid or not; default 25
+	CallerBurst     int     // default 200
+	Batches         int     // of one collector on their way in at once; default 16
 	BodyMemory      int64   // bytes of requests being read at once; default 256 MiB
 	Opening         int     // batches being decompressed at once; default 2 + processors
 	Handshakes      int     // TLS handshakes being computed at once; default 64
 	Pending         int     // connections that have not finished their handshake; more wait in the kernel; default 1024
 	PendingPerHost  int     // of one address; default 512
+	Strangers       int     // connections without a certificate of this scheme; default 1024
+	StrangersPer    int     // of one address (IPv6: /64); default 128
+	Connections     int     // of one collector; default 32
 	TargetBatches   float64 // batches a second the pace aims at; default 250
 	AsideCollector  int     // refused batches kept aside, of one collector in an hour; default 10
 	AsideBytes      int64   // of all, in an hour; default 64 MiB
@@ -127,15 +143,25 @@ func (l *Limits) defaults() {
 	def(&l.StreamBurst, 10)
 	def(&l.UrgentRate, 2)
 	def(&l.UrgentBurst, 30)
+	def(&l.StreamsRate, 1.0/60)
+	def(&l.StreamsBurst, 60)
+	def(&l.ForksRate, 1.0/60)
+	def(&l.ForksBurst, 30)
 	def(&l.TenantEvents, 20_000)
 	def(&l.TenantBurst, 200_000)
 	def(&l.EnrolRate, 50)
 	def(&l.EnrolBurst, 200)
+	def(&l.CallerRate, 25)
+	def(&l.CallerBurst, 200)
+	def(&l.Batches, 16)
 	def(&l.BodyMemory, 256<<20)
 	def(&l.Opening, 2+runtime.GOMAXPROCS(0))
 	def(&l.Handshakes, 64)
 	def(&l.Pending, 1024)
 	def(&l.PendingPerHost, 512)
+	def(&l.Strangers, 1024)
+	def(&l.StrangersPer, 128)
+	def(&l.Connections, 32)
 	def(&l.TargetBatches, 250)
 	def(&l.AsideCollector, 10)
 	def(&l.AsideBytes, 64<<20)
@@ -150,6 +176,13 @@ func def[T comparable](p *T, v T) {
 	}
 }
 
+// lane is what has a rate. The epoch is not in it: a collector chooses that itself.
+type lane struct {
+	collector string
+	tenant    event.TenantID
+	lane      batch.Lane
+}
+
 // Gate is the receiving end. It is safe for concurrent use.
 type Gate struct {
 	o   Options
@@ -159,10 +192,15 @@ type Gate struct {
 	memory *semaphore.Weighted
 	bodies chan *batch.Body // as many as may be open at once
 	enrol  *rate.Limiter
+	renew  *rate.Limiter
 
-	streams limiters[event.StreamID]
-	urgent  limiters[event.StreamID]
+	streams limiters[lane]
+	urgent  limiters[lane]
+	opened  limiters[string] // by collector
+	forks   limiters[string]
+	callers limiters[string] // by address
 	tenants limiters[event.TenantID]
+	coming  tally[string] // batches on their way in, by collector
 	locks   locks
 	pace    pace
 	aside   aside
@@ -210,12 +248,16 @@ func New(o Options) (*Gate, error) {
 	g := &Gate{
 		o: o, log: o.Logger.With("stage", "gate"), mux: http.NewServeMux(),
 		memory: semaphore.NewWeighted(l.BodyMemory), bodies: make(chan *batch.Body, l.Opening), enrol: rate.NewLimiter(rate.Limit(l.EnrolRate), l.EnrolBurst),
+		renew: rate.NewLimiter(rate.Limit(l.EnrolRate), l.EnrolBurst),
 	}
 	for range l.Opening {
 		g.bodies <- new(batch.Body)
 	}
 	g.streams.set(l.StreamRate, l.StreamBurst)
 	g.urgent.set(l.UrgentRate, l.UrgentBurst)
+	g.opened.set(l.StreamsRate, l.StreamsBurst)
+	g.forks.set(l.ForksRate, l.ForksBurst)
+	g.callers.set(l.CallerRate, l.CallerBurst)
 	g.tenants.set(l.TenantEvents, l.TenantBurst)
 	g.aside.limits(l.AsideCollector, l.AsideBytes)
 	g.pace.target = l.TargetBatches
@@ -274,9 +316,14 @@ func (g *Gate) TLSConfig() *tls.Config {
 
 // Serve answers requests on ln (a plain TCP listener) until ctx is done; then it finishes what it has begun, within ten seconds.
 func (g *Gate) Serve(ctx context.Context, ln net.Listener) error {
-	hl := newHandshaker(ln, g.TLSConfig(), g.o.Limits, func(reason string) { g.counts.add("", reason) })
+	hl := newHandshaker(ln, g.TLSConfig(), g.o.Limits, g.collector, func(reason string) { g.counts.add("", reason) })
 	srv := &http.Server{
-		Handler: g.mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+				w.Header().Set("Connection", "close") // who shows no certificate has one thing to ask
+			}
+			g.mux.ServeHTTP(w, r)
+		}), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), // strangers' broken requests are theirs
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, new(peer))
@@ -303,6 +350,19 @@ func (g *Gate) Serve(ctx context.Context, ln net.Listener) error {
 	return fmt.Errorf("gate: %w", err)
 }
 
+// collector says whose certificate a connection came with: the collector's id, or nothing if it is not of this scheme. One that has expired
+// or been revoked still has a name.
+func (g *Gate) collector(s tls.ConnectionState) string {
+	if len(s.PeerCertificates) == 0 {
+		return ""
+	}
+	p, err := keys.Identify(s.PeerCertificates[0], g.o.CA.Certificate(), g.o.Now())
+	if errors.Is(err, keys.ErrUnknownCertificate) {
+		return ""
+	}
+	return p.Collector
+}
+
 // noteRefusals hands the counts of refusals to the records, for the member to see.
 func (g *Gate) noteRefusals(ctx context.Context) {
 	n, ok := g.o.Records.(RefusalNoter)
@@ -320,7 +380,11 @@ func (g *Gate) noteRefusals(ctx context.Context) {
 		g.counts.drain(func(collector, reason string, k uint64) bool {
 			c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			if err := n.Refused(c, collector, reason, k); err != nil {
+			err := n.Refused(c, collector, reason, k)
+			if errors.Is(err, member.ErrUnknown) {
+				return true // a certificate of ours whose collector the records do not know (any more): nobody's page could show it
+			}
+			if err != nil {
 				g.log.WarnContext(ctx, "refusals could not be noted", "collector", collector, "error", err)
 				return false
 			}

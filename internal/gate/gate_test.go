@@ -144,8 +144,12 @@ func (h *hub) serve(g *Gate, ln net.Listener) {
 }
 
 // second starts another gate on the same engines and returns its address.
-func (h *hub) second() string {
-	g, err := New(h.options())
+func (h *hub) second(change func(*Options)) string {
+	o := h.options()
+	if change != nil {
+		change(&o)
+	}
+	g, err := New(o)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -796,10 +800,30 @@ func TestRepeatForkClone(t *testing.T) {
 	}
 }
 
+// meeting holds two writers until both are there.
+type meeting struct {
+	Blobs
+	ch chan struct{}
+}
+
+func (m meeting) Put(ctx context.Context, b blob.Blob, data []byte) (string, error) {
+	if b.Kind == blob.Batch {
+		select {
+		case m.ch <- struct{}{}:
+		case <-m.ch:
+		}
+	}
+	return m.Blobs.Put(ctx, b, data)
+}
+
+// Both gates have judged their batch to be the next one before either goes on: only one may be accepted, and the other must not even have
+// been on the bus, where a follower would take whichever comes first.
 func TestTwoGatesOneNumber(t *testing.T) {
-	h := newHub(t, nil)
+	ch := make(chan struct{})
+	meet := func(o *Options) { o.Blobs = meeting{o.Blobs, ch} }
+	h := newHub(t, meet)
 	s := newSite(t, h, "Ashgrove School")
-	second := h.second()
+	second := h.second(meet)
 	for range 10 {
 		a, b := s.seal(s.manifest(), 1), s.seal(s.manifest(), 2)
 		type result struct {
@@ -833,6 +857,13 @@ func TestTwoGatesOneNumber(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.accepted(r1.b, &ack)
+		n := h.notices()
+		if len(n) != int(s.seq) || n[len(n)-1].Digest != r1.b.Digest {
+			t.Fatalf("%d notices for %d accepted batches, the last %x, accepted %x", len(n), s.seq, n[len(n)-1].Digest, r1.b.Digest)
+		}
+	}
+	if n := len(h.told("fork")); n != 10 {
+		t.Errorf("people were told of %d forks of 10", n)
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+
+	"golang.org/x/time/rate"
 
 	"tocsin/internal/batch"
 	"tocsin/internal/blob"
@@ -156,9 +159,18 @@ func readSmall(w http.ResponseWriter, r *http.Request, n int64) ([]byte, *proble
 	return b, nil
 }
 
-// slowly bounds enrolments and renewals of all callers together: each costs two signatures and a write.
-func (g *Gate) slowly(r *http.Request) *problem {
-	if g.enrol.AllowN(g.o.Now(), 1) {
+// knocking bounds the requests to enrol or renew of one address, before any of them is read.
+func (g *Gate) knocking(r *http.Request) *problem {
+	if ok, wait := g.callers.take(address(r.RemoteAddr), 1, g.o.Now()); !ok {
+		return later(http.StatusTooManyRequests, batch.CodeTooFast, "Too many requests from one address", "The hub answers a bounded number of requests to enrol or renew from each address.", "The collector tries again by itself.", wait)
+	}
+	return nil
+}
+
+// slowly bounds enrolments, or renewals, of all callers together: each costs two signatures and a write. The two do not share a bound, and a
+// renewal is proven before it counts: strangers must not keep members' collectors from renewing.
+func (g *Gate) slowly(l *rate.Limiter) *problem {
+	if l.AllowN(g.o.Now(), 1) {
 		return nil
 	}
 	return later(http.StatusTooManyRequests, batch.CodeTooFast, "Too many collectors come at once", "The hub enrols and renews a bounded number each second.", "The collector tries again by itself.", 2*time.Second)
@@ -185,7 +197,7 @@ func (g *Gate) enrolment(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gate) doEnrol(w http.ResponseWriter, r *http.Request) (reg member.Registration, cert []byte, until time.Time, p *problem) {
-	if p = g.slowly(r); p != nil {
+	if p = g.knocking(r); p != nil {
 		return
 	}
 	body, p := readSmall(w, r, keys.MaxEnrol)
@@ -202,6 +214,9 @@ func (g *Gate) doEnrol(w http.ResponseWriter, r *http.Request) (reg member.Regis
 		p = refusal(http.StatusBadRequest, "enrolment_invalid", "The enrolment request is not valid", err.Error(), "Upgrade the collector; if it is the newest, report this text.")
 		return
 	}
+	if p = g.slowly(g.enrol); p != nil {
+		return
+	}
 	words := keys.CheckWords(e.BatchKey, spki, g.o.Trust().RootFingerprint())
 	reg, cert, until, err = g.o.Records.Redeem(r.Context(), member.Enrolment{Secret: e.Secret, BatchKey: pub, TLSKey: sha256.Sum256(spki), Words: words, Name: printable(e.Name), Version: printable(e.Version)}, g.issue(e.CSR))
 	if err != nil {
@@ -213,7 +228,7 @@ func (g *Gate) doEnrol(w http.ResponseWriter, r *http.Request) (reg member.Regis
 // printable takes out of a name what would spoil a page or a log line.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || r == '\uFFFD' {
+		if !unicode.IsGraphic(r) || r == '\uFFFD' { // controls, and marks that turn the direction of writing
 			return -1
 		}
 		return r
@@ -230,7 +245,7 @@ func (g *Gate) renewal(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gate) doRenew(w http.ResponseWriter, r *http.Request) (collector string, reg member.Registration, cert []byte, until time.Time, p *problem) {
-	if p = g.slowly(r); p != nil {
+	if p = g.knocking(r); p != nil {
 		return
 	}
 	body, p := readSmall(w, r, keys.MaxEnrol)
@@ -253,6 +268,9 @@ func (g *Gate) doRenew(w http.ResponseWriter, r *http.Request) (collector string
 		return
 	}
 	collector = known.ID // proven from here on
+	if p = g.slowly(g.renew); p != nil {
+		return
+	}
 	reg, cert, until, err = g.o.Records.Renew(r.Context(), known.ID, sha256.Sum256(spki), n.Counter, printable(n.Version), g.issue(n.CSR))
 	if err != nil {
 		p = g.refusedBy(err, "the renewal could not be recorded")
@@ -354,6 +372,11 @@ func (g *Gate) take(w http.ResponseWriter, r *http.Request) (collector string, a
 	}
 	collector = reg.ID
 
+	// Of one collector a bounded number at once, or one could hold all the memory for requests by sending slowly.
+	if !g.coming.take(reg.ID, g.o.Limits.Batches) {
+		return collector, nil, tooFast(time.Second)
+	}
+	defer g.coming.give(reg.ID)
 	wait, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	err := g.memory.Acquire(wait, r.ContentLength)
 	cancel()
@@ -390,12 +413,19 @@ func (g *Gate) take(w http.ResponseWriter, r *http.Request) (collector string, a
 	}
 	stream := m.Stream.ID()
 	now := g.o.Now()
-	if ok, wait := g.streams.take(stream, 1, now); !ok {
+	pacing := lane{reg.ID, reg.Tenant, m.Stream.Lane}
+	if ok, wait := g.streams.take(pacing, 1, now); !ok {
 		if !m.Urgent {
 			return collector, nil, tooFast(wait)
 		}
-		if ok, wait := g.urgent.take(stream, 1, now); !ok {
+		if ok, wait := g.urgent.take(pacing, 1, now); !ok {
 			return collector, nil, tooFast(wait)
+		}
+	}
+	// What the member has signed for counts before it is decompressed: a budget that is kept only afterwards spares no work.
+	if n := max(m.Events, m.Expanded>>11); n > 0 {
+		if ok, wait := g.tenants.take(reg.Tenant, n, now); !ok {
+			return collector, nil, later(http.StatusTooManyRequests, "member_budget", "The member sends more than its share", "All members have a budget of events a second, so that one cannot hold up the others.", "The collector sends the batch again by itself; nothing is lost. If this goes on, ask the operator for a larger budget.", wait)
 		}
 	}
 
@@ -428,27 +458,46 @@ func (g *Gate) take(w http.ResponseWriter, r *http.Request) (collector string, a
 	if err != nil {
 		return collector, nil, g.refusedBy(err, "the stream's head could not be read")
 	}
-	if v.Sequence != member.Next && v.Sequence != member.Opening {
-		if v.Sequence == member.Fork { // Accept writes it into the register, once
-			if v, err = g.o.Records.Accept(r.Context(), b); err != nil {
-				return collector, nil, g.refusedBy(err, "a fork could not be recorded")
-			}
+	switch v.Sequence {
+	case member.Next:
+	case member.Opening:
+		if ok, wait := g.opened.take(reg.ID, 1, now); !ok {
+			return collector, nil, later(http.StatusTooManyRequests, batch.CodeTooFast, "The collector begins too many streams", "A collector begins a new stream after a restore or a doubt; this one does so again and again.", "The collector tries again by itself; nothing is lost. If this goes on, run tocsin-collector doctor and report this text.", wait)
 		}
+	case member.Fork:
+		if ok, _ := g.forks.take(reg.ID, 1, now); !ok {
+			g.counts.add(collector, "fork_unrecorded") // it is refused all the same
+		} else if v, err = g.o.Records.Accept(r.Context(), b); err != nil { // writes it into the register, once
+			return collector, nil, g.refusedBy(err, "a fork could not be recorded")
+		}
+		fallthrough
+	default:
 		ack, p = g.notNext(r.Context(), reg, b, v, sub, now)
 		return collector, ack, p
 	}
-	if m.Events > 0 {
-		if ok, wait := g.tenants.take(reg.Tenant, m.Events, now); !ok {
-			return collector, nil, later(http.StatusTooManyRequests, "member_budget", "The member sends more than its share", "All members have a budget of events a second, so that one cannot hold up the others.", "The collector sends the batch again by itself; nothing is lost. If this goes on, ask the operator for a larger budget.", wait)
-		}
-	}
 
-	// Durable in blob and bus, then the head. What a crash leaves in between is sent again and dropped by those who follow.
+	// The number is claimed while the blob is written. Only the one that has both goes on the bus: of two different batches under one number,
+	// at two gates or before and after a crash, the followers must never see both.
 	received := g.o.Now().UTC()
+	claimed := make(chan error, 1)
+	go func() {
+		var err error
+		v, err = g.o.Records.Claim(r.Context(), b)
+		claimed <- err
+	}()
 	ref, err := g.o.Blobs.Put(r.Context(), blob.Blob{Name: digest, Tenant: reg.Tenant, Kind: blob.Batch, Received: received}, sub)
+	if err := <-claimed; err != nil {
+		return collector, nil, g.refusedBy(err, "the batch's number could not be claimed")
+	}
 	if err != nil {
 		return collector, nil, g.noRoom(err, "the batch could not be written")
 	}
+	if v.Sequence != member.Next && v.Sequence != member.Opening { // another gate was faster
+		ack, p = g.notNext(r.Context(), reg, b, v, sub, now)
+		return collector, ack, p
+	}
+
+	// Durable in blob and bus, then the head. What a crash leaves in between is sent again and dropped by those who follow.
 	notice := bus.Notice{Digest: digest, Tenant: reg.Tenant, Collector: reg.ID, Lane: string(m.Stream.Lane), Epoch: m.Stream.Epoch, Seq: m.Seq, Received: received.UnixNano(),
 		Events: m.Events, Size: len(sub), Quarantined: reg.State == member.Quarantined, Urgent: m.Urgent, Blob: ref}
 	if _, err := g.o.Bus.Publish(r.Context(), bus.Subject(reg.Tenant), hex.EncodeToString(digest[:]), notice.Encode()); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -49,6 +50,49 @@ func (l *limiters[K]) take(k K, n int, now time.Time) (ok bool, wait time.Durati
 	}
 	missing := float64(n) - r.TokensAt(now)
 	return false, max(time.Duration(missing/float64(l.rate)*float64(time.Second)), 100*time.Millisecond)
+}
+
+// tally counts what is held at the same time, by key.
+type tally[K comparable] struct {
+	mu sync.Mutex // guards m; held for one look-up
+	m  map[K]int
+}
+
+// take counts one more of k unless there are most already.
+func (t *tally[K]) take(k K, most int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.m[k] >= most {
+		return false
+	}
+	if t.m == nil {
+		t.m = map[K]int{}
+	}
+	t.m[k]++
+	return true
+}
+
+func (t *tally[K]) give(k K) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.m[k]--; t.m[k] <= 0 {
+		delete(t.m, k)
+	}
+}
+
+// address is the part of a caller's address that one caller has: an IPv4 address, or an IPv6 network of 64 bits.
+func address(remote string) string {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	a := ap.Addr().Unmap()
+	if a.Is6() {
+		if p, err := a.WithZone("").Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return a.String()
 }
 
 // locks makes the batches of one stream wait for each other at this gate.
@@ -230,11 +274,13 @@ func (c *counts) drain(done func(collector, reason string, n uint64) bool) {
 }
 
 // handshaker is a listener that gives out connections whose TLS handshake is done. When very many collectors come at once (after an outage
-// of the hub) a bounded number of handshakes is computed at a time, and the rest wait in the kernel's queue.
+// of the hub) a bounded number of handshakes is computed at a time, and the rest wait in the kernel's queue. Established connections are
+// counted until they close: those of strangers together and by address, those of each collector.
 type handshaker struct {
 	net.Listener
 	cfg    *tls.Config
 	l      Limits
+	who    func(tls.ConnectionState) (collector string) // empty: a stranger
 	refuse func(reason string)
 
 	slots   chan struct{} // handshakes being computed
@@ -244,17 +290,35 @@ type handshaker struct {
 	once    sync.Once
 	fatal   error
 
-	mu    sync.Mutex // guards hosts
-	hosts map[string]int
+	hosts      tally[string] // connections without a finished handshake, by address
+	strangers  tally[string] // by address, and all under ""
+	collectors tally[string]
+}
+
+// conn tells when it closes, once.
+type conn struct {
+	net.Conn
+	once   sync.Once
+	closed func()
+}
+
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() {
+		if c.closed != nil {
+			c.closed()
+		}
+	})
+	return err
 }
 
 // slotTime bounds how long one handshake may hold a slot: computing takes a millisecond or two, the rest is waiting for the other side, which
 // may never answer.
 const slotTime = 500 * time.Millisecond
 
-func newHandshaker(ln net.Listener, cfg *tls.Config, l Limits, refuse func(string)) *handshaker {
-	h := &handshaker{Listener: ln, l: l, refuse: refuse, slots: make(chan struct{}, l.Handshakes), pending: make(chan struct{}, l.Pending), ready: make(chan net.Conn),
-		done: make(chan struct{}), hosts: map[string]int{}}
+func newHandshaker(ln net.Listener, cfg *tls.Config, l Limits, who func(tls.ConnectionState) string, refuse func(string)) *handshaker {
+	h := &handshaker{Listener: ln, l: l, who: who, refuse: refuse, slots: make(chan struct{}, l.Handshakes), pending: make(chan struct{}, l.Pending), ready: make(chan net.Conn),
+		done: make(chan struct{})}
 	h.cfg = cfg.Clone()
 	h.cfg.GetConfigForClient = func(chi *tls.ClientHelloInfo) (*tls.Config, error) {
 		// Called when the whole ClientHello is here: who only opens a connection holds no slot.
@@ -318,14 +382,8 @@ func (h *handshaker) accept() {
 			h.once.Do(func() { h.fatal = err; close(h.done) })
 			return
 		}
-		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
-		h.mu.Lock()
-		n := h.hosts[host]
-		if n < h.l.PendingPerHost {
-			h.hosts[host]++
-		}
-		h.mu.Unlock()
-		if n >= h.l.PendingPerHost {
+		host := address(c.RemoteAddr().String())
+		if !h.hosts.take(host, h.l.PendingPerHost) {
 			c.Close()
 			<-h.pending
 			h.refuse("too_many_connections")
@@ -343,7 +401,31 @@ func isTemporary(err error) bool {
 	return ok && t.Temporary()
 }
 
-func (h *handshaker) handshake(c net.Conn, host string) {
+// admit counts an established connection, or says that its owner has enough.
+func (h *handshaker) admit(c *conn, state tls.ConnectionState, host string) bool {
+	if id := h.who(state); id != "" {
+		if !h.collectors.take(id, h.l.Connections) {
+			return false
+		}
+		c.closed = func() { h.collectors.give(id) }
+		return true
+	}
+	if !h.strangers.take("", h.l.Strangers) {
+		return false
+	}
+	if !h.strangers.take(host, h.l.StrangersPer) {
+		h.strangers.give("")
+		return false
+	}
+	c.closed = func() {
+		h.strangers.give(host)
+		h.strangers.give("")
+	}
+	return true
+}
+
+func (h *handshaker) handshake(plain net.Conn, host string) {
+	c := &conn{Conn: plain}
 	s := &slot{}
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), slotKey{}, s), h.l.HandshakeBudget)
 	tc := tls.Server(c, h.cfg)
@@ -353,15 +435,16 @@ func (h *handshaker) handshake(c net.Conn, host string) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	h.mu.Lock()
-	if h.hosts[host]--; h.hosts[host] == 0 {
-		delete(h.hosts, host)
-	}
-	h.mu.Unlock()
+	h.hosts.give(host)
 	<-h.pending
 	if err != nil {
 		c.Close()
 		h.refuse("handshake")
+		return
+	}
+	if !h.admit(c, tc.ConnectionState(), host) {
+		c.Close()
+		h.refuse("too_many_connections")
 		return
 	}
 	select {

@@ -507,6 +507,40 @@ func TestAcceptRace(t *testing.T) {
 }
 
 // A collector that reports absurd numbers spoils no sum but its own.
+// A number that was claimed is for that batch alone, before and after it is accepted.
+func TestClaim(t *testing.T) {
+	s, c := newStore(t)
+	ctx := t.Context()
+	_, site := organisation(t, s, "Ashgrove School")
+	r := enrol(t, s, c, site, 1)
+	claim := func(b *Batch, want Sequence, first bool) {
+		t.Helper()
+		v, err := s.Claim(ctx, b)
+		if err != nil || v.Sequence != want || v.First != first {
+			t.Fatalf("batch %d: %+v, %v; want %d, first %v", b.Seq, v, err, want, first)
+		}
+	}
+	accept := func(b *Batch, want Sequence) {
+		t.Helper()
+		if v, err := s.Accept(ctx, b); err != nil || v.Sequence != want {
+			t.Fatalf("batch %d: %+v, %v; want %d", b.Seq, v, err, want)
+		}
+	}
+	b1, other := aBatch(r, 1, "e1", 1, nil), aBatch(r, 1, "e1", 1, nil)
+	other.Digest[1] = 7
+	claim(b1, Opening, false)
+	claim(other, Fork, true)
+	claim(other, Fork, false)
+	claim(b1, Opening, false) // its answer was lost
+	claim(aBatch(r, 1, "e1", 2, nil), OutOfSequence, false)
+	accept(b1, Opening)
+	claim(b1, Repeat, false)
+	claim(aBatch(r, 1, "e1", 2, nil), Next, false)
+	accept(aBatch(r, 1, "e1", 2, nil), Next)
+	claim(aBatch(r, 1, "e1", 3, nil), Next, false)
+	claim(aBatch(r, 2, "e2", 1, nil), Opening, false) // another stream
+}
+
 func TestAbsurdCounts(t *testing.T) {
 	s, c := newStore(t)
 	_, site := organisation(t, s, "Ashgrove School")

@@ -207,6 +207,46 @@ func (s *Store) judge(ctx context.Context, tx bun.IDB, b *Batch) (Verdict, error
 	return v, nil
 }
 
+// Claim judges a batch again and, if it is Next or Opening, promises its number
+// to it, durably. The gate calls it before it publishes the batch: any other
+// batch under that number is a Fork from then on, which is recorded, also when
+// this one was published and never accepted, because the gate stopped in
+// between. The same batch may claim its number again.
+func (s *Store) Claim(ctx context.Context, b *Batch) (Verdict, error) {
+	var v Verdict
+	err := s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		var err error
+		if v, err = s.judge(ctx, tx, b); err != nil {
+			return err
+		}
+		switch v.Sequence {
+		case Fork:
+			v.First, err = s.recordFork(ctx, tx, b, v)
+			return err
+		case Repeat, OutOfSequence:
+			return nil
+		}
+		// One row a stream: a claim on a later number replaces the one before, whose batch is the head.
+		res, err := tx.NewRaw(`INSERT INTO stream_claims (stream, seq, digest, at_ns) VALUES (?, ?, ?, ?)
+			ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, digest = excluded.digest, at_ns = excluded.at_ns
+			WHERE stream_claims.seq <> excluded.seq OR stream_claims.digest = excluded.digest`,
+			b.Stream[:], int64(b.Seq), b.Digest[:], s.now()).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n > 0 {
+			return err
+		}
+		v.Sequence = Fork
+		v.First, err = s.recordFork(ctx, tx, b, v)
+		return err
+	})
+	if err != nil {
+		return Verdict{}, fmt.Errorf("claiming number %d of stream %x: %w", b.Seq, b.Stream, err)
+	}
+	return v, nil
+}
+
 // Accept judges a batch again and, if it is Next or Opening, moves the gate's head,
 // keeps its receipt and adds its counts, all in one transaction. The gate calls
 // it when the batch is durable in blob and bus, with the receipt it is going to
