@@ -366,10 +366,6 @@ func (s *Store) Invite(ctx context.Context, by access.Principal, i Invitation) (
 	if err := mayMake(by, &i); err != nil {
 		return "", time.Time{}, err
 	}
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-	secret = base64.RawURLEncoding.EncodeToString(b[:])
-	digest := sha256.Sum256([]byte(secret))
 	now := s.o.Now()
 	expires = now.Add(InvitationLife)
 	err = s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
@@ -388,8 +384,7 @@ func (s *Store) Invite(ctx context.Context, by access.Principal, i Invitation) (
 				return fmt.Errorf("organisation %d: %w", i.Tenant, ErrNotFound)
 			}
 		}
-		if _, err := tx.NewRaw("INSERT INTO invitations (id, secret_hash, email, name, role, tenant, created_ns, created_by, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			newID(), digest[:], i.Email, i.Name, string(i.Role), i.Tenant, now.UnixNano(), by.UserID, expires.UnixNano()).Exec(ctx); err != nil {
+		if secret, err = newInvitation(ctx, tx, i, "", by, now, expires); err != nil {
 			return err
 		}
 		return audit(ctx, tx, Entry{AtNS: now.UnixNano(), Who: by.UserID, Action: "person.invite", Object: i.Email, Tenant: i.Tenant, Detail: string(i.Role)})
@@ -400,36 +395,83 @@ func (s *Store) Invite(ctx context.Context, by access.Principal, i Invitation) (
 	return secret, expires, nil
 }
 
+// Renew makes an invitation for somebody who has an account and lost password or phone: accepting it chooses both anew and ends all their
+// sessions. Until then the account stays as it is. Only operators give one, and only for members' people: the centre's are reset on the
+// machine itself.
+func (s *Store) Renew(ctx context.Context, by access.Principal, scope access.Scope, id string) (i Invitation, secret string, expires time.Time, err error) {
+	if by.Role != access.Operator || by.UserID == "" {
+		return i, "", expires, fmt.Errorf("%w: only operators renew accounts", access.ErrDenied)
+	}
+	r, err := s.find(ctx, s.db.Read(), id)
+	if err != nil {
+		return i, "", expires, err
+	}
+	if r.ID != id || r.Tenant == access.Centre || !scope.Covers(r.Tenant) {
+		return i, "", expires, fmt.Errorf("account %.80s: %w", id, ErrNotFound)
+	}
+	if r.Disabled {
+		return i, "", expires, fmt.Errorf("%w: the account of %s is disabled; enable it first", ErrInvalid, r.Name)
+	}
+	i = Invitation{Name: r.Name, Email: r.Email, Role: r.Role, Tenant: r.Tenant}
+	now := s.o.Now()
+	expires = now.Add(InvitationLife)
+	err = s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		// One at a time: the newest replaces those that were not used.
+		if _, err := tx.NewRaw("UPDATE invitations SET expires_ns = ? WHERE person = ? AND used_ns = 0 AND expires_ns > ?", now.UnixNano(), r.ID, now.UnixNano()).Exec(ctx); err != nil {
+			return err
+		}
+		if secret, err = newInvitation(ctx, tx, i, r.ID, by, now, expires); err != nil {
+			return err
+		}
+		return audit(ctx, tx, Entry{AtNS: now.UnixNano(), Who: by.UserID, Action: "person.renew", Object: r.ID, Tenant: r.Tenant, Detail: r.Email})
+	})
+	if err != nil {
+		return i, "", expires, fmt.Errorf("making a new invitation: %w", err)
+	}
+	return i, secret, expires, nil
+}
+
+// newInvitation records an invitation and returns its secret; person is the account it renews, "" for a new one.
+func newInvitation(ctx context.Context, tx bun.IDB, i Invitation, person string, by access.Principal, now, expires time.Time) (secret string, err error) {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	secret = base64.RawURLEncoding.EncodeToString(b[:])
+	digest := sha256.Sum256([]byte(secret))
+	_, err = tx.NewRaw("INSERT INTO invitations (id, secret_hash, email, name, role, tenant, person, created_ns, created_by, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		newID(), digest[:], i.Email, i.Name, string(i.Role), i.Tenant, person, now.UnixNano(), by.UserID, expires.UnixNano()).Exec(ctx)
+	return secret, err
+}
+
 // Invitation returns what an unused invitation offers, or ErrInvitation.
 func (s *Store) Invitation(ctx context.Context, secret string) (Invitation, error) {
-	i, _, err := s.invitation(ctx, s.db.Read(), secret)
+	i, _, _, err := s.invitation(ctx, s.db.Read(), secret)
 	return i, err
 }
 
-func (s *Store) invitation(ctx context.Context, tx bun.IDB, secret string) (Invitation, string, error) {
+// invitation returns what is offered, the invitation's id and the account it renews, "" for a new one.
+func (s *Store) invitation(ctx context.Context, tx bun.IDB, secret string) (Invitation, string, string, error) {
 	digest := sha256.Sum256([]byte(secret))
 	var i Invitation
-	var id, role string
+	var id, person, role string
 	var expires, used int64
-	err := tx.QueryRowContext(ctx, "SELECT i.id, i.name, i.email, i.role, i.tenant, i.expires_ns, i.used_ns, COALESCE(t.name, '') FROM invitations i LEFT JOIN tenants t ON t.id = i.tenant WHERE i.secret_hash = ?", digest[:]).
-		Scan(&id, &i.Name, &i.Email, &role, &i.Tenant, &expires, &used, &i.Organisation)
+	err := tx.QueryRowContext(ctx, "SELECT i.id, i.person, i.name, i.email, i.role, i.tenant, i.expires_ns, i.used_ns, COALESCE(t.name, '') FROM invitations i LEFT JOIN tenants t ON t.id = i.tenant WHERE i.secret_hash = ?", digest[:]).
+		Scan(&id, &person, &i.Name, &i.Email, &role, &i.Tenant, &expires, &used, &i.Organisation)
 	i.Role = access.Role(role)
 	switch {
 	case db.NotFound(err):
-		return Invitation{}, "", ErrInvitation
+		return Invitation{}, "", "", ErrInvitation
 	case err != nil:
-		return Invitation{}, "", fmt.Errorf("reading an invitation: %w", err)
+		return Invitation{}, "", "", fmt.Errorf("reading an invitation: %w", err)
 	case used != 0 || expires <= s.now():
-		return Invitation{}, "", ErrInvitation
+		return Invitation{}, "", "", ErrInvitation
 	}
-	return i, id, nil
+	return i, id, person, nil
 }
 
-// Accept makes the account that an invitation offers, with the password the
-// person chose and the second factor the page made, proved by a first code. An
-// invitation works once.
+// Accept makes the account that an invitation offers, or renews the one it is for, with the password the person chose and the second
+// factor the page made, proved by a first code. An invitation works once.
 func (s *Store) Accept(ctx context.Context, secret, password, totpSecret, code string) error {
-	i, err := s.Invitation(ctx, secret)
+	i, _, person, err := s.invitation(ctx, s.db.Read(), secret)
 	if err != nil {
 		return err
 	}
@@ -444,6 +486,9 @@ func (s *Store) Accept(ctx context.Context, secret, password, totpSecret, code s
 		return ErrCode
 	}
 	r := row{ID: newID(), Email: i.Email, Name: i.Name, Role: i.Role, Tenant: i.Tenant, Generation: 1, CreatedNS: s.now(), TOTPStep: step}
+	if person != "" {
+		r.ID = person
+	}
 	if r.Password, err = s.hash.make(ctx, password); err != nil {
 		return err
 	}
@@ -451,11 +496,16 @@ func (s *Store) Accept(ctx context.Context, secret, password, totpSecret, code s
 		return err
 	}
 	err = s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
-		_, id, err := s.invitation(ctx, tx, secret)
+		_, id, _, err := s.invitation(ctx, tx, secret)
 		if err != nil {
 			return err
 		}
-		if err := insert(ctx, tx, &r); err != nil {
+		if person == "" {
+			err = insert(ctx, tx, &r)
+		} else {
+			err = s.renew(ctx, tx, &r)
+		}
+		if err != nil {
 			return err
 		}
 		if _, err := tx.NewRaw("UPDATE invitations SET used_ns = ? WHERE id = ?", r.CreatedNS, id).Exec(ctx); err != nil {
@@ -469,18 +519,36 @@ func (s *Store) Accept(ctx context.Context, secret, password, totpSecret, code s
 	return nil
 }
 
-// ChangePassword replaces a password whose holder knows the old one, and ends
-// the account's other sessions. It returns the new generation.
-func (s *Store) ChangePassword(ctx context.Context, id, old, password string) (generation int64, err error) {
+// renew gives an account that is there its new password and second factor, and ends its sessions and locks.
+func (s *Store) renew(ctx context.Context, tx bun.IDB, r *row) error {
+	res, err := tx.NewRaw("UPDATE people SET password = ?, totp_secret = ?, totp_step = ?, generation = generation + 1 WHERE id = ? AND tenant = ? AND disabled = 0", r.Password, r.TOTPSecret, r.TOTPStep, r.ID, r.Tenant).Exec(ctx)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, ErrInvitation) // disabled in the meantime
+	}
+	if _, err := tx.NewRaw("DELETE FROM sessions WHERE person = ?", r.ID).Exec(ctx); err != nil {
+		return err
+	}
+	return s.unlock(ctx, tx, r.Email)
+}
+
+// ChangePassword replaces a password whose holder knows the old one, and ends all the account's sessions. It returns the generation that
+// new ones have. Wrong guesses of the old one are held back like those of a sign-in: a session left open is no way to try passwords.
+func (s *Store) ChangePassword(ctx context.Context, id, old, password, remote string) (generation int64, err error) {
 	r, err := s.find(ctx, s.db.Read(), id)
 	if err != nil {
 		return 0, err
 	}
-	if ok, err := s.hash.check(ctx, r.Password, old); err != nil || !ok {
-		return 0, errors.Join(err, ErrSignIn)
-	}
 	if err := CheckPassword(password, r.Email, r.Name); err != nil {
 		return 0, err
+	}
+	if _, err := s.attempt(ctx, r.Email, remote); err != nil {
+		return 0, err
+	}
+	if ok, err := s.hash.check(ctx, r.Password, old); err != nil || !ok {
+		return 0, errors.Join(err, ErrSignIn)
 	}
 	hash, err := s.hash.make(ctx, password)
 	if err != nil {
@@ -491,6 +559,12 @@ func (s *Store) ChangePassword(ctx context.Context, id, old, password string) (g
 			if db.NotFound(err) {
 				return ErrEnded
 			}
+			return err
+		}
+		if _, err := tx.NewRaw("DELETE FROM sessions WHERE person = ?", r.ID).Exec(ctx); err != nil {
+			return err
+		}
+		if err := s.forgive(ctx, tx, r.Email, remote); err != nil {
 			return err
 		}
 		return audit(ctx, tx, Entry{AtNS: s.now(), Who: r.ID, Action: "person.password", Object: r.ID, Tenant: r.Tenant})
@@ -519,7 +593,9 @@ func randomPassword() string { return strings.ToLower(rand.Text()) }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// place is where a sign-in comes from: an IPv4 address, an IPv6 /64.
+// Place is where a request comes from, for limits: an IPv4 address, an IPv6 /64; "unknown" when remote is no address.
+func Place(remote string) string { return place(remote) }
+
 func place(remote string) string {
 	if ap, err := netip.ParseAddrPort(remote); err == nil {
 		remote = ap.Addr().String()

@@ -338,10 +338,10 @@ func TestPrincipalAndSessionsEnd(t *testing.T) {
 	if _, err := s.Principal(ctx, b.UserID, 1); !errors.Is(err, ErrEnded) {
 		t.Errorf("an old session came back to life: %v", err)
 	}
-	if _, err := s.ChangePassword(ctx, a.UserID, "wrong", "correct horse battery"); !errors.Is(err, ErrSignIn) {
+	if _, err := s.ChangePassword(ctx, a.UserID, "wrong", "correct horse battery", home); !errors.Is(err, ErrSignIn) {
 		t.Error(err)
 	}
-	gen2, err := s.ChangePassword(ctx, a.UserID, a.Password, "correct horse battery")
+	gen2, err := s.ChangePassword(ctx, a.UserID, a.Password, "correct horse battery", home)
 	if err != nil || gen2 != gen+1 {
 		t.Errorf("%d, %v", gen2, err)
 	}
@@ -351,8 +351,8 @@ func TestPrincipalAndSessionsEnd(t *testing.T) {
 	if _, err := s.Principal(ctx, a.UserID, gen2); err != nil {
 		t.Error(err)
 	}
-	if err := s.EndSessions(ctx, a.UserID); err != nil {
-		t.Error(err)
+	if gen3, err := s.EndSessions(ctx, a.UserID); err != nil || gen3 != gen2+1 {
+		t.Error(gen3, err)
 	}
 	if _, err := s.Principal(ctx, a.UserID, gen2); !errors.Is(err, ErrEnded) {
 		t.Error(err)
@@ -428,8 +428,9 @@ func TestInvitation(t *testing.T) {
 		t.Errorf("the code of the enrolment was good twice: %v", err)
 	}
 	c.add(30 * time.Second)
-	if p, _, err := s.CheckCode(ctx, id, code(t, key.Secret(), c.now()), home); err != nil || p.Tenant != 1 {
-		t.Errorf("%+v, %v", p, err)
+	ivy, _, err := signIn(s, t, Credentials{Email: "ivy@school.example", Password: good}, code(t, key.Secret(), c.now()), home)
+	if err != nil || ivy.Tenant != 1 {
+		t.Errorf("%+v, %v", ivy, err)
 	}
 	late, _, err := s.Invite(ctx, root, Invitation{Name: "Late", Email: "late@school.example", Role: access.Member, Tenant: 1})
 	if err != nil {
@@ -450,7 +451,7 @@ func TestInvitation(t *testing.T) {
 	if l, err := s.Trail(ctx, access.Only(2), 0, 10); err != nil || len(l) != 0 {
 		t.Errorf("%v, %v", l, err)
 	}
-	if n, err := s.Name(ctx, id); err != nil || n != "Ivy Invited" {
+	if n, err := s.Name(ctx, ivy.UserID); err != nil || n != "Ivy Invited" {
 		t.Error(n, err)
 	}
 }

@@ -1,11 +1,15 @@
 package people
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/alexedwards/scs/v2"
 	"github.com/uptrace/bun"
 
 	"tocsin/internal/access"
@@ -35,19 +39,101 @@ func (s *Sessions) FindCtx(ctx context.Context, token string) (b []byte, found b
 	return b, err == nil, err
 }
 
-// CommitCtx stores a session's data.
+// Of what the pages keep in a session, what its list reads: see [Sessions.Of].
+const (
+	SessionUser       = "user"       // string: id of the account, once both steps are passed
+	SessionGeneration = "generation" // int64: of the account at that moment; raising it ends its sessions
+	SessionSeen       = "seen"       // int64: when something was last asked for, Unix seconds, to a few minutes
+	SessionBegan      = "began"      // int64: when it was signed in, Unix seconds
+	SessionPlace      = "place"      // string: where from, as Place says it
+	SessionAgent      = "agent"      // string: the browser, in words
+)
+
+// CommitCtx stores a session's data. A session that was ended from elsewhere while a request ran is not brought back by its end: an ended
+// one stays for a while as a row without data, and such a row is never written again.
 func (s *Sessions) CommitCtx(ctx context.Context, token string, b []byte, expiry time.Time) error {
+	person := ""
+	if _, values, err := (scs.GobCodec{}).Decode(b); err == nil {
+		person, _ = values[SessionUser].(string)
+	}
 	return s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
-		_, err := tx.NewRaw("INSERT INTO sessions (token_hash, data, expires_ns) VALUES (?, ?, ?) ON CONFLICT (token_hash) DO UPDATE SET data = excluded.data, expires_ns = excluded.expires_ns",
-			tokenHash(token), b, expiry.UnixNano()).Exec(ctx)
+		_, err := tx.NewRaw("INSERT INTO sessions (token_hash, data, expires_ns, person) VALUES (?, ?, ?, ?) ON CONFLICT (token_hash) DO UPDATE SET data = excluded.data, expires_ns = excluded.expires_ns, person = excluded.person WHERE length(sessions.data) > 0",
+			tokenHash(token), b, expiry.UnixNano(), person).Exec(ctx)
 		return err
 	})
+}
+
+// Session is one of a person's sessions, as its list shows it.
+type Session struct {
+	ID        string // of the session, which is not its token
+	BeganUnix int64  // seconds; 0: begun by an older hub, which did not note it
+	SeenUnix  int64  // seconds, to a few minutes
+	Place     string
+	Agent     string
+}
+
+// SessionID is the ID of the session with a token.
+func SessionID(token string) string { return hex.EncodeToString(tokenHash(token)) }
+
+// Of returns the sessions of an account that have not ended, the last used first; at most 100. generation is the account's now.
+func (s *Sessions) Of(ctx context.Context, person string, generation int64) ([]Session, error) {
+	rows, err := s.db.Read().QueryContext(ctx, "SELECT token_hash, data FROM sessions WHERE person = ? AND person <> '' AND expires_ns > ? ORDER BY expires_ns DESC LIMIT 100", person, db.Now())
+	if err != nil {
+		return nil, fmt.Errorf("reading the sessions: %w", err)
+	}
+	defer rows.Close()
+	var out []Session
+	for rows.Next() {
+		var hash, data []byte
+		if err := rows.Scan(&hash, &data); err != nil {
+			return nil, fmt.Errorf("reading the sessions: %w", err)
+		}
+		_, v, err := (scs.GobCodec{}).Decode(data)
+		if err != nil {
+			return nil, fmt.Errorf("reading a session: %w", err)
+		}
+		if g, _ := v[SessionGeneration].(int64); g != generation {
+			continue
+		}
+		x := Session{ID: hex.EncodeToString(hash)}
+		x.BeganUnix, _ = v[SessionBegan].(int64)
+		x.SeenUnix, _ = v[SessionSeen].(int64)
+		x.Place, _ = v[SessionPlace].(string)
+		x.Agent, _ = v[SessionAgent].(string)
+		out = append(out, x)
+	}
+	slices.SortStableFunc(out, func(a, b Session) int { return cmp.Compare(b.SeenUnix, a.SeenUnix) })
+	return out, rows.Err()
+}
+
+// End ends one session of an account; ErrNotFound when it is not one of its.
+func (s *Sessions) End(ctx context.Context, person, id string) error {
+	hash, err := hex.DecodeString(id)
+	if err != nil || person == "" {
+		return ErrNotFound
+	}
+	ended := int64(0)
+	err = s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		res, err := tx.NewRaw("UPDATE sessions SET data = x'', person = '', expires_ns = ? WHERE token_hash = ? AND person = ?", db.Now(), hash, person).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		ended, err = res.RowsAffected()
+		return err
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("ending a session: %w", err)
+	case ended == 0:
+		return ErrNotFound
+	}
+	return nil
 }
 
 // DeleteCtx ends a session.
 func (s *Sessions) DeleteCtx(ctx context.Context, token string) error {
 	return s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
-		_, err := tx.NewRaw("DELETE FROM sessions WHERE token_hash = ?", tokenHash(token)).Exec(ctx)
+		_, err := tx.NewRaw("UPDATE sessions SET data = x'', person = '', expires_ns = ? WHERE token_hash = ?", db.Now(), tokenHash(token)).Exec(ctx)
 		return err
 	})
 }

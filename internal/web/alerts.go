@@ -117,7 +117,13 @@ func (s *server) alertView(r *request, a *alert.Alert, pane bool) (*alertView, e
 	}
 	v.Scoring = a.Details.Scoring
 	for _, st := range a.Details.Steps {
+		if st.Text == a.Details.Reason {
+			continue // it stands right above
+		}
 		v.Steps = append(v.Steps, step{instant(st.Time), st.Text})
+	}
+	if len(v.Steps) == 1 {
+		v.Steps = nil // a list of one says no more than when it began
 	}
 	v.Techniques = techniquesOf(a.Details.Tags)
 	if len(v.Techniques) == 0 {
@@ -356,7 +362,7 @@ func memberVerdict(a *alert.Alert) (tone, heading, text string) {
 	case a.Severity == alert.Medium:
 		return "warn", "Worth a look this week", "It is probably not urgent."
 	}
-	return "good", "For your information", "Nothing needs doing; we tell you so that you know."
+	return "good", "For your information", "Nothing urgent; we tell you so that you know."
 }
 
 // alertPage is one alert's page, for analysts or for a member.

@@ -182,6 +182,14 @@ func exampleCollector(now time.Time) collectorView {
 	}
 }
 
+func exampleAccount(now time.Time, organisation string) accountView {
+	return accountView{Name: "Jo Marsh", Email: "jo.marsh@millbrook.example", Role: "member", Organisation: organisation, MinPassword: 12, Others: 2, Sessions: []sessionRow{
+		{"a", "Firefox on Windows", "192.0.2.17", now.Add(-time.Hour), now, true},
+		{"b", "Safari on iPhone", "2001:db8:aaaa:bbbb::/64", now.Add(-26 * time.Hour), now.Add(-2 * time.Hour), false},
+		{"c", "Unknown browser", "198.51.100.4", time.Time{}, now.Add(-3 * time.Hour), false},
+	}}
+}
+
 func examples(now time.Time) []example {
 	member := memberRow{Tenant: 3, Name: "Millbrook College", Sector: "Education", Area: "Northshire Police", Collectors: 1, CollectorText: "1 healthy", Tone: "good", LastData: now.Add(-40 * time.Second), Open: 7, Critical: 2, High: 3, Joined: now.AddDate(0, -2, 0)}
 	second := member
@@ -201,7 +209,7 @@ func examples(now time.Time) []example {
 	signIn := &page{Title: "Sign in", Path: "/sign-in", Data: signInView{}}
 	signInBad := &page{Title: "Sign in", Path: "/sign-in", Data: signInView{Email: "head@millbrook.example"}, Problem: []problem{{"email", "The email address, password or code is not right. Start again, and check each of them"}}}
 	flashed := exampleConsole("Millbrook College", "Members", memberView{memberRow: member, Collectors: []collectorView{exampleCollector(now)}, Sites: []siteOption{{"1", "Main site"}}, CanAdd: true, Tokens: []openToken{{"t1", "Main site", "A. Okafor", now, now.Add(24 * time.Hour)}},
-		NewToken: &tokenView{"tocsin1.eyJhIjoiaHViLm5vcnRoc2hpcmUuZXhhbXBsZTo4NDQzIiwiciI6IjZmM2E5YzEiLCJzIjoiMDEyMzQ1Njc4OWFiY2RlZiJ9", now.Add(24 * time.Hour)}, People: []person{{"Jo Marsh", "jo.marsh@millbrook.example", "active", now.Add(-time.Hour)}}})
+		NewToken: &tokenView{"tocsin1.eyJhIjoiaHViLm5vcnRoc2hpcmUuZXhhbXBsZTo4NDQzIiwiciI6IjZmM2E5YzEiLCJzIjoiMDEyMzQ1Njc4OWFiY2RlZiJ9", now.Add(24 * time.Hour)}, People: []person{{"0199c0de-7a52-7f60-b0f1-2d9a60f2c1ab", "Jo Marsh", "jo.marsh@millbrook.example", "active", now.Add(-time.Hour)}}})
 	flashed.Flash = &flash{Text: "The token is ready."}
 	return []example{
 		{"sign-in", "signin", signIn},
@@ -224,6 +232,8 @@ func examples(now time.Time) []example {
 		{"member-new", "member_new", exampleConsole("Add a member", "Members", memberNewView{Fields: []formField{{Name: "name", Label: "Name of the organisation"}, {Name: "sector", Label: "Sector", Options: []option{{Value: "education", Text: "Education"}}}, {Name: "area", Label: "Police force area", Hint: "For example Northshire Police"}}})},
 		{"indicators", "indicators", exampleConsole("Indicators", "Indicators", indicatorsView{Total: 3, Pushed: 2, CanChange: true, Kinds: []option{{Text: "All kinds"}, {Value: "ip", Text: "Address"}}, TLPs: []option{{Value: "green", Text: "GREEN"}}, Lifetimes: []option{{Value: "90", Text: "90 days"}},
 			Rows: []indicatorRow{{"1", "Address", "203.0.113.77", "NCSC bulletin 12", "GREEN", true, now, now.AddDate(0, 3, 0), 12}, {"2", "Network", "198.51.100.0/24", "Regional desk", "AMBER", true, now, now.AddDate(0, 3, 0), 0}, {"3", "Domain", "updates.badname.example", "Regional desk", "AMBER+STRICT", false, now, time.Time{}, 3}}, Result: &importResult{Added: 2, Updated: 1, RefusedCount: 1, Refused: []refusedLine{{4, "0.0.0.0/0", "wider than /16: it would match far too much"}}}})},
+		{"account", "account", exampleMember("Your account", "", exampleAccount(now, "Millbrook College"))},
+		{"account-console", "account", exampleConsole("Your account", "", exampleAccount(now, ""))},
 		{"reports", "reports", exampleMember("Weekly reports", "Reports", exampleReports("/reports"))},
 		{"reports-console", "reports", exampleConsole("Weekly reports", "Members", exampleReports("/members/3/reports"))},
 		{"health", "health", exampleConsole("Health", "Health", healthView{Now: now, Version: "1.0.0", Tone: "good", Heading: "Everything works", Text: "All stages keep up.", Checks: []Check{{"Event store", true, "answers in 2 ms", ""}, {"Disk", false, "12 % free", "Free some space or raise the reserve."}}, Stages: []Stage{{"gate", 48240, 48240, 0, "0 batches"}, {"worker", 48240, 48240, 2, "1 batch"}}, Latencies: []Latency{{"Collector's receipt to alert", 210 * time.Millisecond, 480 * time.Millisecond, 720 * time.Millisecond, 31}}})},

@@ -1,6 +1,10 @@
 package web
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+	"time"
+)
 
 // contentSecurityPolicy forbids everything but this program's own files: no
 // inline script or style, no other host, no frame around the page.
@@ -23,6 +27,29 @@ func secureHeaders(hsts bool, next http.Handler) http.Handler {
 		}
 		// Pages hold one person's view; only assets set a kinder value.
 		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// How long a request may take to send its form, and an answer to be read, before the connection is closed: whoever sends a byte a minute
+// must not hold one for ever. Live streams set their own.
+const (
+	readWithin   = 30 * time.Second
+	importWithin = 5 * time.Minute
+	writeWithin  = 2 * time.Minute
+)
+
+func paced(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, now := http.NewResponseController(w), time.Now()
+		_ = c.SetWriteDeadline(now.Add(writeWithin)) // a recorder in a test has no connection
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			within := readWithin
+			if strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data") {
+				within = importWithin
+			}
+			_ = c.SetReadDeadline(now.Add(within))
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -74,7 +74,7 @@ func (s *server) acceptInvitation(w http.ResponseWriter, r *http.Request) {
 	if !s.readForm(w, r) {
 		return
 	}
-	if !s.limit.allow(remote(r)) {
+	if !s.limit.allow(s.remote(r)) {
 		s.fail(w, r, nil, errBusy)
 		return
 	}

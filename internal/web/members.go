@@ -286,6 +286,19 @@ func (s *server) invite(w http.ResponseWriter, r *request) error {
 	return s.showMember(w, r, http.StatusOK, nil, nil, &newInvitation{Name: name, Email: email, URL: s.o.PublicURL + "/invitation/" + secret, Expires: expires})
 }
 
+// inviteAgain makes an invitation for somebody who lost their password or phone.
+func (s *server) inviteAgain(w http.ResponseWriter, r *request) error {
+	tenant, err := tenantOf(r)
+	if err != nil {
+		return err
+	}
+	i, secret, expires, err := s.o.People.Renew(r.Context(), r.principal, r.scope.Narrow(tenant), r.PathValue("person"))
+	if err != nil {
+		return err
+	}
+	return s.showMember(w, r, http.StatusOK, nil, nil, &newInvitation{Name: i.Name, Email: i.Email, URL: s.o.PublicURL + "/invitation/" + secret, Expires: expires, Again: true})
+}
+
 // peopleOf lists the accounts of a member.
 func (s *server) peopleOf(ctx context.Context, r *request, scope access.Scope) ([]person, error) {
 	list, err := s.o.People.List(ctx, scope)
@@ -301,7 +314,7 @@ func (s *server) peopleOf(ctx context.Context, r *request, scope access.Scope) (
 		if p.Disabled {
 			state = "disabled"
 		}
-		out = append(out, person{Name: p.Name, Email: p.Email, State: state, LastSignIn: instant(p.LastSignInNS)})
+		out = append(out, person{ID: p.ID, Name: p.Name, Email: p.Email, State: state, LastSignIn: instant(p.LastSignInNS)})
 	}
 	return out, nil
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"tocsin/internal/alert"
@@ -293,10 +294,53 @@ const (
 	livePulse = 20 * time.Second
 )
 
+// streams counts the live streams that are open, so that nobody holds connections and queries without end.
+type streams struct {
+	mu  sync.Mutex
+	by  map[string]int // by account
+	all int
+}
+
+// At most so many streams at once: of one person, who may have a window on each screen, and of all.
+const (
+	streamsEach = 20
+	streamsAll  = 2000
+)
+
+var errStreams = errors.New("too many live streams")
+
+func (s *streams) open(user string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by == nil {
+		s.by = map[string]int{}
+	}
+	if s.by[user] >= streamsEach || s.all >= streamsAll {
+		return false
+	}
+	s.by[user]++
+	s.all++
+	return true
+}
+
+func (s *streams) close(user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.by[user]--; s.by[user] == 0 {
+		delete(s.by, user)
+	}
+}
+
 // live streams the queue's changes to one page, as htmx pieces: rows to put in
 // or renew, rows that leave, and the counts.
 func (s *server) live(w http.ResponseWriter, r *request) error {
 	f := queueFilter(r)
+	if !s.streams.open(r.principal.UserID) {
+		return errStreams
+	}
+	defer s.streams.close(r.principal.UserID)
+	token := s.sessions.Token(r.Context())
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	stop := context.AfterFunc(s.stopping, cancel)
@@ -306,7 +350,7 @@ func (s *server) live(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	out := http.NewResponseController(w)
-	if err := out.SetWriteDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := errors.Join(out.SetWriteDeadline(time.Time{}), out.SetReadDeadline(time.Time{})); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("opening the live stream: %w", err)
 	}
 	h := w.Header()
@@ -333,7 +377,7 @@ func (s *server) live(w http.ResponseWriter, r *request) error {
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("opening the live stream: %w", err)
 	}
-	pulse, pace := time.NewTicker(livePulse), time.NewTicker(livePace)
+	pulse, pace := time.NewTicker(s.pulse), time.NewTicker(livePace)
 	defer pulse.Stop()
 	defer pace.Stop()
 	gathered := map[string]alert.Change{}
@@ -347,6 +391,9 @@ func (s *server) live(w http.ResponseWriter, r *request) error {
 			}
 			if p, err := s.o.People.Principal(ctx, r.principal.UserID, s.sessions.GetInt64(ctx, keyGeneration)); err != nil || p.Role != r.principal.Role || p.Tenant != r.principal.Tenant {
 				return nil // the page asks again and is sent to sign in
+			}
+			if _, found, err := s.sessions.Store.Find(token); err != nil || !found {
+				return nil // signed out in another window, or ended from the account's page
 			}
 			if err := send("pulse", ""); err != nil {
 				return nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -161,7 +162,7 @@ func (s *server) toSignIn(w http.ResponseWriter, req *http.Request) {
 // page starts a page of somebody who is signed in.
 func (s *server) page(r *request, title, current string, data any) *page {
 	p := s.blank(r.Request, title, data)
-	p.User = &account{Name: r.principal.Name, Role: roleWord(r.principal.Role), Organisation: r.organisation}
+	p.User = &account{Name: r.principal.Name, Role: roleWord(r.principal.Role), Organisation: r.organisation, Current: current == "/account"}
 	p.Console = r.staff()
 	p.Nav = navigation(r.principal.Role, current)
 	p.Flash = s.takeFlash(r)
@@ -250,7 +251,7 @@ func (s *server) takeFlash(r *request) *flash {
 // after the sentinel's own word.
 func plainError(err error) string {
 	text := err.Error()
-	for _, e := range []error{member.ErrInvalid, alert.ErrInvalid, intel.ErrInvalid} {
+	for _, e := range []error{member.ErrInvalid, alert.ErrInvalid, intel.ErrInvalid, people.ErrInvalid} {
 		if _, after, ok := strings.Cut(text, e.Error()+": "); ok {
 			text = after
 			break
@@ -268,7 +269,7 @@ func (s *server) fail(w http.ResponseWriter, req *http.Request, r *request, err 
 	switch {
 	case errors.Is(err, context.Canceled):
 		return // whoever asked has gone
-	case errors.Is(err, errNotFound), errors.Is(err, member.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, intel.ErrNotFound):
+	case errors.Is(err, errNotFound), errors.Is(err, member.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, intel.ErrNotFound), errors.Is(err, people.ErrNotFound):
 		status, v = http.StatusNotFound, errorView{Heading: "Page not found", Paragraphs: []string{"There is nothing at this address, or it is not yours to see.", "If you typed the address, check it. If you followed a link, it may be out of date."}}
 	case errors.Is(err, access.ErrDenied), errors.Is(err, alert.ErrDenied):
 		status, v = http.StatusForbidden, errorView{Heading: "You cannot do this", Paragraphs: []string{"Your account does not have this right.", "If you need it, ask whoever runs Tocsin for you."}}
@@ -276,12 +277,18 @@ func (s *server) fail(w http.ResponseWriter, req *http.Request, r *request, err 
 		status, v = http.StatusRequestEntityTooLarge, errorView{Heading: "That is too long", Paragraphs: []string{fmt.Sprintf("At most %s can be sent at once. Send it in parts.", bytesText(uint64(tooLong.Limit)))}}
 	case errors.Is(err, errForm):
 		status, v = http.StatusBadRequest, errorView{Heading: "The form could not be read", Paragraphs: []string{"It may have been cut off on the way. Go back and send it again."}}
+	case errors.Is(err, people.ErrBusy):
+		status, v = http.StatusServiceUnavailable, errorView{Heading: "Too many people sign in at this moment", Paragraphs: []string{"Try again in a few seconds."}}
+		w.Header().Set("Retry-After", "5")
+	case errors.Is(err, errStreams):
+		status, v = http.StatusTooManyRequests, errorView{Heading: "Too many live pages", Paragraphs: []string{"Close some of the queue's pages that you have open."}}
+		w.Header().Set("Retry-After", "60")
 	case errors.Is(err, errBusy):
 		status, v = http.StatusTooManyRequests, errorView{Heading: "Too many attempts", Paragraphs: []string{"Wait a minute, then try again."}}
 		w.Header().Set("Retry-After", "60")
 	case errors.Is(err, errCrossSite):
 		status, v = http.StatusForbidden, errorView{Heading: "This came from another site", Paragraphs: []string{"For your safety, forms are only taken from Tocsin's own pages. Open the page here and try again."}}
-	case errors.Is(err, member.ErrInvalid), errors.Is(err, alert.ErrInvalid), errors.Is(err, intel.ErrInvalid), errors.Is(err, eventstore.ErrBadFilter):
+	case errors.Is(err, member.ErrInvalid), errors.Is(err, alert.ErrInvalid), errors.Is(err, intel.ErrInvalid), errors.Is(err, people.ErrInvalid), errors.Is(err, eventstore.ErrBadFilter):
 		status, v = http.StatusUnprocessableEntity, errorView{Heading: "That did not fit", Paragraphs: []string{plainError(err) + "."}}
 	default:
 		v = errorView{Heading: "Sorry, something is wrong with Tocsin", Paragraphs: []string{"What you did last may not have been done. Nothing that was stored is lost.", "Try again in a minute."}, Reference: reference()}
@@ -329,12 +336,39 @@ func (s *server) setTheme(w http.ResponseWriter, req *http.Request) {
 	http.Redirect(w, req, local(req.PostFormValue("back"), "/"), http.StatusSeeOther)
 }
 
-// remote is the address a request came from, for limits and the audit; not the
-// port.
-func remote(req *http.Request) string {
+// remote is the address a request came from, for limits and the audit; not the port. Behind a reverse proxy that the operator named it is
+// what that proxy says: of X-Forwarded-For the last address that is not itself such a proxy's. What stands left of it anybody can write.
+func (s *server) remote(req *http.Request) string {
 	host, _, err := net.SplitHostPort(req.RemoteAddr)
 	if err != nil {
 		return req.RemoteAddr
 	}
+	if !s.proxy(host) {
+		return host
+	}
+	forwarded := strings.Split(strings.Join(req.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, text := range slices.Backward(forwarded) {
+		a, err := netip.ParseAddr(strings.TrimSpace(text))
+		if err != nil {
+			if ap, err2 := netip.ParseAddrPort(strings.TrimSpace(text)); err2 == nil {
+				a, err = ap.Addr(), nil
+			}
+		}
+		if err != nil {
+			return host // not what a proxy writes: nothing in it can be believed
+		}
+		if host = a.Unmap().String(); !s.proxy(host) {
+			return host
+		}
+	}
 	return host
+}
+
+// proxy says whether an address is a reverse proxy that the operator named.
+func (s *server) proxy(host string) bool {
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(s.o.Proxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap().WithZone("")) })
 }

@@ -14,14 +14,13 @@ import (
 
 // What a session holds.
 const (
-	keyUser       = "user"       // id of the account, once both steps are passed
-	keyGeneration = "generation" // of the account at that moment: raising it ends its sessions
-	keySeen       = "seen"       // when something was last asked for, Unix seconds, to sessionNote
+	keyUser       = people.SessionUser
+	keyGeneration = people.SessionGeneration
+	keySeen       = people.SessionSeen // to sessionNote
 	keyFlash      = "flash"
-	keyPending    = "pending"    // id of the account whose password was right, or nobody
+	keyPending    = "pending"    // the ticket of the first step; one of a wrong password is refused at the end
 	keyPendingAt  = "pending-at" // Unix seconds
 	keyPendingTo  = "pending-to" // where to go afterwards
-	nobody        = "nobody"     // in keyPending: the password was wrong, which is told at the end
 )
 
 // pendingFor is how long the second step waits for its code.
@@ -72,16 +71,13 @@ func (s *server) signInPassword(w http.ResponseWriter, r *http.Request) {
 		s.refuseSignIn(w, r, email, next, problems)
 		return
 	}
-	if !s.limit.allow(remote(r)) {
+	if !s.limit.allow(s.remote(r)) {
 		s.fail(w, r, nil, errBusy)
 		return
 	}
 	ctx := r.Context()
-	id, err := s.o.People.CheckPassword(ctx, email, password, remote(r))
-	switch {
-	case errors.Is(err, people.ErrSignIn):
-		id = nobody
-	case err != nil:
+	ticket, err := s.o.People.CheckPassword(ctx, email, password, s.remote(r))
+	if err != nil && !errors.Is(err, people.ErrSignIn) { // a wrong password is told at the end
 		s.failSignIn(w, r, err, email, next)
 		return
 	}
@@ -91,7 +87,7 @@ func (s *server) signInPassword(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.sessions.SetDeadline(ctx, time.Now().Add(pendingFor+time.Minute)) // the second step gives it its full life
-	s.sessions.Put(ctx, keyPending, id)
+	s.sessions.Put(ctx, keyPending, ticket)
 	s.sessions.Put(ctx, keyPendingAt, s.o.Now().Unix())
 	s.sessions.Put(ctx, keyPendingTo, next)
 	http.Redirect(w, r, "/sign-in/code", http.StatusSeeOther)
@@ -139,18 +135,15 @@ func (s *server) signInFinish(w http.ResponseWriter, r *http.Request) {
 		s.showOrLog(w, r, http.StatusUnprocessableEntity, "code", p)
 		return
 	}
-	if !s.limit.allow(remote(r)) {
+	if !s.limit.allow(s.remote(r)) {
 		s.fail(w, r, nil, errBusy)
 		return
 	}
-	id, next := s.sessions.GetString(ctx, keyPending), s.sessions.GetString(ctx, keyPendingTo)
-	if id == nobody {
-		id = ""
-	}
-	p, generation, err := s.o.People.CheckCode(ctx, id, code, remote(r))
+	next := s.sessions.GetString(ctx, keyPendingTo)
+	p, generation, err := s.o.People.CheckCode(ctx, s.sessions.GetString(ctx, keyPending), code, s.remote(r))
 	if err != nil {
-		// One try: whoever failed begins again, so a stolen password alone buys
-		// one code guess for each argon2 run.
+		// One try: whoever failed begins again, so a stolen password alone buys one guess of a code for each try that is counted. The
+		// ticket itself is good once; this is so that the page says so.
 		s.sessions.Remove(ctx, keyPending)
 		s.failSignIn(w, r, err, "", next)
 		return
@@ -164,7 +157,11 @@ func (s *server) signInFinish(w http.ResponseWriter, r *http.Request) {
 	s.sessions.Remove(ctx, keyPendingTo)
 	s.sessions.Put(ctx, keyUser, p.UserID)
 	s.sessions.Put(ctx, keyGeneration, generation)
-	s.sessions.Put(ctx, keySeen, s.o.Now().Unix())
+	now := s.o.Now().Unix()
+	s.sessions.Put(ctx, keySeen, now)
+	s.sessions.Put(ctx, people.SessionBegan, now)
+	s.sessions.Put(ctx, people.SessionPlace, people.Place(s.remote(r)))
+	s.sessions.Put(ctx, people.SessionAgent, browserWord(r.UserAgent()))
 	http.Redirect(w, r, local(next, "/"), http.StatusSeeOther)
 }
 
@@ -213,13 +210,14 @@ func digits(s string) string {
 	}, s)
 }
 
-// limiter slows down whoever tries many sign-ins from one place: ten at once,
-// then one every three seconds. The accounts' own locks are in package people;
+// limiter slows down whoever tries many sign-ins from one place, an IPv4 address or an IPv6 /64: thirty at once, then one a second. A
+// sign-in is two tries; a control room behind one address changes shift within a minute. The accounts' own locks are in package people;
 // this one keeps a flood away from the password hash.
 type limiter struct {
-	mu   sync.Mutex // guards from and seen; held for map work only
-	now  func() time.Time
-	from map[string]*bucket
+	mu    sync.Mutex // guards the rest; held for map work only
+	now   func() time.Time
+	from  map[string]*bucket
+	swept time.Time
 }
 
 type bucket struct {
@@ -228,30 +226,43 @@ type bucket struct {
 }
 
 const (
-	limitBurst = 10
-	limitEvery = 3 * time.Second
+	limitBurst = 30
+	limitEvery = time.Second
 	limitKeep  = 10000 // places remembered at once
 )
 
-func (l *limiter) allow(place string) bool {
+func (l *limiter) allow(remote string) bool {
+	place := people.Place(remote)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
 	b := l.from[place]
 	if b == nil {
 		if len(l.from) >= limitKeep {
-			for k, v := range l.from {
-				if now.Sub(v.seen) > limitBurst*limitEvery { // full again: forgetting it changes nothing
-					delete(l.from, k)
-				}
-			}
-		}
-		if len(l.from) >= limitKeep {
-			return false
+			l.forget(now)
 		}
 		b = &bucket{Limiter: rate.NewLimiter(rate.Every(limitEvery), limitBurst)}
 		l.from[place] = b
 	}
 	b.seen = now
 	return b.AllowN(now, 1)
+}
+
+// forget makes room: for places whose allowance is full again it changes nothing. When there is none such, one of those that are there goes:
+// somebody with ten thousand addresses must not keep everybody else from signing in.
+func (l *limiter) forget(now time.Time) {
+	if now.Sub(l.swept) > time.Second {
+		l.swept = now
+		for k, v := range l.from {
+			if now.Sub(v.seen) > limitBurst*limitEvery {
+				delete(l.from, k)
+			}
+		}
+	}
+	for k := range l.from {
+		if len(l.from) < limitKeep {
+			return
+		}
+		delete(l.from, k)
+	}
 }

@@ -42,6 +42,7 @@ type account struct {
 	Name         string
 	Role         string // in words
 	Organisation string // a member's own; "" for people of the centre
+	Current      bool   // the page is their account's
 }
 
 type navItem struct {
@@ -83,6 +84,20 @@ type invitationView struct {
 	QR                        template.URL
 	SecretText                string
 	MinPassword               int
+}
+
+// accountView is a person's own page.
+type accountView struct {
+	Name, Email, Role, Organisation string
+	MinPassword                     int
+	Sessions                        []sessionRow // this one first
+	Others                          int64
+}
+
+type sessionRow struct {
+	ID, Browser, Place string
+	Began, Seen        time.Time
+	Here               bool
 }
 
 type errorView struct {
@@ -368,6 +383,7 @@ type tokenView struct {
 type newInvitation struct {
 	Name, Email, URL string
 	Expires          time.Time
+	Again            bool // for somebody who has an account
 }
 
 type openToken struct {
@@ -376,8 +392,8 @@ type openToken struct {
 }
 
 type person struct {
-	Name, Email, State string
-	LastSignIn         time.Time
+	ID, Name, Email, State string
+	LastSignIn             time.Time
 }
 
 type siteOption struct{ ID, Name string }

@@ -94,14 +94,24 @@ type Alerts interface {
 
 // People is what the pages need of the accounts; *people.Store is it.
 type People interface {
-	CheckPassword(ctx context.Context, email, password, remote string) (userID string, err error)
-	CheckCode(ctx context.Context, userID, code, remote string) (access.Principal, int64, error)
+	CheckPassword(ctx context.Context, email, password, remote string) (ticket string, err error)
+	CheckCode(ctx context.Context, ticket, code, remote string) (access.Principal, int64, error)
+	ChangePassword(ctx context.Context, id, old, password, remote string) (generation int64, err error)
+	EndSessions(ctx context.Context, id string) (generation int64, err error)
 	Principal(ctx context.Context, userID string, generation int64) (access.Principal, error)
 	Name(ctx context.Context, userID string) (string, error)
 	List(ctx context.Context, scope access.Scope) ([]people.Person, error)
 	Invite(ctx context.Context, by access.Principal, i people.Invitation) (secret string, expires time.Time, err error)
+	Renew(ctx context.Context, by access.Principal, scope access.Scope, id string) (i people.Invitation, secret string, expires time.Time, err error)
 	Invitation(ctx context.Context, secret string) (people.Invitation, error)
 	Accept(ctx context.Context, secret, password, totpSecret, code string) error
+}
+
+// Sessions is where sessions live and what the pages ask about them; *people.Sessions is it.
+type Sessions interface {
+	scs.Store
+	Of(ctx context.Context, person string, generation int64) ([]people.Session, error)
+	End(ctx context.Context, person, id string) error
 }
 
 // Indicators is what the pages need of the indicators; *intel.Store is it.
@@ -112,7 +122,7 @@ type Indicators interface {
 	Published() (info intel.SetInfo, ok bool)
 }
 
-// Options say what the pages stand on. All but Reports and the last three are needed.
+// Options say what the pages stand on. All but Reports and the last four are needed.
 type Options struct {
 	Members    Members
 	Events     Events
@@ -120,13 +130,14 @@ type Options struct {
 	People     People
 	Indicators Indicators
 	Reports    Reports                      // weekly reports; may be nil: there are none
-	Sessions   scs.Store                    // where sessions live, across restarts
+	Sessions   Sessions                     // where sessions live, across restarts
 	Health     func(context.Context) Health // for the operator's page; must return within the context
 	Scheme     string                       // who runs this installation, as members know it
 	PublicURL  string                       // where people reach the pages, without a slash at the end
 	Logger     *slog.Logger                 // default: discards
 	Now        func() time.Time             // default time.Now
 	Stopping   context.Context              // done when the hub drains: live streams end; default never
+	Proxies    []netip.Prefix               // reverse proxies whose X-Forwarded-For is believed; default none
 }
 
 func (o *Options) validate() error {
@@ -161,6 +172,8 @@ type server struct {
 	sessions *scs.SessionManager
 	stopping context.Context
 	limit    limiter
+	streams  streams
+	pulse    time.Duration // how often a live stream looks whether it may go on
 }
 
 // How long a session lasts: at most a shift and its handover, and less when
@@ -189,7 +202,7 @@ func newServer(o Options) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{o: o, render: r, stopping: o.Stopping, sessions: scs.New()}
+	s := &server{o: o, render: r, stopping: o.Stopping, sessions: scs.New(), pulse: livePulse}
 	s.limit = limiter{now: o.Now, from: map[string]*bucket{}}
 	s.sessions.Store = o.Sessions
 	s.sessions.Lifetime = sessionLife // idle time: see who
@@ -228,6 +241,7 @@ func (s *server) routes() []route {
 		{"POST /members/{tenant}/tokens", operators, s.makeToken},
 		{"POST /members/{tenant}/tokens/{token}/cancel", operators, s.cancelToken},
 		{"POST /members/{tenant}/invitations", operators, s.invite},
+		{"POST /members/{tenant}/people/{person}/invitation", operators, s.inviteAgain},
 		{"GET /reports", members, s.reports},
 		{"GET /reports/{file}", members, s.report},
 		{"GET /members/{tenant}/reports", staffOnly, s.memberReports},
@@ -236,6 +250,10 @@ func (s *server) routes() []route {
 		{importPattern, staffOnly, s.importIndicators},
 		{"POST /indicators/{id}/remove", staffOnly, s.removeIndicator},
 		{"GET /health", operators, s.health},
+		{"GET /account", everybody, s.account},
+		{"POST /account/password", everybody, s.changePassword},
+		{"POST /account/sessions/end", everybody, s.endSessions},
+		{"POST /account/sessions/{session}/end", everybody, s.endSession},
 	}
 }
 
@@ -264,7 +282,7 @@ func (s *server) handler() (http.Handler, error) {
 	top := http.NewServeMux()
 	top.HandleFunc("GET /assets/{name}", s.render.serveAsset)
 	top.Handle("/", csrf.Handler(s.sessions.LoadAndSave(mux)))
-	return secureHeaders(strings.HasPrefix(s.o.PublicURL, "https://"), s.recovered(top)), nil
+	return secureHeaders(strings.HasPrefix(s.o.PublicURL, "https://"), s.recovered(paced(top))), nil
 }
 
 // recovered turns a panic into an error page and a line in the log.

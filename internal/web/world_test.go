@@ -52,6 +52,7 @@ type world struct {
 	users      map[string]user // operator, analyst, member1, member2
 	skip       atomic.Int64    // nanoseconds that the accounts' clock is ahead: a code is good once
 	alertIDs   map[string]string
+	sessions   []string // by member, of TestCrossing: one of their own
 
 	server *httptest.Server
 	s      *server
@@ -164,7 +165,7 @@ func (w *world) serve() {
 	w.stop = stop
 	w.server = httptest.NewUnstartedServer(nil)
 	public := "http://localhost:" + fmt.Sprint(w.server.Listener.Addr().(interface{ AddrPort() netip.AddrPort }).AddrPort().Port())
-	s, err := newServer(Options{Members: w.members, Events: w.events, Alerts: w.alerts, People: w.people, Indicators: w.intel, Reports: w.reports(), Sessions: people.NewSessions(w.db), Scheme: "Northshire Cyber Alarm", PublicURL: public, Stopping: ctx,
+	s, err := newServer(Options{Members: w.members, Events: w.events, Alerts: w.alerts, People: w.people, Indicators: w.intel, Reports: w.reports(), Sessions: people.NewSessions(w.db), Scheme: "Northshire Cyber Alarm", PublicURL: public, Stopping: ctx, Proxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/28")},
 		Logger: slog.New(slog.NewTextHandler(w.log, nil)), Health: func(context.Context) Health {
 			return Health{Version: "test", Checks: []Check{{Name: "Database", OK: true, Text: "answers"}}, Stages: []Stage{{Name: "gate", In: 3, Out: 3, Lag: "0 batches"}}}
 		}})
@@ -394,6 +395,21 @@ func (c *client) do(method, path string, form url.Values, header ...string) (*ht
 		}
 	}
 	return res, b.String()
+}
+
+// token is the cookie of the session.
+func (c *client) token() string {
+	c.w.t.Helper()
+	u, err := url.Parse(c.w.server.URL)
+	if err != nil {
+		c.w.t.Fatal(err)
+	}
+	for _, k := range c.Jar.Cookies(u) {
+		if k.Name == "__Host-tocsin" {
+			return k.Value
+		}
+	}
+	return ""
 }
 
 func (c *client) get(path string) (int, string) {
