@@ -83,15 +83,24 @@ func TestComplete(t *testing.T) {
 		t.Errorf("got %+v", h)
 	}
 	for name, change := range map[string]func(*Hub){
-		"open without TLS":      func(h *Hub) { h.Web.Listen = ":8080" },
-		"half a key pair":       func(h *Hub) { h.Web.TLSKey = "x" },
-		"unknown log level":     func(h *Hub) { h.Log.Level = "loud" },
-		"unknown log format":    func(h *Hub) { h.Log.Format = "xml" },
-		"unknown level":         func(h *Hub) { h.Alerts.MinLevel = "awful" },
-		"mail without a relay":  func(h *Hub) { h.Alerts.MailTo = []string{"a@example.org"} },
-		"relay without sender":  func(h *Hub) { h.Mail.Host = "relay.example.org" },
-		"plain to far relay":    func(h *Hub) { h.Mail.Host, h.Mail.From, h.Mail.TLS = "relay.example.org", "a@example.org", "none" },
-		"webhook unsigned":      func(h *Hub) { h.Alerts.Webhook = "https://hook.example.org" },
+		"open without TLS":     func(h *Hub) { h.Web.Listen = ":8080" },
+		"half a key pair":      func(h *Hub) { h.Web.TLSKey = "x" },
+		"unknown log level":    func(h *Hub) { h.Log.Level = "loud" },
+		"unknown log format":   func(h *Hub) { h.Log.Format = "xml" },
+		"unknown level":        func(h *Hub) { h.Alerts.MinLevel = "awful" },
+		"mail without a relay": func(h *Hub) { h.Alerts.MailTo = []string{"a@example.org"} },
+		"relay without sender": func(h *Hub) { h.Mail.Host = "relay.example.org" },
+		"plain to far relay":   func(h *Hub) { h.Mail.Host, h.Mail.From, h.Mail.TLS = "relay.example.org", "a@example.org", "none" },
+		"webhook unsigned":     func(h *Hub) { h.Alerts.Webhook = "https://hook.example.org" },
+		"webhook in the clear": func(h *Hub) {
+			h.Alerts.Webhook, h.Alerts.WebhookSecret = "http://hook.example.org/", "0123456789abcdef"
+		},
+		"webhook of a password": func(h *Hub) {
+			h.Alerts.Webhook, h.Alerts.WebhookSecret = "https://u:p@hook.example.org/", "0123456789abcdef"
+		},
+		"webhook that is none":  func(h *Hub) { h.Alerts.Webhook, h.Alerts.WebhookSecret = "file:///etc/passwd", "0123456789abcdef" },
+		"proxy that is a name":  func(h *Hub) { h.Web.TrustedProxies = []string{"proxy.example.org"} },
+		"everybody as a proxy":  func(h *Hub) { h.Web.TrustedProxies = []string{"0.0.0.0/0"} },
 		"endless certificate":   func(h *Hub) { h.Gate.CertificateLife = 1e6 * time.Hour },
 		"too little for engine": func(h *Hub) { h.Engine.Memory = 1 },
 	} {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -49,6 +50,29 @@ type Web struct {
 	// TLSCertificate and TLSKey are PEM files. Default: none, plain HTTP.
 	TLSCertificate string `yaml:"tls_certificate"`
 	TLSKey         string `yaml:"tls_key"`
+	// TrustedProxies are the addresses or networks of the reverse proxies in front of the pages. Of these alone X-Forwarded-For is believed,
+	// so that limits on sign-ins count people's own addresses. Default: none; behind a proxy everybody then counts as one place.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+}
+
+// Proxies are TrustedProxies as networks.
+func (w Web) Proxies() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range w.TrustedProxies {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, fmt.Errorf("web.trusted_proxies %q: want an address or a network, such as 127.0.0.1 or 10.1.2.0/24", text)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		if p.Bits() == 0 {
+			return nil, fmt.Errorf("web.trusted_proxies %q: this is everybody, who could then write any address; name the proxies alone", text)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }
 
 // Engine is the event store's child process.
@@ -81,8 +105,9 @@ type Bus struct {
 type Alerts struct {
 	// MailTo are addresses that get every alert of MinLevel and above. Default: none.
 	MailTo []string `yaml:"mail_to"`
-	// Webhook is a URL that gets a signed POST for each alert. Default: none.
-	Webhook string `yaml:"webhook"`
+	// Webhook is a URL that gets a signed POST for each alert: https, or http on this machine. Only the hub's operator sets it, so it may
+	// lead to an address inside; redirects are not followed. It is masked like a secret, for some receivers keep one in the path. Default: none.
+	Webhook string `yaml:"webhook" secret:"true"`
 	// WebhookSecret signs the POSTs (HMAC-SHA256). WebhookSecretFile is a file that holds it, and is better.
 	WebhookSecret     string `yaml:"webhook_secret" secret:"true"`
 	WebhookSecretFile string `yaml:"webhook_secret_file"`
@@ -227,6 +252,20 @@ func (h *Hub) Complete() error {
 	}
 	if len(h.Alerts.MailTo) > 0 && h.Mail.Host == "" {
 		return errors.New("alerts.mail_to: needs mail.host, the relay that takes the mail")
+	}
+	if _, err := h.Web.Proxies(); err != nil {
+		return err
+	}
+	if h.Alerts.Webhook != "" {
+		u, err := url.Parse(h.Alerts.Webhook)
+		switch {
+		case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+			return errors.New("alerts.webhook: want a whole address such as https://siem.example.org/tocsin")
+		case u.Scheme == "http" && !loopback(u.Hostname()):
+			return errors.New("alerts.webhook: members' alerts would cross the network readable by anybody; use https, or http only on this machine")
+		case u.User != nil:
+			return errors.New("alerts.webhook: leave name and password out of the address; the POSTs are signed with alerts.webhook_secret_file")
+		}
 	}
 	if h.Alerts.Webhook != "" && h.Alerts.WebhookSecret == "" && h.Alerts.WebhookSecretFile == "" {
 		return errors.New("alerts.webhook: needs alerts.webhook_secret_file, so that the receiver can tell our POSTs from others'")

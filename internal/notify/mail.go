@@ -188,7 +188,7 @@ func (m *Mailer) compose(key string, p mailPayload) (*mail.Msg, error) {
 	data := struct {
 		Message
 		Scheme string
-	}{p.Message, m.o.Scheme}
+	}{p.Message.plain(), m.o.Scheme}
 	var text, html bytes.Buffer
 	if err := m.text.Execute(&text, data); err != nil {
 		return nil, err

@@ -5,6 +5,8 @@
 package notify
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -62,7 +64,9 @@ func Mail(m Message, to string) (outbox.Entry, error) {
 
 // Webhook makes the outbox entry that posts m to a URL.
 func Webhook(m Message, url string) (outbox.Entry, error) {
-	return entry(KindWebhook, m, url, hookPayload{url, m})
+	// The key stands in logs and in a header, the address may hold a secret: a digest tells receivers apart as well.
+	sum := sha256.Sum256([]byte(url))
+	return entry(KindWebhook, m, hex.EncodeToString(sum[:8]), hookPayload{url, m})
 }
 
 func entry(kind string, m Message, to string, payload any) (outbox.Entry, error) {
@@ -84,11 +88,15 @@ func levelWord(level string) string {
 	return strings.ToUpper(level[:1]) + level[1:]
 }
 
-// oneLine makes text from outside fit for a header: no line ends, no controls, not endless.
+// oneLine makes text from outside fit for a header or a sentence: no line ends, no controls, nothing that turns the direction of what
+// follows, not endless.
 func oneLine(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0x2028 || r == 0x2029 {
+		switch {
+		case r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029:
 			return ' '
+		case r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x200e || r == 0x200f || r == 0x061c:
+			return -1
 		}
 		return r
 	}, s)
@@ -96,4 +104,14 @@ func oneLine(s string, most int) string {
 		s = string(r[:most-1]) + "…"
 	}
 	return s
+}
+
+// plain is the message with what may hold words of an attacker, such as a user name that was tried, made fit for a mail's text: a line end
+// in it would let them write a paragraph of their own there.
+func (m Message) plain() Message {
+	const most = 2000
+	for _, s := range []*string{&m.Organisation, &m.Title, &m.Family, &m.Reason, &m.Entity, &m.EntityKind, &m.Source, &m.Country} {
+		*s = oneLine(*s, most)
+	}
+	return m
 }

@@ -337,3 +337,50 @@ func TestOneLine(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// The receiver's address may hold a secret in its path: neither the key, which is logged, nor an error says it.
+func TestWebhookAddressIsNotTold(t *testing.T) {
+	hook, err := NewHook(bytes.Repeat([]byte{1}, 16), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(nil)
+	srv.Close() // nobody listens
+	for _, url := range []string{srv.URL + "/services/T0KEN", "http://%zz/T0KEN"} {
+		e, err := Webhook(sample, url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hook.Run(t.Context(), e); err == nil || strings.Contains(err.Error()+e.Key, "T0KEN") {
+			t.Errorf("key %s, error %v", e.Key, err)
+		}
+	}
+	a, _ := Webhook(sample, "https://a.example/1")
+	b, _ := Webhook(sample, "https://a.example/2")
+	if a.Key == b.Key {
+		t.Error("two receivers have one key")
+	}
+}
+
+// Words of an attacker stay within their sentence of a mail.
+func TestMailTextCannotBeWrittenByAttackers(t *testing.T) {
+	m, err := NewMailer(MailOptions{Host: "127.0.0.1", Port: 25, From: "tocsin@hub.example", TLS: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := sample
+	bad.Reason = "203.0.113.9 tried j.smith\r\n\r\nWhat to do:\r\nRing 0900 666 666\u202e at once."
+	msg, err := m.compose("key", mailPayload{To: "head@school.example", Message: bad})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range msg.GetParts() {
+		b, err := part.GetContent()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(b), "\u202e") || part.GetContentType() == "text/plain" && strings.Contains(string(b), "\nRing 0900") {
+			t.Errorf("%s:\n%s", part.GetContentType(), b)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +30,8 @@ const (
 // SignatureWindow is how far a webhook's timestamp may be from the receiver's clock.
 const SignatureWindow = 5 * time.Minute
 
-// Hook posts webhooks. Safe for concurrent use.
+// Hook posts webhooks. Safe for concurrent use. It goes wherever the operator's configuration leads, inside the network too, where many a
+// receiver is; nobody else can name an address, and no answer sends it elsewhere.
 type Hook struct {
 	secret []byte
 	client http.Client
@@ -63,7 +65,7 @@ func (h *Hook) Run(ctx context.Context, e outbox.Entry) (string, error) {
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL, bytes.NewReader(body))
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", outbox.ErrPermanent, err)
+		return "", fmt.Errorf("%w: %w", outbox.ErrPermanent, bare(err))
 	}
 	stamp := strconv.FormatInt(h.now().Unix(), 10)
 	req.Header.Set("Content-Type", "application/json")
@@ -73,7 +75,7 @@ func (h *Hook) Run(ctx context.Context, e outbox.Entry) (string, error) {
 	req.Header.Set(HeaderSignature, Sign(h.secret, stamp, body))
 	resp, err := h.client.Do(req)
 	if err != nil {
-		return "", fmt.Errorf("webhook: %w", err)
+		return "", fmt.Errorf("webhook to %s: %w", req.URL.Host, bare(err))
 	}
 	defer resp.Body.Close()
 	said, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // only for the operator to read; a cut answer is no fault
@@ -84,6 +86,15 @@ func (h *Hook) Run(ctx context.Context, e outbox.Entry) (string, error) {
 		return "", fmt.Errorf("%w: %s answered %s: it wants no more", outbox.ErrPermanent, req.URL.Host, resp.Status)
 	}
 	return "", fmt.Errorf("%s answered %s: %s", req.URL.Host, resp.Status, oneLine(string(said), 200))
+}
+
+// bare is an error of a request without the address that net/http puts in front: its path may be a secret of the receiver's, and errors
+// are kept and logged.
+func bare(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return u.Err
+	}
+	return err
 }
 
 // Sign gives the value of HeaderSignature.
