@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"tocsin/internal/alert"
@@ -236,9 +237,16 @@ func (h *hub) openGate(context.Context) error {
 }
 
 func (h *hub) openPages(context.Context) (err error) {
+	proxies, err := h.cfg.Web.Proxies()
+	if err != nil {
+		return err
+	}
+	if len(proxies) == 0 && h.cfg.Web.TLSCertificate == "" && strings.HasPrefix(h.cfg.Web.PublicURL, "https:") {
+		h.log.Warn("the pages seem to stand behind a reverse proxy, and web.trusted_proxies does not name it: everybody counts as one place, so that wrong sign-ins of a stranger hold everybody back")
+	}
 	h.pages, err = web.New(web.Options{
 		Members: accounts{h.office.Members, h.plans}, Events: h.store, Alerts: h.alerts, People: h.office.People, Indicators: h.office.Intel, Reports: h.reports,
-		Sessions: people.NewSessions(h.office.DB), Health: h.health, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping,
+		Sessions: people.NewSessions(h.office.DB), Health: h.health, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping, Proxies: proxies,
 	})
 	if err != nil {
 		return err
