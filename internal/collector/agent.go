@@ -18,7 +18,6 @@ import (
 
 	"tocsin/internal/batch"
 	"tocsin/internal/collector/archive"
-	"tocsin/internal/collector/listen"
 	"tocsin/internal/collector/minimise"
 	"tocsin/internal/collector/send"
 	"tocsin/internal/collector/spool"
@@ -71,8 +70,10 @@ type Agent struct {
 	pipe    *pipeline
 	writer  *batch.Writer
 
-	listeners []server
-	addrs     []net.Addr // of listeners, in the order of the settings, UDP before TCP
+	listeners []input
+	addrs     []net.Addr     // of listeners, in the order of the settings; UDP, TCP, TLS
+	cert      *keys.Listener // what TLS ports show; nil: there are none
+	syncing   together       // of the archive, for inputs that acknowledge
 
 	// The loop's own, below; no other goroutine touches it.
 	st         *state
@@ -86,13 +87,13 @@ type Agent struct {
 	snapLines  uint64
 	live, back *lane
 	sent       *sentIndex
-	epochs     []time.Time // when new epochs were begun in this run because of another copy
-	hold       time.Time   // do not seal before: another copy seems to run
-	saidFull   time.Time   // when a full disk was last logged
-	gap        bool        // the spool ended before the state's place at the start
-	flushed    time.Time   // when the on-site rules were last asked without a line
-	idle       bool        // the last look at the archive found nothing
-	udp        map[int]listenerCounts
+	epochs     []time.Time               // when new epochs were begun in this run because of another copy
+	hold       time.Time                 // do not seal before: another copy seems to run
+	saidFull   time.Time                 // when a full disk was last logged
+	gap        bool                      // the spool ended before the state's place at the start
+	flushed    time.Time                 // when the on-site rules were last asked without a line
+	idle       bool                      // the last look at the archive found nothing
+	inputs     map[int]map[string]uint64 // counters of the listeners, as counted so far
 	draining   bool
 	drainBy    time.Time
 
@@ -104,15 +105,6 @@ type Agent struct {
 	hub     atomic.Pointer[batch.Self]
 	wake    chan struct{}
 }
-
-type server interface {
-	Addr() net.Addr
-	Serve(context.Context, listen.Sink) error
-	Stats() listen.Stats
-	Close() error
-}
-
-type listenerCounts struct{ drops uint64 }
 
 // How the loop works.
 const (
@@ -146,7 +138,7 @@ func Open(o Options) (a *Agent, err error) {
 	if o.HoldStart <= 0 {
 		o.HoldStart = 10 * time.Second
 	}
-	a = &Agent{o: o, log: o.Logger, wake: make(chan struct{}, 1), udp: map[int]listenerCounts{}, began: o.Now()}
+	a = &Agent{o: o, log: o.Logger, wake: make(chan struct{}, 1), inputs: map[int]map[string]uint64{}, began: o.Now()}
 	defer func() {
 		if err != nil {
 			a.Close()
@@ -198,6 +190,7 @@ func Open(o Options) (a *Agent, err error) {
 	if a.pipe, err = newPipeline(c, a.min, det, archiveSecret, a.archive); err != nil {
 		return a, err
 	}
+	a.pipe.log = a.log
 	if err = a.openState(); err != nil {
 		return a, err
 	}
@@ -220,30 +213,6 @@ func withhold(m *minimise.Minimiser) func(string) bool {
 
 // Addrs are the addresses listened on.
 func (a *Agent) Addrs() []net.Addr { return a.addrs }
-
-func (a *Agent) openListeners() error {
-	c := &a.o.Config
-	lo := listen.Options{MaxLine: c.Listen.MaxLine, MaxConns: c.Listen.MaxConnections, Now: a.o.Now, Logger: a.log}
-	for i, s := range c.Listen.Syslog {
-		if s.UDP != "" {
-			u, err := listen.ListenUDP(s.UDP, lo)
-			if err != nil {
-				return fmt.Errorf("cannot listen on UDP %s (listen.syslog[%d].udp): %w", s.UDP, i, portHint(err))
-			}
-			a.listeners = append(a.listeners, u)
-			a.addrs = append(a.addrs, u.Addr())
-		}
-		if s.TCP != "" {
-			t, err := listen.ListenTCP(s.TCP, lo)
-			if err != nil {
-				return fmt.Errorf("cannot listen on TCP %s (listen.syslog[%d].tcp): %w", s.TCP, i, portHint(err))
-			}
-			a.listeners = append(a.listeners, t)
-			a.addrs = append(a.addrs, t.Addr())
-		}
-	}
-	return nil
-}
 
 // openState opens spool, batches and state, and cuts off what a crash left behind the last commit.
 func (a *Agent) openState() (err error) {
@@ -394,31 +363,6 @@ func (a *Agent) saveDetector() error {
 	return nil
 }
 
-// Receive keeps lines in the archive. It is called by the listeners.
-func (a *Agent) receive(listener int) listen.Sink { return &sink{a: a, listener: uint8(listener)} }
-
-type sink struct {
-	a        *Agent
-	listener uint8
-}
-
-var batchPool = sync.Pool{New: func() any { return new(archive.Batch) }}
-
-// Receive is listen.Sink.
-func (s *sink) Receive(ctx context.Context, lines []listen.Line) error {
-	b := batchPool.Get().(*archive.Batch)
-	defer batchPool.Put(b)
-	b.Reset()
-	for i := range lines {
-		l := archive.Line{Created: lines[i].Created, Listener: s.listener, Sender: lines[i].Sender, Cut: lines[i].Cut, Text: lines[i].Text}
-		if lines[i].TCP {
-			l.Via = archive.TCP
-		}
-		b.Add(&l)
-	}
-	return s.a.archive.Append(ctx, b)
-}
-
 // Run receives, works and sends until ctx ends; then it stops listening, works off what was received, sends what it can in some seconds,
 // and closes everything. It returns nil after an orderly end.
 func (a *Agent) Run(ctx context.Context) error {
@@ -429,20 +373,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stopListening()
 	var listeners sync.WaitGroup
 	failed := make(chan error, len(a.listeners)+1)
-	i := 0
-	for n, s := range a.o.Config.Listen.Syslog {
-		for _, addr := range []string{s.UDP, s.TCP} {
-			if addr == "" {
-				continue
+	for i := range a.listeners {
+		in := &a.listeners[i]
+		listeners.Go(func() {
+			if err := in.Serve(listening, &sink{a: a, slot: in.slot}); err != nil {
+				failed <- fmt.Errorf("listener %s: %w", in.Addr(), err)
 			}
-			srv := a.listeners[i]
-			i++
-			listeners.Go(func() {
-				if err := srv.Serve(listening, a.receive(n)); err != nil {
-					failed <- fmt.Errorf("listener %s: %w", srv.Addr(), err)
-				}
-			})
-		}
+		})
 	}
 	stopStatus, err := a.serveStatus()
 	if err != nil {
@@ -720,7 +657,7 @@ func (a *Agent) commit(last bool) error {
 		return err
 	}
 	a.pipe.flush(a.st.Counts)
-	a.udpDrops()
+	a.inputCounts()
 	a.st.Batches = a.batches.End()
 	b, err := a.st.encode()
 	if err != nil {
@@ -741,18 +678,6 @@ func (a *Agent) commit(last bool) error {
 	a.archive.Done(a.st.Cursor)
 	a.lastCommit, a.dirty = a.o.Now(), false
 	return nil
-}
-
-// udpDrops adds what the kernels' counters have grown by.
-func (a *Agent) udpDrops() {
-	for i, l := range a.listeners {
-		s := l.Stats()
-		if d := s.KernelDrops - a.udp[i].drops; d > 0 {
-			a.st.Counts["udp_dropped"] += d
-			a.udp[i] = listenerCounts{drops: s.KernelDrops}
-			a.dirty = true
-		}
-	}
 }
 
 // Close closes what Open opened. It is for a collector that is not run to its end.

@@ -138,7 +138,7 @@ func BenchmarkStages(b *testing.B) {
 					e.SetRaw(text)
 					e.Created = now
 					e.ID = event.ID{Seq: l.Number}
-					if _, ok := p.sets[0].Parse(e, ""); !ok {
+					if _, ok := p.read.sets[0].Parse(e, ""); !ok {
 						b.Fatal("not understood")
 					}
 					if stage == "parse" {

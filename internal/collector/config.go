@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"tocsin/internal/collector/minimise"
-	"tocsin/internal/collector/parse"
 	"tocsin/internal/config"
 )
 
@@ -32,18 +31,29 @@ type Config struct {
 
 // Listen lists the ports.
 type Listen struct {
-	Syslog         []Syslog `yaml:"syslog"`
-	MaxLine        int      `yaml:"max_line"`        // bytes of one line that are kept; default 65536
-	MaxConnections int      `yaml:"max_connections"` // of TCP, for each port; default 256
+	Syslog         []Syslog  `yaml:"syslog"`
+	TLS            ListenTLS `yaml:"tls"`
+	MaxLine        int       `yaml:"max_line"`        // bytes of one line that are kept; default 65536
+	MaxConnections int       `yaml:"max_connections"` // of TCP, for each port; default 256
 }
 
-// Syslog is one listener: UDP, TCP or both.
+// ListenTLS is the certificate that TLS ports show. Without files the collector makes an authority of its own and a certificate, in DIR/tls.
+type ListenTLS struct {
+	Certificate string   `yaml:"certificate"` // PEM file; read again when it changes
+	Key         string   `yaml:"key"`         // PEM file
+	Names       []string `yaml:"names"`       // host names and addresses for the made certificate, beside this machine's own
+}
+
+// Syslog is one listener: UDP, TCP, TLS or several of them.
 type Syslog struct {
-	UDP      string `yaml:"udp"`      // address and port, such as 0.0.0.0:514
-	TCP      string `yaml:"tcp"`      // the same, for streams
-	Timezone string `yaml:"timezone"` // of senders that write none; default Europe/London
-	Format   string `yaml:"format"`   // a product to try first; default auto
-	Relay    bool   `yaml:"relay"`    // its senders pass on the logs of many devices: do not pin them to the products they first sent
+	UDP            string `yaml:"udp"`             // address and port, such as 0.0.0.0:514
+	TCP            string `yaml:"tcp"`             // the same, for streams
+	TLS            string `yaml:"tls"`             // the same, for streams with TLS (RFC 5425), such as 0.0.0.0:6514
+	ClientCA       string `yaml:"client_ca"`       // PEM file: only TLS senders with a certificate from these authorities are let in
+	Timezone       string `yaml:"timezone"`        // of senders that write none; default Europe/London
+	Format         string `yaml:"format"`          // a product to try first; default auto
+	Relay          bool   `yaml:"relay"`           // its senders pass on the logs of many devices: do not pin them to the products they first sent
+	PermitHostdown bool   `yaml:"permit_hostdown"` // the Cisco ASAs that send here over TCP have "logging permit-hostdown": do not warn
 }
 
 // Policy says what may leave the site.
@@ -117,28 +127,7 @@ func (c *Config) Check() error {
 			bad("hub: %q is not host:port", c.Hub)
 		}
 	}
-	for i, s := range c.Listen.Syslog {
-		if s.UDP == "" && s.TCP == "" {
-			bad("listen.syslog[%d]: neither udp nor tcp is set", i)
-		}
-		for _, a := range []string{s.UDP, s.TCP} {
-			if a == "" {
-				continue
-			}
-			if _, _, err := net.SplitHostPort(a); err != nil {
-				bad("listen.syslog[%d]: %q is not an address and port, such as 0.0.0.0:514", i, a)
-			}
-		}
-		if _, err := s.location(); err != nil {
-			bad("listen.syslog[%d]: there is no time zone %q; use a name such as Europe/London or UTC", i, s.Timezone)
-		}
-		if s.Format != "" && s.Format != "auto" && !slices.Contains(parse.Formats(), s.Format) {
-			bad("listen.syslog[%d]: there is no format %q; use auto or one of %v", i, s.Format, parse.Formats())
-		}
-	}
-	if len(c.Listen.Syslog) > 64 {
-		bad("listen.syslog: more than 64 listeners")
-	}
+	c.checkInputs(bad)
 	if _, err := c.ownRanges(); err != nil {
 		errs = append(errs, err)
 	}
@@ -171,11 +160,12 @@ func (c *Config) Check() error {
 	return errors.Join(errs...)
 }
 
-func (s *Syslog) location() (*time.Location, error) {
-	if s.Timezone == "" {
-		return nil, nil // the parser's default
+// location is a time zone by name; nil, the parser's default, for none.
+func location(name string) (*time.Location, error) {
+	if name == "" {
+		return nil, nil
 	}
-	return time.LoadLocation(s.Timezone)
+	return time.LoadLocation(name)
 }
 
 func (c *Config) ownRanges() ([]netip.Prefix, error) {

@@ -209,7 +209,7 @@ func (a *Agent) sealOne(l *lane, now time.Time) error {
 		return err
 	}
 	a.pipe.flush(a.st.Counts)
-	a.udpDrops()
+	a.inputCounts()
 	st := a.st
 	p := &pending{Seq: l.st.Seq + 1, Sealed: now.UTC(), Done: l.st.Done}
 	limit := st.Spool

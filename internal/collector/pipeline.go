@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -11,7 +12,6 @@ import (
 
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/minimise"
-	"tocsin/internal/collector/parse"
 	"tocsin/internal/collector/spool"
 	"tocsin/internal/event"
 )
@@ -46,12 +46,11 @@ const (
 type pipeline struct {
 	min     *minimise.Minimiser
 	det     Detector
-	sets    []*parse.Set // by listener
-	hints   []string
-	relay   []bool
+	read    *readers
 	digests *archive.Digester
 	archive *archive.Archive
 	senders *senders
+	log     *slog.Logger
 	covered intervals // lines whose events the hub has
 
 	e, out, seen event.Event
@@ -67,28 +66,19 @@ type pipeline struct {
 
 // tally counts since the last commit. Slices are indexed by the policy's clauses.
 type tally struct {
-	received, parsed, notUnderstood, oversized, clock, madeDetection, madeEvidence, leftDetection uint64
-	byClause                                                                                      []uint64
+	received, parsed, notUnderstood, oversized, clock, madeDetection, madeEvidence, leftDetection, hostdown uint64
+	byClause                                                                                                []uint64
 }
 
 func newPipeline(c *Config, min *minimise.Minimiser, det Detector, secret archive.Secret, a *archive.Archive) (*pipeline, error) {
-	p := &pipeline{min: min, det: det, digests: secret.Digester(), archive: a, senders: newSenders(), evidence: map[uint64]struct{}{}}
+	p := &pipeline{min: min, det: det, digests: secret.Digester(), archive: a, senders: newSenders(), log: slog.New(slog.DiscardHandler), evidence: map[uint64]struct{}{}}
 	if det == nil {
 		p.det = noDetector{}
 	}
 	p.tally.byClause = make([]uint64, len(min.Policy().Events))
-	listeners := c.Listen.Syslog
-	if len(listeners) == 0 {
-		listeners = []Syslog{{}}
-	}
-	for _, s := range listeners {
-		loc, err := s.location()
-		if err != nil {
-			return nil, err
-		}
-		p.sets = append(p.sets, parse.New(parse.Options{Location: loc}))
-		p.hints = append(p.hints, s.Format)
-		p.relay = append(p.relay, s.Relay)
+	var err error
+	if p.read, err = newReaders(c.Listen.slots()); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -155,6 +145,7 @@ func (p *pipeline) line(l *archive.Line, f fate) {
 			p.tally.notUnderstood++
 		} else {
 			p.tally.parsed++
+			p.hostdown(e, l)
 			if e.Has(event.TocsinDeviceTime) {
 				p.tally.clock++
 			}
@@ -218,15 +209,15 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 	e.SetRaw(l.Text)
 	e.Created = l.Created
 	e.ID = event.ID{Seq: l.Number}
-	i := min(int(l.Listener), len(p.sets)-1)
-	format, ok := p.sets[i].Parse(e, p.hints[i])
+	i := p.read.of(l.Listener)
+	format, ok := p.read.sets[i].Parse(e, p.read.hints[i])
 	s := p.senders.seen(l.Sender, l.Created)
 	if !ok {
 		s.NotUnderstood++
 		return false
 	}
 	changed := false
-	if !p.relay[i] {
+	if !p.read.relay[i] {
 		changed = s.product(e, format, l.Created)
 	}
 	p.min.Prepare(e, minimise.Sender{Addr: l.Sender, Assurance: l.Via.String(), Changed: changed})
@@ -324,8 +315,8 @@ func (p *pipeline) understandAgain(e *event.Event, l *archive.Line) bool {
 	e.SetRaw(l.Text)
 	e.Created = l.Created
 	e.ID = event.ID{Seq: l.Number}
-	i := min(int(l.Listener), len(p.sets)-1)
-	if _, ok := p.sets[i].Parse(e, p.hints[i]); !ok {
+	i := p.read.of(l.Listener)
+	if _, ok := p.read.sets[i].Parse(e, p.read.hints[i]); !ok {
 		return false
 	}
 	p.min.Prepare(e, minimise.Sender{Addr: l.Sender, Assurance: l.Via.String()})
@@ -366,6 +357,7 @@ func (p *pipeline) peek(counts map[string]uint64) {
 	add("not_understood", t.notUnderstood)
 	add("oversized", t.oversized)
 	add("clock_replaced", t.clock)
+	add("asa_without_permit_hostdown", t.hostdown)
 	add("made.detection", t.madeDetection)
 	add("made.evidence", t.madeEvidence)
 	add("left.site_detection", t.leftDetection)
@@ -402,6 +394,7 @@ type sender struct {
 	NotUnderstood uint64     `json:"not_understood"`
 	Changed       uint64     `json:"product_changed"` // lines of a product it did not send while it was learnt
 	Products      []string   `json:"products"`
+	Hostdown      string     `json:"hostdown,omitempty"` // see hostdownWarned
 }
 
 // senders is the table of devices. It is bounded, because anybody can invent UDP senders: beyond the bound all share one entry.

@@ -52,6 +52,7 @@ type Status struct {
 	Streams      []StreamStatus    `json:"streams"`
 	Listeners    []ListenerStatus  `json:"listeners"`
 	Senders      []SenderStatus    `json:"senders"`
+	Warnings     []Warning         `json:"warnings"`
 }
 
 // StreamStatus is where a lane stands.
@@ -66,6 +67,7 @@ type StreamStatus struct {
 type ListenerStatus struct {
 	Address string `json:"address"`
 	Network string `json:"network"`
+	Kind    string `json:"kind"` // syslog, files, http, beats, flows, otlp
 	listen.Stats
 }
 
@@ -114,7 +116,7 @@ func (a *Agent) publish() {
 		s.Streams = append(s.Streams, StreamStatus{Lane: l.name, Epoch: l.st.Epoch, Seq: l.st.Seq, Pending: l.st.Pending != nil})
 	}
 	for i, l := range a.listeners {
-		s.Listeners = append(s.Listeners, ListenerStatus{Address: a.addrs[i].String(), Network: a.addrs[i].Network(), Stats: l.Stats()})
+		s.Listeners = append(s.Listeners, ListenerStatus{Address: a.addrs[i].String(), Network: a.addrs[i].Network(), Kind: l.kind, Stats: l.Stats()})
 	}
 	for i, d := range a.pipe.senders.list() {
 		if i == shownSenders {
@@ -126,6 +128,7 @@ func (a *Agent) publish() {
 		}
 		s.Senders = append(s.Senders, SenderStatus{Address: addr, Lines: d.Lines, NotUnderstood: d.NotUnderstood, Changed: d.Changed, Products: d.Products, Last: time.Unix(0, d.Last).UTC()})
 	}
+	s.Warnings = a.pipe.senders.warnings()
 	a.status.Store(s)
 }
 

@@ -101,6 +101,7 @@ func FetchTrust(ctx context.Context, address string, root [32]byte, held *Trust)
 			VerifyConnection:   func(s tls.ConnectionState) error { state = s; return nil },
 		},
 		TLSHandshakeTimeout: 20 * time.Second,
+		Proxy:               http.ProxyFromEnvironment, // as the collector's other requests; what is proved is the key at the other end
 	}
 	defer tr.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/v1/trust", nil)

@@ -1,5 +1,5 @@
-// Package listen takes syslog off the network: UDP datagrams and TCP streams (octet counting of RFC 6587, lines ended by LF or NUL; found
-// out message by message).
+// Package listen takes syslog off the network: UDP datagrams, TCP streams and TLS (RFC 5425; octet counting of RFC 6587, lines ended by LF
+// or NUL; found out message by message). Its sub-packages take what comes in other ways; they give their lines to the same Sink.
 //
 // It reads sockets and gives lines to a Sink, which keeps them before it answers; it writes nothing itself. A line is everything between
 // two frame ends, without line end, as it came: no header is required and no character set. A line longer than Options.MaxLine is cut, the

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -12,15 +13,44 @@ import (
 type Line struct {
 	Created int64 // when it was read, UTC nanoseconds
 	Sender  netip.Addr
-	TCP     bool
+	Via     Via
 	Cut     bool   // it was longer than MaxLine, or its sender stopped in the middle
 	Text    []byte // valid until Receive returns
 }
+
+// Via says how a line came, in the order of how much is known of its sender.
+type Via uint8
+
+// The ways in.
+const (
+	ViaUDP    Via = iota
+	ViaTCP        // also HTTP without TLS
+	ViaTLS        // the sender knows who we are
+	ViaMutual     // and we know the sender, by its certificate
+	ViaLocal      // a file on this machine
+)
 
 // Sink keeps lines. Receive returns when they are kept; it may wait, and gives an error only when it will never keep them. Listeners call
 // it from several goroutines.
 type Sink interface {
 	Receive(ctx context.Context, lines []Line) error
+}
+
+// Syncer is what a Sink also is when it can make what it has received survive a power cut. Inputs that acknowledge call it before they do;
+// many may call it at once.
+type Syncer interface {
+	Sync() error
+}
+
+// Keep gives lines to the sink and returns when they may be acknowledged to their sender.
+func Keep(ctx context.Context, sink Sink, lines []Line) error {
+	if err := sink.Receive(ctx, lines); err != nil {
+		return err
+	}
+	if s, ok := sink.(Syncer); ok {
+		return s.Sync()
+	}
+	return nil
 }
 
 // Options bound a listener. The zero value is usable.
@@ -32,6 +62,7 @@ type Options struct {
 	IdleEvict   time.Duration // a connection silent for so long may be closed when another needs its place; default 5 min
 	Drain       time.Duration // how long a listener goes on reading after its context has ended; default 2 s
 	ReadBuffer  int           // bytes of kernel buffer asked for a UDP socket; default 16 MiB
+	TLS         *tls.Config   // of a stream port: speak TLS; ClientAuth says whether senders must show certificates
 	Now         func() time.Time
 	Logger      *slog.Logger
 }
@@ -74,19 +105,23 @@ type Stats struct {
 	Refused     uint64 `json:"refused"`      // connections beyond the limits
 	Evicted     uint64 `json:"evicted"`      // silent connections closed to make room
 	Slow        uint64 `json:"slow"`         // lines that did not end in time
+	Handshake   uint64 `json:"handshake"`    // connections closed because no TLS session came about
 	Conns       int64  `json:"conns"`        // connections open now
 	ReadBuffer  int    `json:"read_buffer"`  // bytes of kernel buffer the socket really has
+	// By holds what only some inputs count, by name: what was refused and why, files followed, flows whose template had not come …
+	By map[string]uint64 `json:"by,omitempty"`
 }
 
 type counters struct {
-	lines, bytes, cut, empty, framing, refused, evicted, slow atomic.Uint64
-	conns                                                     atomic.Int64
+	lines, bytes, cut, empty, framing, refused, evicted, slow, handshake atomic.Uint64
+	conns                                                                atomic.Int64
 }
 
 func (c *counters) stats() Stats {
 	return Stats{
 		Lines: c.lines.Load(), Bytes: c.bytes.Load(), Cut: c.cut.Load(), Empty: c.empty.Load(), Framing: c.framing.Load(),
-		Refused: c.refused.Load(), Evicted: c.evicted.Load(), Slow: c.slow.Load(), Conns: c.conns.Load(),
+		Refused: c.refused.Load(), Evicted: c.evicted.Load(), Slow: c.slow.Load(),
+		Handshake: c.handshake.Load(), Conns: c.conns.Load(),
 	}
 }
 

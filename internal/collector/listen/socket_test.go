@@ -21,6 +21,7 @@ type store struct {
 	mu    sync.Mutex
 	lines []string
 	cut   int
+	via   Via           // of the newest line
 	gate  chan struct{} // closed: open
 	grown chan struct{}
 }
@@ -44,6 +45,7 @@ func (s *store) Receive(ctx context.Context, lines []Line) error {
 	defer s.mu.Unlock()
 	for _, l := range lines {
 		s.lines = append(s.lines, string(l.Text))
+		s.via = l.Via
 		if l.Cut {
 			s.cut++
 		}

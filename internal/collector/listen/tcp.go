@@ -12,11 +12,12 @@ import (
 	"time"
 )
 
-// TCP is a syslog port for streams.
+// TCP is a syslog port for streams, with TLS (RFC 5425) when Options.TLS is set.
 type TCP struct {
-	o  Options
-	ln net.Listener
-	c  counters
+	o      Options
+	ln     net.Listener
+	c      counters
+	shakes chan struct{} // one token for each TLS handshake at work
 
 	mu    sync.Mutex // guards conns and byAddr
 	conns map[*stream]struct{}
@@ -25,8 +26,10 @@ type TCP struct {
 
 // stream is one connection. Its goroutine owns the framer; last is guarded by TCP.mu.
 type stream struct {
-	conn   net.Conn
+	conn   net.Conn     // what is read: the socket, or TLS over it
+	raw    *net.TCPConn // the socket
 	sender netip.Addr
+	via    Via
 	last   time.Time // when it last sent something
 }
 
@@ -37,7 +40,7 @@ func ListenTCP(addr string, o Options) (*TCP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &TCP{o: o.withDefaults(), ln: ln, conns: map[*stream]struct{}{}, addrs: map[netip.Addr]int{}}, nil
+	return &TCP{o: o.withDefaults(), ln: ln, shakes: make(chan struct{}, 16), conns: map[*stream]struct{}{}, addrs: map[netip.Addr]int{}}, nil
 }
 
 // Addr is the address it listens on.
@@ -85,7 +88,8 @@ func (t *TCP) Serve(ctx context.Context, sink Sink) error {
 
 // admit enters a connection in the table, or answers nil when there is no room for it.
 func (t *TCP) admit(conn net.Conn) *stream {
-	s := &stream{conn: conn, last: t.o.Now()}
+	s := &stream{conn: conn, last: t.o.Now(), via: ViaTCP}
+	s.raw, _ = conn.(*net.TCPConn)
 	if ap, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
 		s.sender = ap.Addr().Unmap().WithZone("")
 	}
@@ -109,7 +113,7 @@ func (t *TCP) admit(conn net.Conn) *stream {
 			return nil
 		}
 		t.c.evicted.Add(1)
-		oldest.conn.Close()
+		oldest.raw.Close() // without a farewell, for which TLS might wait
 		t.remove(oldest)
 	}
 	t.conns[s] = struct{}{}
@@ -137,8 +141,17 @@ func (t *TCP) serve(ctx context.Context, s *stream, sink Sink) {
 		t.remove(s)
 		t.mu.Unlock()
 	}()
-	// The end of the context wakes a waiting read; the loop then goes on with short deadlines until nothing more comes.
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetReadDeadline(time.Now()) })
+	if t.o.TLS != nil && !t.handshake(ctx, s) {
+		return
+	}
+	// The end of the context wakes a waiting read; the loop then goes on with short deadlines until nothing more comes. Our side of the
+	// connection is closed first (below TLS, where rsyslog and others look before each message): a sender that looks keeps what it has not
+	// sent for the next connection.
+	stop := context.AfterFunc(ctx, func() {
+		t.ln.Close() // first, so that nobody connects again to a port that is about to go
+		_ = s.raw.CloseWrite()
+		_ = s.conn.SetReadDeadline(time.Now())
+	})
 	defer stop()
 
 	f := framer{max: t.o.MaxLine}
@@ -153,7 +166,7 @@ func (t *TCP) serve(ctx context.Context, s *stream, sink Sink) {
 		}
 		t.c.lines.Add(1)
 		t.c.bytes.Add(uint64(len(msg)))
-		lines = append(lines, Line{Created: now.UnixNano(), Sender: s.sender, TCP: true, Cut: cut, Text: msg})
+		lines = append(lines, Line{Created: now.UnixNano(), Sender: s.sender, Via: s.via, Cut: cut, Text: msg})
 	}
 	deliver := func(ctx context.Context) error {
 		if len(lines) == 0 {
@@ -167,10 +180,16 @@ func (t *TCP) serve(ctx context.Context, s *stream, sink Sink) {
 	defer stopHanding()
 	var begun time.Time // when the unfinished line began
 	var draining time.Time
+	quiet := func() time.Duration { // how long nothing comes when nothing more is to come
+		if t.o.Now().Sub(s.last) < time.Second { // it may have looked, found us there, and be about to send
+			return 500 * time.Millisecond
+		}
+		return 100 * time.Millisecond
+	}
 	for {
 		switch {
 		case !draining.IsZero():
-			_ = s.conn.SetReadDeadline(time.Now().Add(min(100*time.Millisecond, time.Until(draining))))
+			_ = s.conn.SetReadDeadline(time.Now().Add(min(quiet(), time.Until(draining))))
 		case f.partial():
 			_ = s.conn.SetReadDeadline(begun.Add(t.o.LineTimeout))
 		default:
