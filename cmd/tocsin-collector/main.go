@@ -56,6 +56,7 @@ func commands() []command {
 		{"explain", "[--config FILE] [--dir DIR] [--json]", "say for lines on standard input what would leave, what would not, and why", explainCommand},
 		{"sent", "[--config FILE] [--dir DIR] [--json] [--events] [--since DURATION] [--extract DIGEST]", "show what left, from the member's own record", sentCommand},
 		{"policy", "[NAME] [--config FILE] [--dir DIR] [--file] [--json]", "show in plain words what may leave; NAME is metadata, full or a policy file", policyCommand},
+		{"reveal", "PSEUDONYM... [--config FILE] [--dir DIR] [--json]", "turn pseudonyms back, with the key that only this machine has", revealCommand},
 		{"doctor", "[--config FILE] [--dir DIR] [--json]", "look for the usual faults and say what to do", doctorCommand},
 		{"version", "", "print the version", versionCommand},
 	}

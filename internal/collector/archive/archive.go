@@ -238,6 +238,15 @@ func (a *Archive) Reader(pos spool.Pos) *Reader { return &Reader{r: a.log.Reader
 // Reader reads lines in the order of their numbers.
 type Reader struct{ r *spool.Reader }
 
+// View reads the archive in dir from its oldest line, while another process may be writing it. It changes nothing.
+func View(dir string) (*Reader, error) {
+	r, err := spool.View(dir)
+	if err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	return &Reader{r: r}, nil
+}
+
 // Next reads the next line into l. l.Text is valid until the next call. At the end of the archive, for now, it gives io.EOF. A record that
 // is no line is passed over.
 func (r *Reader) Next(l *Line) error {

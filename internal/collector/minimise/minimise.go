@@ -2,8 +2,6 @@ package minimise
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -486,56 +484,6 @@ func (m *Minimiser) MayLeave(k event.Key) (leave, pseudonym bool) {
 		return true, true
 	}
 	return false, false
-}
-
-// PseudonymIP is the address in fd00::/8 that stands for an own address: 120 bits of HMAC-SHA256 under the member's key. The same address
-// always has the same pseudonym, and it stays an inside address for everybody who sees it.
-func (m *Minimiser) PseudonymIP(a netip.Addr) netip.Addr {
-	b := a.Unmap().As16()
-	sum := m.mac("address", b[:])
-	var out [16]byte
-	out[0] = 0xfd
-	copy(out[1:], sum[:])
-	return netip.AddrFrom16(out)
-}
-
-// PseudonymUser is the word that stands for a user; case, domain and mail suffix do not matter.
-func (m *Minimiser) PseudonymUser(name string) string {
-	name = strings.ToLower(name)
-	if i := strings.LastIndexByte(name, '\\'); i >= 0 {
-		name = name[i+1:]
-	}
-	if i := strings.IndexByte(name, '@'); i > 0 {
-		name = name[:i]
-	}
-	sum := m.mac("user", []byte(name))
-	return "user-" + hex.EncodeToString(sum[:6])
-}
-
-func (m *Minimiser) mac(what string, b []byte) (sum [32]byte) {
-	h := hmac.New(sha256.New, m.o.PseudonymKey[:])
-	h.Write([]byte("tocsin pseudonym v1 " + what + "\x00"))
-	h.Write(b)
-	h.Sum(sum[:0])
-	return sum
-}
-
-// Reveal turns a pseudonymous address back by trying candidates: all IPv4 addresses of the private and the member's own ranges. ok is false
-// when none of them has that pseudonym.
-func (m *Minimiser) Reveal(pseudonym netip.Addr) (netip.Addr, bool) {
-	want := pseudonym.As16()
-	ranges := append(prefixes("192.168.0.0/16", "10.0.0.0/8", "172.16.0.0/12"), m.own...)
-	for _, p := range ranges {
-		if !p.Addr().Is4() {
-			continue
-		}
-		for a := p.Masked().Addr(); p.Contains(a); a = a.Next() {
-			if got := m.PseudonymIP(a).As16(); got == want {
-				return a, true
-			}
-		}
-	}
-	return netip.Addr{}, false
 }
 
 // Detection writes a detection of the on-site engine into dst as the event that leaves, under the same list of fields as every event: a

@@ -343,7 +343,12 @@ func TestPseudonymAddresses(t *testing.T) {
 	if src != host || !netip.MustParsePrefix("fd00::/8").Contains(src) || dst.String() != "203.0.113.5" || strings.Contains(js, "192.168") || strings.Contains(js, "198.51") || strings.Contains(js, "10.0.0.1") {
 		t.Fatal(js)
 	}
-	if a, ok := m.Reveal(src); !ok || a.String() != "192.168.3.7" {
+	for _, private := range []string{"172.16.3.9", "172.17.0.1"} {
+		if a, ok := m.Reveal(m.PseudonymIP(netip.MustParseAddr(private)), true); !ok || a.String() != private {
+			t.Errorf("%s comes back as %v", private, a)
+		}
+	}
+	if a, ok := m.Reveal(src, false); !ok || a.String() != "192.168.3.7" {
 		t.Fatalf("revealed %v, %v", a, ok)
 	}
 	other := newMinimiser(t, func(o *Options) { o.PseudonymAddresses = true; o.PseudonymKey = [32]byte{2} })

@@ -1,6 +1,7 @@
 package minimise
 
 import (
+	"slices"
 	"strings"
 
 	"tocsin/internal/event"
@@ -18,11 +19,11 @@ var deviceWords = func() (t [1024]bool) {
 	return t
 }()
 
-// names are the fields whose values are looked for in deviceWords.
-var names = []event.Key{
-	event.UserName, event.SourceUserName, event.DestinationUserName, event.UserTargetName, event.ClientUserName, event.UserFullName, event.UserEmail, event.UserID,
-	event.EmailFromAddress, event.EmailToAddress, event.EmailSubject, event.FileName, event.FilePath, event.URLQuery, event.URLPath,
-}
+// people are the fields that name somebody. names are all fields whose values are looked for in deviceWords.
+var (
+	people = []event.Key{event.UserName, event.SourceUserName, event.DestinationUserName, event.UserTargetName, event.ClientUserName, event.UserFullName, event.UserEmail, event.UserID}
+	names  = slices.Concat(people, []event.Key{event.EmailFromAddress, event.EmailToAddress, event.EmailSubject, event.FileName, event.FilePath, event.URLQuery, event.URLPath})
+)
 
 // What an action is at most; longer ones are sentences, and sentences stay.
 const (

@@ -1,0 +1,142 @@
+package minimise
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"tocsin/internal/event"
+)
+
+// PseudonymIP is the address in fd00::/8 that stands for an own address: 120 bits of HMAC-SHA256 under the member's key. The same address
+// always has the same pseudonym, and it stays an inside address for everybody who sees it.
+func (m *Minimiser) PseudonymIP(a netip.Addr) netip.Addr {
+	b := a.Unmap().As16()
+	sum := m.mac("address", b[:])
+	var out [16]byte
+	out[0] = 0xfd
+	copy(out[1:], sum[:])
+	return netip.AddrFrom16(out)
+}
+
+// PseudonymUser is the word that stands for a user; case, domain and mail suffix do not matter.
+func (m *Minimiser) PseudonymUser(name string) string {
+	name = strings.ToLower(name)
+	if i := strings.LastIndexByte(name, '\\'); i >= 0 {
+		name = name[i+1:]
+	}
+	if i := strings.IndexByte(name, '@'); i > 0 {
+		name = name[:i]
+	}
+	sum := m.mac("user", []byte(name))
+	return "user-" + hex.EncodeToString(sum[:6])
+}
+
+const (
+	pseudonymPrefix  = "tocsin pseudonym v1 "
+	pseudonymAddress = pseudonymPrefix + "address\x00"
+)
+
+// mac is HMAC-SHA256 under the member's key.
+func (m *Minimiser) mac(what string, b []byte) (sum [32]byte) {
+	h := hmac.New(sha256.New, m.o.PseudonymKey[:])
+	h.Write([]byte(pseudonymPrefix + what + "\x00"))
+	h.Write(b)
+	h.Sum(sum[:0])
+	return sum
+}
+
+// Pseudonym kinds.
+const (
+	AddressPseudonym = "address"
+	UserPseudonym    = "user"
+)
+
+var userPseudonym = regexp.MustCompile(`^user-[0-9a-f]{12}$`)
+
+// PseudonymKind says what a pseudonym stands for; "" when it is none.
+func PseudonymKind(s string) string {
+	if userPseudonym.MatchString(s) {
+		return UserPseudonym
+	}
+	if a, err := netip.ParseAddr(s); err == nil && a.Is6() && a.As16()[0] == 0xfd {
+		return AddressPseudonym
+	}
+	return ""
+}
+
+// Reveal turns a pseudonymous address back by trying every IPv4 address of the member's own ranges and 192.168.0.0/16, or, when wide is asked
+// for, of all other private ranges: 17 million in 10.0.0.0/8, some seconds. ok is false when none has that pseudonym, as with IPv6, whose
+// ranges nobody can try: RevealIn looks in what was seen.
+func (m *Minimiser) Reveal(pseudonym netip.Addr, wide bool) (netip.Addr, bool) {
+	ranges := append(prefixes("192.168.0.0/16"), m.own...)
+	if wide {
+		ranges = prefixes("172.16.0.0/12", "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8")
+	}
+	want := pseudonym.As16()
+	try := newTrier(m.o.PseudonymKey)
+	for _, p := range ranges {
+		if !p.Addr().Is4() {
+			continue
+		}
+		first := binary.BigEndian.Uint32(p.Masked().Addr().AsSlice())
+		for n := range uint32(1) << (32 - p.Bits()) {
+			if sum := try.address(first + n); [15]byte(sum[:15]) == [15]byte(want[1:]) {
+				var b [4]byte
+				binary.BigEndian.PutUint32(b[:], first+n)
+				return netip.AddrFrom4(b), true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// trier makes the pseudonyms of many IPv4 addresses. It is HMAC-SHA256 (RFC 2104) as in mac, written so that a try costs two short sums
+// and no memory.
+type trier struct {
+	inner [sha256.BlockSize + len(pseudonymAddress) + 16]byte
+	outer [sha256.BlockSize + sha256.Size]byte
+}
+
+func newTrier(key [32]byte) *trier {
+	t := &trier{}
+	for i := range sha256.BlockSize {
+		k := byte(0)
+		if i < len(key) {
+			k = key[i]
+		}
+		t.inner[i], t.outer[i] = k^0x36, k^0x5c
+	}
+	at := copy(t.inner[sha256.BlockSize:], pseudonymAddress) + sha256.BlockSize
+	t.inner[at+10], t.inner[at+11] = 0xff, 0xff // an IPv4 address in 16 bytes
+	return t
+}
+
+func (t *trier) address(a uint32) [sha256.Size]byte {
+	binary.BigEndian.PutUint32(t.inner[len(t.inner)-4:], a)
+	sum := sha256.Sum256(t.inner[:])
+	copy(t.outer[sha256.BlockSize:], sum[:])
+	return sha256.Sum256(t.outer[:])
+}
+
+// RevealIn says which value of the event has the pseudonym: an own address, or a user.
+func (m *Minimiser) RevealIn(e *event.Event, pseudonym string) (string, bool) {
+	kind := PseudonymKind(pseudonym)
+	for i := range e.Len() {
+		k, v := e.At(i)
+		switch {
+		case kind == AddressPseudonym && v.Kind() == event.IP && m.IsOwn(v.IP()):
+			if a, err := netip.ParseAddr(pseudonym); err == nil && m.PseudonymIP(v.IP()) == a {
+				return v.IP().String(), true
+			}
+		case kind == UserPseudonym && slices.Contains(people, k) && m.PseudonymUser(v.Str()) == pseudonym:
+			return strings.Clone(v.Str()), true
+		}
+	}
+	return "", false
+}
