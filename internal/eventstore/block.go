@@ -61,7 +61,9 @@ type Block struct {
 	lastN    int
 	days     map[int32]struct{}
 	min, max int64 // storage time, microseconds
-	scratch  []byte
+	// Where the block begins and ends. Only its first batch may have begun in the block before, and only its last may go on in the next.
+	first, last event.ID
+	scratch     []byte
 }
 
 // NewBlock makes an empty block.
@@ -97,6 +99,7 @@ func NewBlock() *Block {
 // Reset empties the block and keeps its memory.
 func (b *Block) Reset() {
 	b.n, b.lastN, b.lastDay, b.min, b.max = 0, 0, batchDay{}, 0, 0
+	b.first, b.last = event.ID{}, event.ID{}
 	for _, c := range []*number{&b.tenant, &b.created, &b.stamp, &b.ingested, &b.seq, &b.idx, &b.keep, &b.quar, &b.when} {
 		c.rows = c.rows[:0]
 	}
@@ -177,6 +180,10 @@ func (b *Block) Add(e *event.Event, m Meta) bool {
 		b.max = when
 	}
 
+	if b.n == 0 {
+		b.first = e.ID
+	}
+	b.last = e.ID
 	row := b.n
 	b.n++
 	b.tenant.set(row, uint64(e.Tenant))

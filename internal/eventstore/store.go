@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -287,10 +288,10 @@ func (s *Store) wrongDays(ctx context.Context, b *Block) (map[batchDay]int, erro
 	a := args{
 		"param_tenants": uintList(b.tenants()), "param_from": timeParam(b.min * 1e3), "param_to": timeParam(b.max*1e3 + 1e3), "param_streams": "[" + strings.Join(names, ",") + "]",
 		"param_smin": strconv.FormatUint(seqMin, 10), "param_smax": strconv.FormatUint(seqMax, 10),
-	}
+	}.with(b.edges())
 	sql := "SELECT tenant, stream, seq, toInt32(toDate(time)) AS day, count() AS n FROM " + s.db + ".events WHERE tenant IN {tenants:Array(UInt32)}" +
 		" AND time >= {from:DateTime64(6, 'UTC')} AND time < {to:DateTime64(6, 'UTC')} AND seq BETWEEN {smin:UInt64} AND {smax:UInt64}" +
-		" AND stream IN (SELECT toFixedString(unhex(arrayJoin({streams:Array(String)})), 16)) GROUP BY tenant, stream, seq, day"
+		" AND stream IN (SELECT toFixedString(unhex(arrayJoin({streams:Array(String)})), 16)) AND " + withinEdges + " GROUP BY tenant, stream, seq, day"
 	var (
 		tenant proto.ColUInt32
 		stream proto.ColFixedStr
@@ -316,6 +317,23 @@ func (s *Store) wrongDays(ctx context.Context, b *Block) (map[batchDay]int, erro
 		}
 	}
 	return wrong, nil
+}
+
+// A batch may be cut by the end of a block: of such a batch each block counts, and mends, only its own rows. (Otherwise a block that is
+// redone would take the other one's rows for its own doubled ones and delete them.)
+const withinEdges = "NOT (stream = toFixedString(unhex({edge1stream:String}), 16) AND seq = {edge1seq:UInt64} AND idx < {edge1idx:UInt32})" +
+	" AND NOT (stream = toFixedString(unhex({edge2stream:String}), 16) AND seq = {edge2seq:UInt64} AND idx > {edge2idx:UInt32})"
+
+// edges are the parameters of withinEdges.
+func (b *Block) edges() args {
+	if b.n == 0 {
+		b = &Block{last: event.ID{Index: math.MaxUint32}} // no batch is cut
+	}
+	a := args{}
+	for name, id := range map[string]event.ID{"param_edge1": b.first, "param_edge2": b.last} {
+		a[name+"stream"], a[name+"seq"], a[name+"idx"] = hex.EncodeToString(id.Stream[:]), strconv.FormatUint(id.Seq, 10), strconv.FormatUint(uint64(id.Index), 10)
+	}
+	return a
 }
 
 // mendable gives the day before which nothing is compared or mended: rows of that age may have expired, and a roll-up made
@@ -405,11 +423,11 @@ func (s *Store) repair(ctx context.Context, token string, b *Block, keys []batch
 	set := map[batchDay]bool{}
 	for _, k := range keys {
 		set[k] = true
-		err := s.c.exec(ctx, "ALTER TABLE "+s.db+".events DELETE IN PARTITION {day:String} WHERE tenant = {tenant:UInt32} AND stream = toFixedString(unhex({stream:String}), 16) AND seq = {seq:UInt64}",
-			args{
+		err := s.c.exec(ctx, "ALTER TABLE "+s.db+".events DELETE IN PARTITION {day:String} WHERE tenant = {tenant:UInt32} AND stream = toFixedString(unhex({stream:String}), 16) AND seq = {seq:UInt64} AND "+withinEdges,
+			b.edges().with(args{
 				"param_day": strings.ReplaceAll(dayString(k.day), "-", ""), "param_tenant": strconv.FormatUint(uint64(k.tenant), 10), "param_stream": hex.EncodeToString(k.stream[:]),
 				"param_seq": strconv.FormatUint(k.seq, 10), "mutations_sync": "2",
-			})
+			}))
 		if err != nil {
 			return fmt.Errorf("repair rows of %s: %w", k, err)
 		}
