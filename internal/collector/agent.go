@@ -703,7 +703,7 @@ func (a *Agent) Close() error {
 		a.client.Close()
 	}
 	if a.lock != nil {
-		errs = append(errs, a.lock.Close())
+		errs = append(errs, unlock(a.lock))
 		a.lock = nil
 	}
 	return errors.Join(errs...)
