@@ -29,6 +29,12 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// unlock gives the folder back. Closing the file is not enough: a program that is being started at this moment holds a copy of it until it
+// has begun.
+func unlock(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}
+
 // portHint adds to an error of opening a port what to do about it.
 func portHint(err error) error {
 	switch {
