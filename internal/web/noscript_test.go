@@ -118,6 +118,7 @@ func (p plain) follow(selector string) {
 
 // TestWithoutScript uses the pages with JavaScript switched off.
 func TestWithoutScript(t *testing.T) {
+	t.Parallel()
 	ctx := browser(t)
 	w := newWorld(t, false)
 	setScreen(t, ctx, screens[0])
