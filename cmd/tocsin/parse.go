@@ -7,10 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"tocsin/internal/collector/parse"
+	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
 
@@ -24,9 +27,10 @@ func runParse(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 	fs := flag.NewFlagSet("tocsin parse", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	format := fs.String("format", "auto", "auto, or the format to try first: "+strings.Join(parse.Formats(), ", "))
+	folder := fs.String("packs", "", "folder of parser packs (NAME/parser.yaml) to use beside, or in place of, those of the program")
 	zone := fs.String("timezone", "Europe/London", "time zone of devices that write none")
 	fs.Usage = func() {
-		fmt.Fprintln(stderr, "Usage: tocsin parse [--format auto|NAME] [--timezone ZONE] < lines > events.ndjson")
+		fmt.Fprintln(stderr, "Usage: tocsin parse [--format auto|NAME] [--timezone ZONE] [--packs FOLDER] < lines > events.ndjson")
 		fmt.Fprintln(stderr, "Reads log lines and writes one JSON object with flat ECS names for each, {} when a line is not understood.")
 		fs.PrintDefaults()
 	}
@@ -40,7 +44,20 @@ func runParse(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		fmt.Fprintf(stderr, "tocsin parse: %q is not a flag; lines are read from standard input (tocsin parse < FILE)\n", fs.Arg(0))
 		return 2
 	}
-	if *format != "auto" && !knownFormat(*format) {
+	library := parse.NewLibrary()
+	if *folder != "" {
+		more, err := packs.Load(os.DirFS(*folder))
+		var set *packs.Set
+		if err == nil {
+			set, err = library.Packs().With(more.Packs()...)
+		}
+		if err != nil {
+			fmt.Fprintf(stderr, "tocsin parse: parser packs in %s: %v\n", *folder, err)
+			return 2
+		}
+		library.Use(set)
+	}
+	if *format != "auto" && !slices.Contains(parse.Formats(), *format) && library.Packs().Pack(*format) == nil {
 		fmt.Fprintf(stderr, "tocsin parse: no format is called %q; use auto or one of %s\n", *format, strings.Join(parse.Formats(), ", "))
 		return 2
 	}
@@ -49,20 +66,11 @@ func runParse(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		fmt.Fprintf(stderr, "tocsin parse: no time zone is called %q; use a name such as Europe/London or UTC\n", *zone)
 		return 2
 	}
-	if err := parseLines(ctx, parse.New(parse.Options{Location: loc}), *format, stdin, stdout); err != nil {
+	if err := parseLines(ctx, parse.New(parse.Options{Location: loc, Library: library}), *format, stdin, stdout); err != nil {
 		fmt.Fprintf(stderr, "tocsin parse: %v\n", err)
 		return 1
 	}
 	return 0
-}
-
-func knownFormat(name string) bool {
-	for _, f := range parse.Formats() {
-		if f == name {
-			return true
-		}
-	}
-	return false
 }
 
 func parseLines(ctx context.Context, set *parse.Set, format string, stdin io.Reader, stdout io.Writer) error {

@@ -16,7 +16,7 @@ func benchmarkFormat(b *testing.B, names ...string) {
 	var lines [][]byte
 	size := 0
 	for _, name := range names {
-		in, err := os.ReadFile(filepath.Join("testdata", name, "input.log"))
+		in, err := os.ReadFile(filepath.Join("packs", filepath.FromSlash(name)+"input.log"))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -58,15 +58,15 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func BenchmarkFortiGate(b *testing.B) { benchmarkFormat(b, "fortigate-traffic") }
-func BenchmarkASA(b *testing.B)       { benchmarkFormat(b, "asa-traffic") }
-func BenchmarkNetfilter(b *testing.B) { benchmarkFormat(b, "netfilter") }
-func BenchmarkFilterlog(b *testing.B) { benchmarkFormat(b, "filterlog") }
-func BenchmarkDrayTek(b *testing.B)   { benchmarkFormat(b, "draytek") }
-func BenchmarkEVE(b *testing.B)       { benchmarkFormat(b, "eve") }
-func BenchmarkSSHD(b *testing.B)      { benchmarkFormat(b, "sshd") }
+func BenchmarkFortiGate(b *testing.B) { benchmarkFormat(b, "fortigate/traffic.") }
+func BenchmarkASA(b *testing.B)       { benchmarkFormat(b, "asa/traffic.") }
+func BenchmarkNetfilter(b *testing.B) { benchmarkFormat(b, "netfilter/") }
+func BenchmarkFilterlog(b *testing.B) { benchmarkFormat(b, "filterlog/") }
+func BenchmarkDrayTek(b *testing.B)   { benchmarkFormat(b, "draytek/") }
+func BenchmarkEVE(b *testing.B)       { benchmarkFormat(b, "eve/") }
+func BenchmarkSSHD(b *testing.B)      { benchmarkFormat(b, "sshd/") }
 
 // BenchmarkMix is all firewall samples in turn.
 func BenchmarkMix(b *testing.B) {
-	benchmarkFormat(b, "fortigate-traffic", "asa-traffic", "netfilter", "filterlog", "draytek", "sonicwall", "sophos", "zyxel", "panos", "meraki", "mikrotik")
+	benchmarkFormat(b, "fortigate/traffic.", "asa/traffic.", "netfilter/", "filterlog/", "draytek/", "sonicwall/", "sophos/", "zyxel/", "panos/", "meraki/", "mikrotik/")
 }

@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
 
@@ -25,6 +26,14 @@ func (s *Set) cefEvent(msg string) bool {
 		return false
 	}
 	vendor, product, version, id, name, severity := head[1], head[2], head[3], head[4], head[5], head[6]
+	if s.h.app == "CEF" { // a relay took the mark for a program
+		s.h.app = ""
+	}
+	line := packs.Line{Message: msg, Program: s.h.app, Host: s.h.host, ID: s.h.id, Data: s.h.sd}
+	if p := s.packs.ByVendor(false, vendor, product, &line); p != nil && s.runPack(p, t) {
+		s.as = p.Name
+		return true
+	}
 	e := s.e
 	if vendor != "" {
 		e.SetString(event.ObserverVendor, vendor)
@@ -32,24 +41,21 @@ func (s *Set) cefEvent(msg string) bool {
 	if product != "" {
 		e.SetString(event.ObserverProduct, product)
 	}
-	if version != "" {
-		e.SetString(event.ObserverVersion, version)
-	}
-	if id != "" {
-		e.SetString(event.EventCode, id)
-	}
-	s.cefSeverity(severity)
-	if s.h.app == "CEF" { // a relay took the mark for a program
-		s.h.app = ""
-	}
-	switch {
-	case equalFold(vendor, "fortinet") && hasFold(product, "fortigate"):
+	s.cefHead(version, id, severity)
+	if equalFold(vendor, "fortinet") && hasFold(product, "fortigate") {
 		s.as = "fortigate"
 		return s.fortiCEF(rest)
 	}
 	s.dataset("cef.generic")
 	s.cefExtension(rest, name)
 	return true
+}
+
+// cefHead sets what a CEF header says beside vendor and product.
+func (s *Set) cefHead(version, id, severity string) {
+	s.str(event.ObserverVersion, version)
+	s.str(event.EventCode, id)
+	s.cefSeverity(severity)
 }
 
 // cefHeader cuts the fields between pipes; an escaped pipe is part of a field. It returns what follows the last.
@@ -159,7 +165,7 @@ func (s *Set) cefExtension(ext, name string) {
 		if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' {
 			v = v[1 : len(v)-1]
 		}
-		if v == "" {
+		if v == "" || s.owns(key) {
 			continue
 		}
 		if slot, label, ok := customSlot(key); ok {
@@ -329,13 +335,15 @@ func (s *Set) cefExtension(ext, name string) {
 			s.str(event.ObserverEgressZone, v)
 		case "deviceDirection", "cnt", "baseEventCount", "type", "deviceZoneURI", "agt", "ahost", "av", "at", "art", "catdt", "dtz":
 		default:
-			s.generic(key, v)
+			if !s.generic(key, v) {
+				s.extra(key, v)
+			}
 		}
 	}
 	if used {
 		for i := range custom {
 			c := &custom[i]
-			if c.value == "" || c.label == "" {
+			if c.value == "" || c.label == "" || s.owns(c.label) {
 				continue
 			}
 			v := c.value
@@ -405,7 +413,9 @@ func (s *Set) customField(label, v string) {
 		equalFold(label, "rule uid"):
 		s.str(event.RuleID, v)
 	default:
-		s.generic(label, v)
+		if !s.generic(label, v) {
+			s.extra(label, v)
+		}
 	}
 }
 
@@ -539,28 +549,48 @@ func (s *Set) fortiCEF(ext string) bool {
 // leef reads IBM's Log Event Extended Format: "LEEF:1.0|vendor|product|version|id|key=value<TAB>..." and LEEF:2.0 with its own
 // delimiter. Pipes and blanks instead of tabs are forgiven, as PAN-OS's and others' templates have them.
 func (s *Set) leef(msg string) bool {
-	t := strings.TrimPrefix(msg, "LEEF:")
-	t = trimLeft(t)
+	t := trimLeft(strings.TrimPrefix(msg, "LEEF:"))
 	var head [5]string
 	rest, n := cefHeader(t, head[:])
 	if n < 5 || len(head[0]) > 4 {
 		return false
 	}
+	line := packs.Line{Message: msg, Program: s.h.app, Host: s.h.host, ID: s.h.id, Data: s.h.sd}
+	if p := s.packs.ByVendor(true, head[1], head[2], &line); p != nil && s.runPack(p, t) {
+		s.as = p.Name
+		return true
+	}
 	e := s.e
-	if head[1] != "" {
-		e.SetString(event.ObserverVendor, head[1])
+	s.str(event.ObserverVendor, head[1])
+	s.str(event.ObserverProduct, head[2])
+	s.str(event.ObserverVersion, head[3])
+	s.str(event.EventCode, head[4])
+	s.weak = ""
+	w := leefPairs(head[0], rest)
+	for pairs := 0; pairs < 1000; pairs++ {
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		if v = unquote(trim(v)); v != "" {
+			s.leefField(key, v)
+		}
 	}
-	if head[2] != "" {
-		e.SetString(event.ObserverProduct, head[2])
+	if !e.Has(event.TocsinVerdict) {
+		s.decide(verdictOf(head[4]))
+		if !e.Has(event.EventAction) {
+			s.low(event.EventAction, head[4])
+		}
 	}
-	if head[3] != "" {
-		e.SetString(event.ObserverVersion, head[3])
-	}
-	if head[4] != "" {
-		e.SetString(event.EventCode, head[4])
-	}
+	s.dataset("leef.generic")
+	s.genericDone("leef.generic")
+	return true
+}
+
+// leefPairs gives the walk over the pairs behind a LEEF header.
+func leefPairs(version, rest string) kv {
 	sep := byte('\t')
-	if head[0] == "2.0" {
+	if version == "2.0" {
 		if i := strings.IndexByte(rest, '|'); i >= 0 && i <= 6 && strings.IndexByte(rest[:i], '=') < 0 {
 			d := rest[:i]
 			rest = rest[i+1:]
@@ -575,7 +605,6 @@ func (s *Set) leef(msg string) bool {
 			}
 		}
 	}
-	s.weak = ""
 	w := kv{s: rest, sep: sep}
 	if sep == '\t' && strings.IndexByte(rest, '\t') < 0 {
 		if strings.Count(rest, "|") > 2 {
@@ -584,55 +613,42 @@ func (s *Set) leef(msg string) bool {
 			w.sep, w.bare = 0, true
 		}
 	}
-	for pairs := 0; pairs < 1000; pairs++ {
-		key, v, ok := w.next()
-		if !ok {
-			break
-		}
-		v = unquote(trim(v))
-		if v == "" {
-			continue
-		}
-		switch key {
-		case "devTime":
-			s.setTime(v)
-		case "srcPostNAT":
-			s.ip(event.SourceNATIP, v)
-		case "dstPostNAT":
-			s.ip(event.DestinationNATIP, v)
-		case "srcPostNATPort":
-			s.port(event.SourceNATPort, v)
-		case "dstPostNATPort":
-			s.port(event.DestinationNATPort, v)
-		case "usrName", "accountName":
-			s.user(v)
-		case "cat":
-			s.str(event.RuleCategory, v)
-		case "sev":
-			s.cefSeverity(v)
-		case "srcBytes":
-			s.int(event.SourceBytes, v)
-		case "dstBytes":
-			s.int(event.DestinationBytes, v)
-		case "devTimeFormat", "totalBytes":
-			if key == "totalBytes" {
-				s.int(event.NetworkBytes, v)
-			}
-		case "identSrc":
-			s.ip(event.SourceIP, v)
-		default:
-			s.generic(key, v)
+	return w
+}
+
+// leefField maps one of LEEF's own names, or any other through the dictionary.
+func (s *Set) leefField(key, v string) {
+	switch key {
+	case "devTime":
+		s.setTime(v)
+	case "srcPostNAT":
+		s.ip(event.SourceNATIP, v)
+	case "dstPostNAT":
+		s.ip(event.DestinationNATIP, v)
+	case "srcPostNATPort":
+		s.port(event.SourceNATPort, v)
+	case "dstPostNATPort":
+		s.port(event.DestinationNATPort, v)
+	case "usrName", "accountName":
+		s.user(v)
+	case "cat":
+		s.str(event.RuleCategory, v)
+	case "sev":
+		s.cefSeverity(v)
+	case "srcBytes":
+		s.int(event.SourceBytes, v)
+	case "dstBytes":
+		s.int(event.DestinationBytes, v)
+	case "devTimeFormat":
+	case "totalBytes":
+		s.int(event.NetworkBytes, v)
+	case "identSrc":
+		s.ip(event.SourceIP, v)
+	default:
+		if !s.generic(key, v) {
+			s.extra(key, v)
 		}
 	}
-	if !e.Has(event.TocsinVerdict) {
-		s.decide(verdictOf(head[4]))
-		if !e.Has(event.EventAction) {
-			s.low(event.EventAction, head[4])
-		}
-	}
-	s.dataset("leef.generic")
-	s.genericDone("leef.generic")
-	return true
 }
 
 func hexNibble(c byte) byte {

@@ -3,6 +3,9 @@ package parse
 import (
 	"strings"
 	"unicode/utf8"
+	"unsafe"
+
+	"tocsin/internal/event"
 )
 
 // jsonWalk walks the scalars of one JSON object without building anything. The path of each is its keys joined by dots;
@@ -275,6 +278,8 @@ func (s *Set) genericJSON(msg string) bool {
 }
 
 func (s *Set) jsonField(w *jsonWalk) {
-	leaf := w.path[w.leaf:w.n]
-	s.genericPath(w.path[:w.n], leaf, w.val)
+	path := unsafe.String(&w.path[0], w.n)
+	if !s.genericPath(path, path[w.leaf:], w.val) && len(s.e.Extras()) < event.MaxExtras && extraName(path) {
+		s.extra(s.e.CopyString(path), s.jstr(w.val))
+	}
 }

@@ -5,17 +5,20 @@ import (
 	"flag"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
 
 // allSamples is every line of testdata, and behind the first own lines those of the shared samples where they are.
 func allSamples(t testing.TB) (lines [][]byte, own int) {
-	for _, name := range folders(t) {
-		lines = append(lines, readLines(t, filepath.Join("testdata", name, "input.log"))...)
+	for _, f := range samples(t) {
+		lines = append(lines, readLines(t, f.input)...)
 	}
 	own = len(lines)
 	files, _ := filepath.Glob(filepath.Join("..", "..", "..", "..", "shared", "data", "logs", "*", "*.log"))
@@ -156,6 +159,9 @@ func checkDerived(t testing.TB, e *event.Event, line []byte) {
 
 // vocabulary says which fields hold the parsers' own words.
 func vocabulary(k event.Key) bool {
+	if _, joined := packVocabulary()[k]; joined {
+		return true
+	}
 	switch k {
 	case event.EventCategory, event.EventType, event.EventKind, event.EventOutcome, event.EventDataset, event.EventModule, event.ObserverVendor, event.ObserverProduct,
 		event.ObserverType, event.NetworkTransport, event.NetworkDirection, event.TocsinVerdict, event.TocsinService, event.TocsinSeverity, event.TocsinFormat, event.EventAction,
@@ -164,6 +170,32 @@ func vocabulary(k event.Key) bool {
 	}
 	return false
 }
+
+// packVocabulary is the fields that packs make of several values, or give words of their own.
+var packVocabulary = sync.OnceValue(func() map[event.Key]bool {
+	m := map[event.Key]bool{}
+	ops := func(ops []packs.Op) {
+		for _, op := range ops {
+			if len(op.Join) > 0 || op.Table != nil || op.Verb == packs.VerbConst {
+				m[op.Key] = true
+			}
+		}
+	}
+	rules := func(rules []packs.Rule) {
+		for _, r := range rules {
+			ops(r.Ops)
+		}
+	}
+	for _, p := range packs.Builtin().Packs() {
+		ops(p.Fields)
+		rules(p.Rules)
+		for _, x := range p.Messages {
+			ops(x.Fields)
+			rules(x.Rules)
+		}
+	}
+	return m
+})
 
 // occurs says whether str is in the line: byte for byte, in another case, or after escapes are undone.
 func occurs(line []byte, str string) bool {
@@ -194,8 +226,8 @@ func occurs(line []byte, str string) bool {
 
 // FuzzParse runs automatic detection and the invariants on anything.
 func FuzzParse(f *testing.F) {
-	for _, name := range folders(f) {
-		for i, l := range readLines(f, filepath.Join("testdata", name, "input.log")) {
+	for _, sample := range samples(f) {
+		for i, l := range readLines(f, sample.input) {
 			if i < 6 {
 				f.Add(l)
 			}
@@ -212,12 +244,41 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// FuzzPacks gives a line to the pack that a number chooses, whatever detection would say.
+func FuzzPacks(f *testing.F) {
+	var names []string
+	for _, p := range packs.Builtin().Packs() {
+		if p.Code == "" {
+			names = append(names, p.Name)
+		}
+	}
+	for _, sample := range samples(f) {
+		if i := slices.Index(names, sample.format); i >= 0 {
+			for n, l := range readLines(f, sample.input) {
+				if n < 8 {
+					f.Add(l, uint16(i))
+				}
+			}
+		}
+	}
+	s := testSet(f)
+	var e event.Event
+	f.Fuzz(func(t *testing.T, line []byte, n uint16) {
+		e.Reset()
+		e.SetRaw(line)
+		e.Created = received.UnixNano()
+		s.Parse(&e, names[int(n)%len(names)])
+		checkDerived(t, &e, line)
+	})
+}
+
 // fuzzFormat makes a fuzz target of one parser: the message goes to it whatever detection would say.
 func fuzzFormat(f *testing.F, name string) {
-	dirs, _ := filepath.Glob(filepath.Join("testdata", name+"*", "input.log"))
-	for _, d := range dirs {
-		for _, l := range readLines(f, d) {
-			f.Add(l)
+	for _, sample := range samples(f) {
+		if sample.format == name {
+			for _, l := range readLines(f, sample.input) {
+				f.Add(l)
+			}
 		}
 	}
 	s := testSet(f)
@@ -231,42 +292,41 @@ func fuzzFormat(f *testing.F, name string) {
 	})
 }
 
-func FuzzFortiGate(f *testing.F)   { fuzzFormat(f, "fortigate") }
-func FuzzASA(f *testing.F)         { fuzzFormat(f, "asa") }
-func FuzzNetfilter(f *testing.F)   { fuzzFormat(f, "netfilter") }
-func FuzzFilterlog(f *testing.F)   { fuzzFormat(f, "filterlog") }
-func FuzzDrayTek(f *testing.F)     { fuzzFormat(f, "draytek") }
-func FuzzEVE(f *testing.F)         { fuzzFormat(f, "eve") }
-func FuzzSSHD(f *testing.F)        { fuzzFormat(f, "sshd") }
-func FuzzCEF(f *testing.F)         { fuzzFormat(f, "cef") }
-func FuzzLEEF(f *testing.F)        { fuzzFormat(f, "leef") }
-func FuzzKV(f *testing.F)          { fuzzFormat(f, "kv") }
-func FuzzJSON(f *testing.F)        { fuzzFormat(f, "json") }
-func FuzzSophos(f *testing.F)      { fuzzFormat(f, "sophos") }
-func FuzzSophosUTM(f *testing.F)   { fuzzFormat(f, "sophos-utm") }
-func FuzzWatchGuard(f *testing.F)  { fuzzFormat(f, "watchguard") }
-func FuzzSonicWall(f *testing.F)   { fuzzFormat(f, "sonicwall") }
-func FuzzMeraki(f *testing.F)      { fuzzFormat(f, "meraki") }
-func FuzzSmoothwall(f *testing.F)  { fuzzFormat(f, "smoothwall") }
-func FuzzPANOS(f *testing.F)       { fuzzFormat(f, "panos") }
-func FuzzZyxel(f *testing.F)       { fuzzFormat(f, "zyxel") }
-func FuzzMikroTik(f *testing.F)    { fuzzFormat(f, "mikrotik") }
-func FuzzBarracuda(f *testing.F)   { fuzzFormat(f, "barracuda") }
-func FuzzCheckPoint(f *testing.F)  { fuzzFormat(f, "checkpoint") }
-func FuzzJunos(f *testing.F)       { fuzzFormat(f, "junos") }
-func FuzzNetScreen(f *testing.F)   { fuzzFormat(f, "netscreen") }
-func FuzzStormshield(f *testing.F) { fuzzFormat(f, "stormshield") }
-func FuzzSnort(f *testing.F)       { fuzzFormat(f, "snort") }
-func FuzzSquid(f *testing.F)       { fuzzFormat(f, "squid") }
-func FuzzHAProxy(f *testing.F)     { fuzzFormat(f, "haproxy") }
-func FuzzWeb(f *testing.F)         { fuzzFormat(f, "web") }
-func FuzzNginxError(f *testing.F)  { fuzzFormat(f, "nginx-error") }
-func FuzzBIND(f *testing.F)        { fuzzFormat(f, "bind") }
-func FuzzDHCP(f *testing.F)        { fuzzFormat(f, "dhcp") }
-func FuzzNetScaler(f *testing.F)   { fuzzFormat(f, "netscaler") }
-func FuzzPulse(f *testing.F)       { fuzzFormat(f, "pulse") }
-func FuzzISE(f *testing.F)         { fuzzFormat(f, "ise") }
-func FuzzVPCFlow(f *testing.F)     { fuzzFormat(f, "vpcflow") }
-func FuzzALB(f *testing.F)         { fuzzFormat(f, "alb") }
-func FuzzWindows(f *testing.F)     { fuzzFormat(f, "windows") }
-func FuzzText(f *testing.F)        { fuzzFormat(f, "text") }
+func FuzzFortiGate(f *testing.F)  { fuzzFormat(f, "fortigate") }
+func FuzzASA(f *testing.F)        { fuzzFormat(f, "asa") }
+func FuzzNetfilter(f *testing.F)  { fuzzFormat(f, "netfilter") }
+func FuzzFilterlog(f *testing.F)  { fuzzFormat(f, "filterlog") }
+func FuzzDrayTek(f *testing.F)    { fuzzFormat(f, "draytek") }
+func FuzzEVE(f *testing.F)        { fuzzFormat(f, "eve") }
+func FuzzSSHD(f *testing.F)       { fuzzFormat(f, "sshd") }
+func FuzzCEF(f *testing.F)        { fuzzFormat(f, "cef") }
+func FuzzLEEF(f *testing.F)       { fuzzFormat(f, "leef") }
+func FuzzKV(f *testing.F)         { fuzzFormat(f, "kv") }
+func FuzzJSON(f *testing.F)       { fuzzFormat(f, "json") }
+func FuzzSophos(f *testing.F)     { fuzzFormat(f, "sophos") }
+func FuzzSophosUTM(f *testing.F)  { fuzzFormat(f, "sophos-utm") }
+func FuzzWatchGuard(f *testing.F) { fuzzFormat(f, "watchguard") }
+func FuzzSonicWall(f *testing.F)  { fuzzFormat(f, "sonicwall") }
+func FuzzMeraki(f *testing.F)     { fuzzFormat(f, "meraki") }
+func FuzzSmoothwall(f *testing.F) { fuzzFormat(f, "smoothwall") }
+func FuzzPANOS(f *testing.F)      { fuzzFormat(f, "panos") }
+func FuzzZyxel(f *testing.F)      { fuzzFormat(f, "zyxel") }
+func FuzzMikroTik(f *testing.F)   { fuzzFormat(f, "mikrotik") }
+func FuzzBarracuda(f *testing.F)  { fuzzFormat(f, "barracuda") }
+func FuzzCheckPoint(f *testing.F) { fuzzFormat(f, "checkpoint") }
+func FuzzJunos(f *testing.F)      { fuzzFormat(f, "junos") }
+func FuzzNetScreen(f *testing.F)  { fuzzFormat(f, "netscreen") }
+func FuzzSnort(f *testing.F)      { fuzzFormat(f, "snort") }
+func FuzzSquid(f *testing.F)      { fuzzFormat(f, "squid") }
+func FuzzHAProxy(f *testing.F)    { fuzzFormat(f, "haproxy") }
+func FuzzWeb(f *testing.F)        { fuzzFormat(f, "web") }
+func FuzzNginxError(f *testing.F) { fuzzFormat(f, "nginx-error") }
+func FuzzBIND(f *testing.F)       { fuzzFormat(f, "bind") }
+func FuzzDHCP(f *testing.F)       { fuzzFormat(f, "dhcp") }
+func FuzzNetScaler(f *testing.F)  { fuzzFormat(f, "netscaler") }
+func FuzzPulse(f *testing.F)      { fuzzFormat(f, "pulse") }
+func FuzzISE(f *testing.F)        { fuzzFormat(f, "ise") }
+func FuzzVPCFlow(f *testing.F)    { fuzzFormat(f, "vpcflow") }
+func FuzzALB(f *testing.F)        { fuzzFormat(f, "alb") }
+func FuzzWindows(f *testing.F)    { fuzzFormat(f, "windows") }
+func FuzzText(f *testing.F)       { fuzzFormat(f, "text") }

@@ -1,8 +1,10 @@
 package parse
 
 import (
+	"slices"
 	"strings"
 
+	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
 
@@ -35,7 +37,6 @@ var formats = []format{
 	{"checkpoint", (*Set).checkpoint},
 	{"junos", (*Set).junos},
 	{"netscreen", (*Set).netscreen},
-	{"stormshield", (*Set).stormshield},
 	{"snort", (*Set).snort},
 	{"squid", (*Set).squid},
 	{"haproxy", (*Set).haproxy},
@@ -62,6 +63,11 @@ func Formats() []string {
 	for i, f := range formats {
 		names[i] = f.name
 	}
+	for _, p := range packs.Builtin().Packs() {
+		if !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
+		}
+	}
 	return names
 }
 
@@ -70,6 +76,7 @@ func Formats() []string {
 // false when none did: then e holds at most what the envelope and the careful search of words.go found.
 func (s *Set) Parse(e *event.Event, hint string) (name string, ok bool) {
 	s.e, s.ref = e, e.Created
+	s.packs, s.fuelFor = s.lib.set.Load(), nil
 	e.Time = 0
 	name, ok = s.guarded(hint)
 	if name != "" {
@@ -108,6 +115,9 @@ func (s *Set) guarded(hint string) (name string, ok bool) {
 func (s *Set) pick(hint string) (string, bool) {
 	msg := s.h.msg
 	if hint != "" && hint != "auto" {
+		if p := s.packs.Pack(hint); p != nil && len(msg) > 1 && s.runPack(p, msg) {
+			return hint, true
+		}
 		for i := range formats {
 			if formats[i].name == hint && s.try(&formats[i], msg) {
 				return hint, true
@@ -139,6 +149,7 @@ func (s *Set) undo() bool {
 		k, _ := s.e.At(0)
 		s.e.Del(k)
 	}
+	s.e.ClearExtras()
 	s.e.Time = 0
 	return false
 }
@@ -157,6 +168,9 @@ func (s *Set) dispatch(msg string) (string, bool) {
 	}
 	if len(msg) < 2 {
 		return "", false
+	}
+	if name, ok := s.byPack(msg); ok {
+		return name, true
 	}
 	switch msg[0] {
 	case 'd', 'e', 't', 'l', 'v':
@@ -202,8 +216,6 @@ func (s *Set) dispatch(msg string) (string, bool) {
 	case 'i':
 		if strings.HasPrefix(msg, "id=") {
 			switch {
-			case s.stormshield(msg) || s.undo():
-				return "stormshield", true
 			case s.sonicwall(msg) || s.undo():
 				return "sonicwall", true
 			case s.sophosUTM(msg) || s.undo():
@@ -250,6 +262,9 @@ func (s *Set) dispatch(msg string) (string, bool) {
 
 // search tries the families whose messages carry their mark somewhere inside, the most telling marks first.
 func (s *Set) search(msg string) (string, bool) {
+	if name, ok := s.byPackInside(msg); ok {
+		return name, true
+	}
 	for i := range marks {
 		m := &marks[i]
 		at := strings.Index(msg, m.text)
@@ -360,7 +375,6 @@ var marks = []mark{
 	{"[CSM_", true, "draytek", (*Set).draytek},
 	{"msg_id=\"", false, "watchguard", (*Set).watchguard},
 	{"log_type=", false, "sophos", (*Set).sophos},
-	{"id=firewall", true, "stormshield", (*Set).stormshield},
 	{"id=firewall", true, "sonicwall", (*Set).sonicwall},
 	{"sys=\"Se", false, "sophos-utm", (*Set).sophosUTM},
 	{"devid=", false, "fortigate", (*Set).fortigate},

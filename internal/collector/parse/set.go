@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
 
@@ -12,6 +13,8 @@ import (
 type Options struct {
 	// Location is the time zone of senders that write none. Default Europe/London, summer time included.
 	Location *time.Location
+	// Library holds the packs in use. Default: those that are part of the program.
+	Library *Library
 	// Now is the clock used to guess the year when an event carries no Created time. Default time.Now.
 	Now func() time.Time
 }
@@ -33,6 +36,11 @@ type Set struct {
 	cols [128]string
 	json jsonWalk
 
+	lib     *Library
+	packs   *packs.Set   // of lib, as it was when the line at hand was begun
+	run     run          // the pack at work
+	fuelFor *event.Event // the event for which run.fuel was filled
+
 	utc     bool                 // times without a zone are UTC: services that write JSON mean that
 	weak    string               // an account number, taken as the user when nothing better is there
 	rethrow bool                 // tests want to see a panic
@@ -41,9 +49,12 @@ type Set struct {
 
 // New makes a Set.
 func New(o Options) *Set {
-	s := &Set{loc: o.Location, now: o.Now}
+	s := &Set{loc: o.Location, now: o.Now, lib: o.Library}
 	if s.loc == nil {
 		s.loc = defaultLocation()
+	}
+	if s.lib == nil {
+		s.lib = builtinLibrary()
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -25,17 +25,21 @@ func norm(dst []byte, key string) []byte {
 
 // generic takes one pair of an unknown product. It answers whether the name meant something.
 func (s *Set) generic(key, v string) bool {
+	if s.owns(key) {
+		return true
+	}
 	var a [40]byte
 	return s.genericNorm(norm(a[:0], key), v)
 }
 
 // genericPath takes one scalar of an unknown JSON object: first by its last two keys, then by its last.
-func (s *Set) genericPath(path, leaf []byte, val jsonValue) {
+// It answers whether the name meant something.
+func (s *Set) genericPath(path, leaf string, val jsonValue) bool {
 	var a, b [40]byte
-	l := normBytes(a[:0], leaf)
+	l := norm(a[:0], leaf)
 	full := l
 	if len(path) > len(leaf)+1 && len(path) < 60 {
-		full = normBytes(b[:0], path)
+		full = norm(b[:0], path)
 	}
 	v := val.raw
 	if val.kind == 's' && val.esc {
@@ -43,36 +47,22 @@ func (s *Set) genericPath(path, leaf []byte, val jsonValue) {
 	}
 	if len(full) != len(l) {
 		if s.genericNorm(full, v) {
-			return
+			return true
 		}
 		// The last key alone, below something else, is taken for the unmistakable names only.
 		switch string(l) {
 		case "type", "name", "id", "status", "action", "user", "host", "domain", "message", "time", "date", "result", "version", "ip", "method", "url", "rule", "app",
 			"port", "size", "description", "reason", "severity", "category", "hostname", "email", "address", "login", "path", "query", "request", "service", "source", "src", "dst":
+			n := s.e.Len()
 			s.genericNested(path, l, v)
-			return
+			return s.e.Len() > n
 		}
 	}
-	s.genericNorm(l, v)
-}
-
-func normBytes(dst, key []byte) []byte {
-	for _, c := range key {
-		if len(dst) == 40 {
-			break
-		}
-		switch {
-		case c-'A' <= 25:
-			dst = append(dst, c|0x20)
-		case c-'a' <= 25 || isDigit(c):
-			dst = append(dst, c)
-		}
-	}
-	return dst
+	return s.genericNorm(l, v)
 }
 
 // genericNested reads a vague name by the object it stands in: actor.email, client.ip, rule.name, source.port.
-func (s *Set) genericNested(path, leaf []byte, v string) {
+func (s *Set) genericNested(path string, leaf []byte, v string) {
 	var a [40]byte
 	p := path[:max(len(path)-len(leaf)-1, 0)]
 	for i := len(p) - 1; i >= 0; i-- { // the parent's own name
@@ -81,7 +71,7 @@ func (s *Set) genericNested(path, leaf []byte, v string) {
 			break
 		}
 	}
-	parent := string(normBytes(a[:0], p))
+	parent := string(norm(a[:0], p))
 	switch string(leaf) {
 	case "ip", "address", "src":
 		switch parent {
@@ -594,6 +584,8 @@ func (s *Set) genericKV(msg string) bool {
 		}
 		if s.generic(key, v) {
 			known++
+		} else {
+			s.extra(key, v)
 		}
 	}
 	// A time or a message alone is not an understood line.

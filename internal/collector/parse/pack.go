@@ -1,0 +1,362 @@
+package parse
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tocsin/internal/collector/parse/packs"
+	"tocsin/internal/event"
+)
+
+// The parsers that are data (package packs): which of them a line belongs to, and what becomes of the line's values.
+
+// Library holds the packs in use. Any number of Sets share one, in any goroutines; Use exchanges all packs between two lines.
+type Library struct{ set atomic.Pointer[packs.Set] }
+
+// NewLibrary makes a library of the packs that are part of the program.
+func NewLibrary() *Library {
+	l := &Library{}
+	l.Use(packs.Builtin())
+	return l
+}
+
+var builtinLibrary = sync.OnceValue(NewLibrary)
+
+// Use puts other packs in use. A line that is being read at this moment is finished with the old ones.
+func (l *Library) Use(set *packs.Set) { l.set.Store(set) }
+
+// Packs are the packs in use.
+func (l *Library) Packs() *packs.Set { return l.set.Load() }
+
+// pair is a name and a value that a pack does not speak of.
+type pair struct {
+	name, value string
+	leaf        int // where the last part of a JSON path starts
+}
+
+// run is what reading one line with one pack needs.
+type run struct {
+	pack   *packs.Pack // nil when the line is not read by a pack
+	slots  [packs.MaxSlots]string
+	others [packMaxOthers]pair
+	n      int // others
+	fuel   int
+	cef    string // the extension and the name of a CEF or LEEF message
+	name   string
+	words  string // a sentence to search
+}
+
+// packMaxOthers bounds the names of one line that a pack does not speak of.
+const packMaxOthers = 128
+
+// byPack tries the packs whose mark is in the line's header or at the start of its message.
+func (s *Set) byPack(msg string) (string, bool) {
+	line := packs.Line{Message: msg, Program: s.h.app, Host: s.h.host, ID: s.h.id, Data: s.h.sd}
+	if s.h.app != "" {
+		if name, ok := s.tryRefs(s.packs.ByProgram(s.h.app), &line); ok {
+			return name, true
+		}
+		if name, ok := s.tryRefs(s.packs.ByProgramStart(), &line); ok {
+			return name, true
+		}
+	}
+	if name, ok := s.tryRefs(s.packs.ByStart(msg[0]), &line); ok {
+		return name, true
+	}
+	if refs := s.packs.JSON(); len(refs) > 0 {
+		if i := jsonStart(msg); i >= 0 {
+			line.Message = msg[i:]
+			return s.tryRefs(refs, &line)
+		}
+	}
+	return "", false
+}
+
+// byPackInside tries the packs whose mark stands anywhere in the message.
+func (s *Set) byPackInside(msg string) (string, bool) {
+	refs := s.packs.Inside()
+	if len(refs) == 0 {
+		return "", false
+	}
+	line := packs.Line{Message: msg, Program: s.h.app, Host: s.h.host, ID: s.h.id, Data: s.h.sd}
+	return s.tryRefs(refs, &line)
+}
+
+func (s *Set) tryRefs(refs []*packs.Ref, line *packs.Line) (string, bool) {
+	for _, f := range refs {
+		if f.Fits(line) && s.runPack(f.Pack, line.Message) {
+			return f.Pack.Name, true
+		}
+	}
+	return "", false
+}
+
+// jsonStart gives the place of the JSON object that a message is, or that follows a few words; -1 when there is none.
+func jsonStart(msg string) int {
+	if msg[0] == '{' {
+		return 0
+	}
+	i := strings.IndexByte(msg[:min(len(msg), 300)], '{')
+	if i < 0 || i+1 >= len(msg) || msg[i+1] != '"' && msg[i+1] != ' ' && msg[i+1] != '\n' {
+		return -1
+	}
+	return i
+}
+
+// runPack reads a message with a pack. When it answers false the event is as it was before.
+func (s *Set) runPack(p *packs.Pack, msg string) bool {
+	if p.Code != "" {
+		return false
+	}
+	r := &s.run
+	clear(r.slots[:len(p.Slots)])
+	r.pack, r.n, r.cef, r.name, r.words = p, 0, "", "", ""
+	// What a line may cost grows with its length alone, however many packs and patterns there are (see package packs).
+	if s.fuelFor != s.e {
+		r.fuel, s.fuelFor = packFuel+len(msg), s.e
+	}
+	utc, loc, zone := s.utc, s.loc, s.zone
+	switch p.Zone {
+	case nil:
+	case time.UTC:
+		s.utc = true
+	default:
+		s.loc, s.zone = p.Zone, zoneCache{}
+	}
+	s.weak = ""
+	ok := s.packRead(p, msg)
+	if p.Zone != nil {
+		s.utc, s.loc, s.zone = utc, loc, zone
+	}
+	r.pack = nil
+	if !ok {
+		s.undo()
+	}
+	return ok
+}
+
+// packFuel is what all patterns and conditions together may cost on one line, in units of 32 bytes looked at.
+const packFuel = 40000
+
+func (s *Set) packRead(p *packs.Pack, msg string) bool {
+	r := &s.run
+	for i := range p.Special {
+		x := &p.Special[i]
+		r.slots[x.Slot] = s.special(x.From, msg)
+	}
+	for i := range p.Read {
+		if !s.step(&p.Read[i], msg) && !p.Read[i].Optional {
+			return false
+		}
+	}
+	var m *packs.Message
+search:
+	for i := range p.Messages {
+		c := &p.Messages[i]
+		if !s.conds(c.When) {
+			continue
+		}
+		for j := range c.Read {
+			if !s.step(&c.Read[j], msg) && !c.Read[j].Optional {
+				continue search
+			}
+		}
+		m = c
+		break
+	}
+	if m == nil && p.Strict || r.fuel < 0 {
+		return false
+	}
+	e := s.e
+	if m != nil {
+		s.ops(m.Fields)
+	}
+	s.ops(p.Fields)
+	if m != nil {
+		s.rules(m.Rules)
+	}
+	s.rules(p.Rules)
+	s.device(p.Vendor, p.Product, p.Kind)
+	if !e.Has(event.EventDataset) {
+		e.SetString(event.EventDataset, p.Dataset)
+		e.SetString(event.EventModule, p.Module)
+	}
+	if r.words != "" && !(e.Has(event.SourceIP) && e.Has(event.UserName)) {
+		s.words(r.words)
+		s.signInWords(r.words)
+	}
+	s.packOthers(p)
+	if e.Has(event.TocsinVerdict) && e.Has(event.DestinationIP) && !e.Has(event.EventCategory) {
+		s.network()
+	}
+	s.str(event.EventKind, "event")
+	return true
+}
+
+func (s *Set) special(k packs.SpecialKind, msg string) string {
+	switch k {
+	case packs.SpecialMessage:
+		return msg
+	case packs.SpecialProgram:
+		return s.h.app
+	case packs.SpecialHost:
+		return s.h.host
+	case packs.SpecialPID:
+		return s.h.pid
+	case packs.SpecialID:
+		return s.h.id
+	case packs.SpecialData:
+		return s.h.sd
+	}
+	return s.e.Raw()
+}
+
+// packOthers deals with the names that the pack does not speak of.
+func (s *Set) packOthers(p *packs.Pack) {
+	r := &s.run
+	if p.Others == packs.OthersDictionary {
+		if r.cef != "" {
+			s.cefExtension(r.cef, r.name)
+			return
+		}
+		for i := range r.others[:r.n] {
+			o := &r.others[i]
+			if o.leaf > 0 {
+				if !s.genericPath(o.name, o.name[o.leaf:], jsonValue{raw: o.value, kind: 's'}) {
+					s.extra(o.name, o.value)
+				}
+			} else if !s.generic(o.name, o.value) {
+				s.extra(o.name, o.value)
+			}
+		}
+		s.genericDone(p.Dataset)
+		return
+	}
+	for i := range r.others[:r.n] {
+		s.extra(r.others[i].name, r.others[i].value)
+	}
+}
+
+// other remembers a name that the pack does not speak of.
+func (s *Set) other(name, v string, leaf int) {
+	r := &s.run
+	if r.n < packMaxOthers && r.pack.Others != packs.OthersDrop && v != "" {
+		r.others[r.n] = pair{name, v, leaf}
+		r.n++
+	}
+}
+
+// owns says whether the pack at work has mapped a native name itself, so that the dictionary must leave it alone.
+func (s *Set) owns(name string) bool {
+	p := s.run.pack
+	if p == nil {
+		return false
+	}
+	slot, ok := p.Names.Slot(name)
+	return ok && p.Mapped[slot]
+}
+
+// take puts a native value where the pack wants it; the first of two with one name counts. It answers whether the pack maps it.
+func (s *Set) take(name, v string) bool {
+	p := s.run.pack
+	slot, ok := p.Names.Slot(name)
+	if !ok {
+		return false
+	}
+	if s.run.slots[slot] == "" {
+		s.run.slots[slot] = v
+	}
+	return p.Mapped[slot]
+}
+
+// conds says whether one of the alternatives holds.
+func (s *Set) conds(any packs.Conds) bool {
+	if len(any) == 0 {
+		return true
+	}
+	for _, all := range any {
+		if s.all(all) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Set) all(all []packs.Cond) bool {
+	r := &s.run
+	for i := range all {
+		c := &all[i]
+		v := ""
+		if c.Slot >= 0 {
+			v = r.slots[c.Slot]
+		} else if c.Kind == packs.CondIs || c.Kind == packs.CondPresent {
+			// A list field fulfils the comparison when one of its values does.
+			if s.condField(c) {
+				continue
+			}
+			return false
+		} else {
+			v = s.e.Str(c.Key)
+		}
+		r.fuel--
+		if c.Kind == packs.CondContains {
+			r.fuel -= len(c.Values) * (1 + min(len(v), 4096)>>4)
+		} else {
+			r.fuel -= len(c.Values) >> 2
+		}
+		if r.fuel < 0 || !c.Holds(v) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Set) condField(c *packs.Cond) bool {
+	s.run.fuel -= 1 + len(c.Values)
+	if s.run.fuel < 0 {
+		return false
+	}
+	if c.Kind == packs.CondPresent {
+		return s.e.Has(c.Key) != c.Not
+	}
+	for _, w := range c.Values {
+		if s.e.HasString(c.Key, w) {
+			return !c.Not
+		}
+	}
+	if v, ok := s.e.Get(c.Key); ok && v.Kind() != event.String {
+		t := v.Text()
+		for _, w := range c.Values {
+			if t == w {
+				return !c.Not
+			}
+		}
+	}
+	return c.Not
+}
+
+// extra keeps a native name that nothing knows, as a string. Names that the collector and the hub vouch for cannot be set so.
+func (s *Set) extra(name, v string) {
+	if v == "" || len(name) > 128 || len(s.e.Extras()) >= event.MaxExtras || empty(v) || s.owns(name) || !extraName(name) {
+		return
+	}
+	if strings.HasPrefix(name, "event.") || strings.HasPrefix(name, "tocsin") || strings.HasPrefix(name, "observer.") {
+		return
+	}
+	s.e.SetNamed(name, v)
+}
+
+// extraName says whether a name from a line is one that pages and exports can show: printable, no quotes or blanks.
+func extraName(name string) bool {
+	if name == "" {
+		return false
+	}
+	for i := 0; i < len(name); i++ {
+		if c := name[i]; c <= ' ' || c == '"' || c == '\\' || c == '=' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}

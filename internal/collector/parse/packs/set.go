@@ -1,0 +1,223 @@
+package packs
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// Set is packs that are in use together, with what is needed to find the one that a line belongs to. It is never changed.
+type Set struct {
+	packs  []*Pack
+	byName map[string]*Pack
+
+	program  map[string][]*Ref // by the program's name in the header
+	programs []*Ref            // by the start of it
+	starts   [256][]*Ref       // by the first byte of the message
+	cef      map[string][]*Ref // by vendor, in lower case
+	leef     map[string][]*Ref
+	vendors  []*Ref // CEF and LEEF vendors by the start of their name
+	json     []*Ref // messages that hold a JSON object
+	inside   []*Ref // by a text anywhere in the message
+	digest   string
+}
+
+// Ref is one way to recognise a pack's lines: all its conditions hold.
+type Ref struct {
+	Pack *Pack
+
+	program   string
+	progStart bool
+	host      string
+	hostStart bool
+	id        string
+	starts    string
+	contains  []string
+	lacks     []string
+	json      []string // `"name"`
+	isJSON    bool
+	cef       string // vendor
+	leef      string
+	product   string
+	vendStart bool
+	prodStart bool
+	priority  int
+}
+
+// Line is what Fits looks at.
+type Line struct {
+	Message, Program, Host, ID, Data string
+}
+
+// Fits says whether all conditions hold on the line.
+func (f *Ref) Fits(l *Line) bool {
+	if f.program != "" {
+		if f.progStart {
+			if !strings.HasPrefix(l.Program, f.program) {
+				return false
+			}
+		} else if l.Program != f.program {
+			return false
+		}
+	}
+	if f.starts != "" && !strings.HasPrefix(l.Message, f.starts) {
+		return false
+	}
+	if f.host != "" && (f.hostStart && !foldPrefix(l.Host, f.host) || !f.hostStart && !foldEqual(l.Host, f.host)) {
+		return false
+	}
+	if f.id != "" && l.ID != f.id {
+		return false
+	}
+	for _, c := range f.contains {
+		if !strings.Contains(l.Message, c) && (l.Data == "" || !strings.Contains(l.Data, c)) {
+			return false
+		}
+	}
+	for _, c := range f.json {
+		if !strings.Contains(l.Message, c) {
+			return false
+		}
+	}
+	for _, c := range f.lacks {
+		if strings.Contains(l.Message, c) {
+			return false
+		}
+	}
+	return true
+}
+
+// vendor says whether a CEF or LEEF header is the one meant.
+func (f *Ref) vendor(vendor, product string) bool {
+	v := f.cef + f.leef
+	if f.vendStart && !foldPrefix(vendor, v) || !f.vendStart && !foldEqual(vendor, v) {
+		return false
+	}
+	if f.product == "" {
+		return true
+	}
+	return f.prodStart && foldPrefix(product, f.product) || !f.prodStart && foldEqual(product, f.product)
+}
+
+// NewSet joins packs. Of two with one name the later counts, so that a pack from the hub takes the place of the one in the program.
+func NewSet(list ...*Pack) (*Set, error) {
+	s := &Set{byName: map[string]*Pack{}, program: map[string][]*Ref{}, cef: map[string][]*Ref{}, leef: map[string][]*Ref{}}
+	for _, p := range list {
+		s.byName[p.Name] = p
+	}
+	if len(s.byName) > MaxPacks {
+		return nil, fmt.Errorf("%d parser packs; at most %d are taken", len(s.byName), MaxPacks)
+	}
+	for _, p := range s.byName {
+		s.packs = append(s.packs, p)
+	}
+	sort.Slice(s.packs, func(i, j int) bool { return s.packs[i].Name < s.packs[j].Name })
+	var refs []*Ref
+	h := sha256.New()
+	for _, p := range s.packs {
+		refs = append(refs, p.recognise...)
+		h.Write(p.Digest[:])
+	}
+	s.digest = hex.EncodeToString(h.Sum(nil))
+	sort.SliceStable(refs, func(i, j int) bool { return refs[i].priority > refs[j].priority })
+	for _, f := range refs {
+		switch {
+		case f.cef != "" && f.vendStart, f.leef != "" && f.vendStart:
+			s.vendors = append(s.vendors, f)
+		case f.cef != "":
+			v := strings.ToLower(f.cef)
+			s.cef[v] = append(s.cef[v], f)
+		case f.leef != "":
+			v := strings.ToLower(f.leef)
+			s.leef[v] = append(s.leef[v], f)
+		case f.program != "" && !f.progStart:
+			s.program[f.program] = append(s.program[f.program], f)
+		case f.program != "":
+			s.programs = append(s.programs, f)
+		case f.starts != "":
+			s.starts[f.starts[0]] = append(s.starts[f.starts[0]], f)
+		case f.isJSON:
+			s.json = append(s.json, f)
+		default:
+			s.inside = append(s.inside, f)
+		}
+	}
+	return s, nil
+}
+
+// With gives a set in which the given packs stand beside the old, or in their place where a name is the same.
+func (s *Set) With(list ...*Pack) (*Set, error) {
+	return NewSet(append(append([]*Pack(nil), s.packs...), list...)...)
+}
+
+// Packs are all packs, by name.
+func (s *Set) Packs() []*Pack { return s.packs }
+
+// Pack gives the pack of that name, or nil.
+func (s *Set) Pack(name string) *Pack { return s.byName[name] }
+
+// Digest names the state of the set: SHA-256 over the descriptions, in hex.
+func (s *Set) Digest() string { return s.digest }
+
+// Versions gives name=version of all packs that are data, for manifests and pages.
+func (s *Set) Versions() []string {
+	var out []string
+	for _, p := range s.packs {
+		if p.Code == "" {
+			out = append(out, p.Name+"="+strconv.Itoa(p.Version))
+		}
+	}
+	return out
+}
+
+// ByProgram gives the ways to recognise a line by its program.
+func (s *Set) ByProgram(name string) []*Ref {
+	if name == "" {
+		return nil
+	}
+	return s.program[name]
+}
+
+// ByProgramStart gives those that look at the start of the program's name.
+func (s *Set) ByProgramStart() []*Ref { return s.programs }
+
+// ByStart gives those whose message begins with the byte.
+func (s *Set) ByStart(b byte) []*Ref { return s.starts[b] }
+
+// JSON gives those for messages that hold a JSON object.
+func (s *Set) JSON() []*Ref { return s.json }
+
+// Inside gives those that are recognised by a text in the message.
+func (s *Set) Inside() []*Ref { return s.inside }
+
+// ByVendor finds the pack for a CEF (or LEEF) header, or nil. line is looked at for further conditions.
+func (s *Set) ByVendor(leef bool, vendor, product string, line *Line) *Pack {
+	m := s.cef
+	if leef {
+		m = s.leef
+	}
+	if len(m) > 0 && len(vendor) <= 64 {
+		var a [64]byte
+		for i := 0; i < len(vendor); i++ {
+			c := vendor[i]
+			if c-'A' <= 25 {
+				c |= 0x20
+			}
+			a[i] = c
+		}
+		for _, f := range m[string(a[:len(vendor)])] {
+			if f.vendor(vendor, product) && f.Fits(line) {
+				return f.Pack
+			}
+		}
+	}
+	for _, f := range s.vendors {
+		if (f.leef != "") == leef && f.vendor(vendor, product) && f.Fits(line) {
+			return f.Pack
+		}
+	}
+	return nil
+}
