@@ -56,11 +56,11 @@ type hub struct {
 	store     *eventstore.Store
 	places    *enrich.Enricher
 	catalogue *detect.Catalogue
-	detector  *detect.Engine
+	detector  atomic.Pointer[detect.Engine]
 	box       *outbox.Box
 	alerts    *alert.Store
 	plans     *worker.Plans
-	worker    *worker.Worker
+	worker    atomic.Pointer[worker.Worker] // with its detector made anew by keepWorking
 	ledger    *ledger.Ledger
 	gate      *gate.Gate
 	reports   *report.Maker
@@ -138,7 +138,7 @@ func (h *hub) serve(ctx context.Context) error {
 			}
 		})
 	}
-	run(&stages, "worker", line, h.worker.Run)
+	run(&stages, "worker", line, h.keepWorking)
 	run(&stages, "ledger", line, h.ledger.Run)
 	run(&stages, "alerts", line, h.alerts.Run)
 	run(&stages, "outbox", line, h.box.Run)
@@ -165,6 +165,46 @@ func (h *hub) serve(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// Bounds of the wait before a worker that ended with an error is started again. One that ran so long is taken to have been well.
+const (
+	restartLeast = time.Second
+	restartMost  = time.Minute
+	restartWell  = 5 * time.Minute
+)
+
+// keepWorking runs the worker, and another in its place when it ends with an error: what it kept in memory is made anew, what it had begun
+// is redone (package worker). Meanwhile the gate goes on taking batches, the pages stay, and health and tocsin_worker_running say what is wrong.
+func (h *hub) keepWorking(ctx context.Context) error {
+	return keepRunning(ctx, func(ctx context.Context) error { return h.worker.Load().Run(ctx) }, h.openWorker, func(err error, wait time.Duration) {
+		h.log.ErrorContext(ctx, "the worker stopped; nothing is stored or alerted until it runs again. No batch is lost: the bus keeps them", "err", err, "again_in", wait)
+	})
+}
+
+// keepRunning runs something until it ends without an error or ctx is done. After an error it waits, longer each time, and has it made anew.
+func keepRunning(ctx context.Context, run, renew func(context.Context) error, tell func(err error, wait time.Duration)) error {
+	wait := restartLeast
+	for {
+		begun := time.Now()
+		err := run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if time.Since(begun) > restartWell {
+			wait = restartLeast
+		}
+		for err != nil {
+			tell(err, wait)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+			}
+			wait = min(2*wait, restartMost)
+			err = renew(ctx)
+		}
+	}
 }
 
 // stage is a context that ends when it is told to, not with its parent: what a stage has begun is finished in the order of the line.

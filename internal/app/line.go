@@ -135,8 +135,7 @@ func (h *hub) openRules(context.Context) (err error) {
 	for _, e := range h.catalogue.Errors {
 		h.log.Error("a rule was left out", "err", e)
 	}
-	h.detector, err = detect.New(detect.Options{Catalogue: h.catalogue, Where: detect.Hub, Logger: h.log})
-	return err
+	return nil
 }
 
 func (h *hub) openAlerts(context.Context) error {
@@ -177,16 +176,25 @@ func (h *hub) openWorker(ctx context.Context) error {
 		return err
 	}
 	h.plans = worker.NewPlans(h.office.DB)
-	h.worker, err = worker.New(worker.Options{
+	detector, err := detect.New(detect.Options{Catalogue: h.catalogue, Where: detect.Hub, Logger: h.log})
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(worker.Options{
 		Feed: feed, Blobs: worker.FromBlobs(h.blobs), Plans: h.plans, Store: rows{h.store},
-		Enrich: knowledge{h.places, h.sightings}, Detect: h.detector, Snapshots: worker.Files{Dir: h.path("snapshots")},
+		Enrich: knowledge{h.places, h.sightings}, Detect: detector, Snapshots: worker.Files{Dir: h.path("snapshots")},
 		Apply: func(ctx context.Context, plan string, dets []event.Detection) error {
 			_, err := h.alerts.Apply(ctx, plan, dets)
 			return err
 		},
-		LastSeq: h.bus.LastSeq, Logger: h.log, Registerer: h.metrics,
+		LastSeq: h.bus.LastSeq, Logger: h.log, Registerer: h.metrics, After: h.worker.Load(),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	h.detector.Store(detector)
+	h.worker.Store(w)
+	return nil
 }
 
 func (h *hub) openLedger(ctx context.Context) error {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -48,7 +49,7 @@ func (h *hub) status(ctx context.Context) (status.Status, error) {
 	if out.Stages, err = h.stages(ctx); err != nil {
 		return out, err
 	}
-	w := h.worker.Stats()
+	w := h.worker.Load().Stats()
 	out.Latency = map[string]status.Quantiles{"receipt_to_alert_ms": quantiles(w.ReceiptToAlert), "receipt_to_stored_ms": quantiles(w.ReceiptToStored), "gate_to_alert_ms": quantiles(w.GateToAlert)}
 	return out, nil
 }
@@ -84,7 +85,7 @@ func quantiles(q worker.Quantiles) status.Quantiles {
 
 // stages counts in, out, failed and lag of each stage since the hub started.
 func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
-	g, w := h.gate.Stats(), h.worker.Stats()
+	g, w := h.gate.Stats(), h.worker.Load().Stats()
 	l, err := h.ledger.Stats(ctx)
 	if err != nil {
 		return nil, err
@@ -97,7 +98,7 @@ func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, e, a := h.store.Stats(), h.detector.Stats(), h.alerts.Stats()
+	s, e, a := h.store.Stats(), h.detector.Load().Stats(), h.alerts.Stats()
 	return map[string]status.Stage{
 		"gate":   {In: g.In, Out: g.Out + g.Repeats, Failed: g.Refused},
 		"ledger": {In: l.Added + l.Repeated, Out: l.Added, Failed: reason("failed", l.Failed), Lag: l.Lag},
@@ -134,6 +135,12 @@ func (h *hub) vital(ctx context.Context) []web.Check {
 	check("Event store", fmt.Sprintf("answers; restarted %d times since the hub started", h.engine.Restarts()), h.store.Ping(ctx), "It is started again by itself. If this stays, look at the log for why it ends; often it needs more engine.memory.")
 	lag, err := h.bus.Lag(ctx, workerFollower)
 	check("Bus", fmt.Sprintf("answers; the worker is %d batches behind", lag), err, "Restart the hub; what is on the bus is on the disk.")
+	w := h.worker.Load().Stats()
+	err = nil
+	if !w.Running {
+		err = errors.New("it stopped with an error and waits to be started again; nothing is stored or alerted meanwhile, and nothing is lost")
+	}
+	check("Worker", fmt.Sprintf("runs; restarted %d times since the hub started", w.Restarts), err, "It is started again by itself. If this stays, look at the log for why it stops.")
 	cp, err := h.ledger.Latest(ctx)
 	good := "no checkpoint has been signed yet"
 	if len(cp) > 0 {
@@ -169,7 +176,7 @@ func (h *hub) health(ctx context.Context) web.Health {
 	if n := len(h.catalogue.Errors); n > 0 {
 		check("Rules", "", fmt.Errorf("%d rules were left out: %v", n, h.catalogue.Errors[0]), "Run `tocsin rules check`.")
 	} else {
-		check("Rules", fmt.Sprintf("%d run here", h.detector.Stats().Rules), nil, "")
+		check("Rules", fmt.Sprintf("%d run here", h.detector.Load().Stats().Rules), nil, "")
 	}
 	if box, err := h.box.Stats(ctx); err != nil || box.Dead > 0 {
 		if err == nil {
@@ -189,7 +196,7 @@ func (h *hub) health(ctx context.Context) web.Health {
 			out.Stages = append(out.Stages, web.Stage{Name: name, In: int64(s.In), Out: int64(s.Out), Failed: int64(failed), Lag: fmt.Sprintf("%d", s.Lag)})
 		}
 	}
-	w := h.worker.Stats()
+	w := h.worker.Load().Stats()
 	for _, l := range []struct {
 		name string
 		q    worker.Quantiles

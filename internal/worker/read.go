@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -250,10 +251,26 @@ func (w *Worker) replay(o *opened) {
 	}
 	w.again[o.stream] = o.m.Seq
 	for i := range o.body.Lines() {
-		if w.prepare(o, i, o.n.Received) == nil {
-			w.o.Detect.Process(&w.e, o.n.Received)
-		}
+		_ = w.guarded(func() error { // what it says was said, and put aside, the first time
+			err := w.prepare(o, i, o.n.Received)
+			if err == nil {
+				w.o.Detect.Process(&w.e, o.n.Received)
+			}
+			return err
+		})
 	}
+}
+
+// guarded turns a panic into an error, so that one event which finds a fault in decoder, enricher or detector is put aside. Otherwise it would
+// end the hub, come again after the restart, and end it again.
+func (w *Worker) guarded(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.log.Error("an event finds a fault in this program and is put aside", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("a fault of this program: %v", p)
+		}
+	}()
+	return f()
 }
 
 const maxDeadPerBatch = 20
@@ -286,19 +303,12 @@ func (w *Worker) batch(o *opened, j *job) {
 	block := j.blocks[len(j.blocks)-1]
 	bad, badReason := 0, ""
 	for i := range o.body.Lines() {
-		if err := w.prepare(o, i, j.plan.Ingested); err != nil {
-			if bad++; bad <= maxDeadPerBatch {
-				putAside(i, 1, err.Error())
-			} else {
-				badReason = err.Error()
-			}
-			continue
-		}
 		e := &w.e
-		created := e.Created + int64(o.m.ClockOffset)
-		j.created = max(j.created, created)
-		if !o.n.Quarantined {
-			from := len(j.dets)
+		from := len(j.dets)
+		err := w.guarded(func() error {
+			if err := w.prepare(o, i, j.plan.Ingested); err != nil || o.n.Quarantined {
+				return err
+			}
 			if e.IsDetection() {
 				if d, err := event.ToDetection(e); err != nil {
 					w.m.badDetections.Add(1)
@@ -311,9 +321,21 @@ func (w *Worker) batch(o *opened, j *job) {
 			if w.o.Detect != nil {
 				j.dets = append(j.dets, w.o.Detect.Process(e, o.n.Received)...)
 			}
-			for range len(j.dets) - from {
-				j.causes = append(j.causes, cause{created, o.n.Received})
+			return nil
+		})
+		if err != nil {
+			j.dets = j.dets[:from]
+			if bad++; bad <= maxDeadPerBatch {
+				putAside(i, 1, err.Error())
+			} else {
+				badReason = err.Error()
 			}
+			continue
+		}
+		created := e.Created + int64(o.m.ClockOffset)
+		j.created = max(j.created, created)
+		for range len(j.dets) - from {
+			j.causes = append(j.causes, cause{created, o.n.Received})
 		}
 		if !block.Add(e, meta) {
 			block = w.free.Get().(Block)

@@ -132,6 +132,8 @@ type Options struct {
 	Now        func() time.Time
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics are registered
+	// After is the worker, now ended, whose place this one takes in the same process: its counts go on, and Registerer is not used.
+	After *Worker
 
 	// seam is called before and after each step that has an effect; an error stops the worker there, as a crash would.
 	seam func(step string) error
@@ -195,7 +197,10 @@ func New(o Options) (*Worker, error) {
 	}
 	w := &Worker{o: o, log: o.Logger, heads: map[event.StreamID]uint64{}, again: map[event.StreamID]uint64{}, acks: make(chan uint64, 1), ackDone: make(chan struct{})}
 	var err error
-	if w.m, err = newMetrics(o.Registerer); err != nil {
+	if o.After != nil {
+		w.m, w.o.After = o.After.m, nil
+		w.m.restarts.Add(1)
+	} else if w.m, err = newMetrics(o.Registerer); err != nil {
 		return nil, fmt.Errorf("worker: %w", err)
 	}
 	w.free.New = func() any { return o.Store.NewBlock() }
@@ -205,6 +210,8 @@ func New(o Options) (*Worker, error) {
 // Run works until ctx ends, then finishes what is under way (at most Grace), takes a snapshot and gives the lease up. Any
 // error means that the worker's state in memory is not to be trusted any more: make a new Worker, with a feed opened anew.
 func (w *Worker) Run(ctx context.Context) error {
+	w.m.running.Add(1)
+	defer w.m.running.Add(^uint64(0))
 	if err := w.acquire(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil

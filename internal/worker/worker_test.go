@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tocsin/internal/access"
 	"tocsin/internal/batch"
 	"tocsin/internal/blob"
@@ -491,6 +493,58 @@ func TestCrash(t *testing.T) {
 		t.Errorf("the roll-up says %d, %v; want %d", sum.Events, err, total)
 	}
 	t.Logf("%d crashes, %d events", crashes, total)
+}
+
+// fragile panics on one source port, as a fault in a rule's code would.
+type fragile struct{ counter }
+
+func (f *fragile) Process(e *event.Event, now int64) []event.Detection {
+	if port, _ := e.Int(event.SourcePort); port == 1024+7 {
+		panic("a fault in a rule")
+	}
+	return f.counter.Process(e, now)
+}
+
+// TestFaultyEvent: an event that makes the hub's own code panic is put aside with the reason; the others of its batch are stored, and the
+// worker goes on. It also ends once with an error, and the worker after it goes on counting.
+func TestFaultyEvent(t *testing.T) {
+	h := newHub(t)
+	h.send(1, 20, change{})
+	reg := prometheus.NewRegistry()
+	o := h.options(&fragile{counter{Counts: map[event.TenantID]int{}}})
+	o.Registerer = reg
+	first := true
+	o.seam = func(step string) error {
+		if step == "done after" && first {
+			first = false
+			return errSeam
+		}
+		return nil
+	}
+	w, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Run(t.Context()); !errors.Is(err, errSeam) {
+		t.Fatalf("the worker ended with %v", err)
+	}
+	if s := w.Stats(); s.Running || s.Dead != 1 {
+		t.Errorf("after its end: %+v", s)
+	}
+	h.send(1, 5, change{})
+	o = h.options(&fragile{counter{Counts: map[event.TenantID]int{}}})
+	o.Registerer, o.After = reg, w // which has registered its metrics there
+	s := h.until(o, func(s Stats) bool { return s.Position >= 2 }).Stats()
+	if s.Restarts != 1 || s.Batches < 2 || s.Dead != 1 {
+		t.Errorf("after the restart: %+v", s)
+	}
+	if got, want := h.rows(), (map[event.TenantID]uint64{1: 24}); !maps.Equal(got, want) {
+		t.Errorf("stored %v, want %v", got, want)
+	}
+	dead, err := NewPlans(h.db).DeadLetters(context.Background(), 10)
+	if err != nil || len(dead) != 1 || dead[0].Index != 7 || !strings.Contains(dead[0].Reason, "a fault in a rule") {
+		t.Errorf("dead letters %+v, %v", dead, err)
+	}
 }
 
 var errSeam = errors.New("stopped by the test")
