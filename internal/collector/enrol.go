@@ -47,7 +47,7 @@ func Enrol(ctx context.Context, o EnrolOptions) (send.Enrolment, error) {
 	if err != nil {
 		return send.Enrolment{}, err
 	}
-	defer lock.Close()
+	defer unlock(lock)
 	if _, err := os.Stat(o.Config.enrolmentFile()); err == nil && !o.Again {
 		return send.Enrolment{}, ErrEnrolled
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {

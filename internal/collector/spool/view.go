@@ -7,7 +7,10 @@ import (
 )
 
 // View gives a reader of a log that another process may be writing: it changes nothing, and ends where whole frames end.
-func View(dir string) (*Reader, error) {
+func View(dir string) (*Reader, error) { return ViewNewest(dir, 1<<62) }
+
+// ViewNewest is View from the segment on that holds the newest bytes, so many of them at most, and at least the newest segment.
+func ViewNewest(dir string, bytes int64) (*Reader, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list segments: %w", err)
@@ -28,5 +31,10 @@ func View(dir string) (*Reader, error) {
 		}
 		return 1
 	})
-	return l.Reader(Pos{}), nil
+	from := Pos{}
+	for i := len(l.segments) - 1; i >= 0 && (i == len(l.segments)-1 || bytes >= l.segments[i].Size); i-- {
+		bytes -= l.segments[i].Size
+		from.Segment = l.segments[i].Base
+	}
+	return l.Reader(from), nil
 }
