@@ -86,6 +86,12 @@ type Agent struct {
 	snapAt     time.Time
 	snapLines  uint64
 	live, back *lane
+	lanes      []*lane // all: live, backlog, look-back, raw
+	lookback   *lane
+	raw        *lane
+	answers    chan result   // of the lanes' senders
+	calls      chan func()   // what the socket and the page ask of the loop
+	ended      chan struct{} // closed when the loop has returned
 	sent       *sentIndex
 	epochs     []time.Time               // when new epochs were begun in this run because of another copy
 	hold       time.Time                 // do not seal before: another copy seems to run
@@ -281,8 +287,16 @@ func (a *Agent) openState() (err error) {
 	a.pipe.covered = a.st.Covered
 	a.writer = batch.NewWriter()
 	a.sent = newSentIndex()
-	a.live = &lane{name: batch.Live, st: &a.st.Live}
-	a.back = &lane{name: batch.Backlog, st: &a.st.Backlog}
+	a.live = &lane{name: batch.Live, st: &a.st.Live, log: a.spool}
+	a.back = &lane{name: batch.Backlog, st: &a.st.Backlog, log: a.spool}
+	a.lanes = []*lane{a.live, a.back}
+	for name, dst := range map[batch.Lane]**lane{batch.LookBack: &a.lookback, batch.Raw: &a.raw} {
+		if *dst, err = a.openSide(name); err != nil {
+			return err
+		}
+	}
+	a.lanes = append(a.lanes, a.lookback, a.raw)
+	a.answers, a.calls, a.ended = make(chan result, len(a.lanes)), make(chan func()), make(chan struct{})
 	return a.restoreDetector()
 }
 
@@ -387,8 +401,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else {
 		defer stopStatus()
 	}
-	for _, l := range []*lane{a.live, a.back} {
-		l.work, l.done = make(chan outgoing, 1), make(chan result, 1)
+	for _, l := range a.lanes {
+		l.work = make(chan outgoing, 1)
 		wg.Go(func() { a.sender(run, l) })
 	}
 	heads := make(chan []batch.Head, 1)
@@ -412,16 +426,18 @@ func (a *Agent) Run(ctx context.Context) error {
 		close(ended)
 	}()
 	err = a.loop(ended, failed, ask, heads)
+	close(a.ended)
 	cancel()
 	<-ended
 	a.client.Close()
 	wg.Wait()
 	// Answers that came while the loop was ending.
-	for _, l := range []*lane{a.live, a.back} {
+	for more := true; more; {
 		select {
-		case r := <-l.done:
-			a.answer(l, r, nil)
+		case r := <-a.answers:
+			a.answer(r.lane, r, nil)
 		default:
+			more = false
 		}
 	}
 	if err == nil || !errors.Is(err, errState) {
@@ -446,10 +462,10 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 	defer tick.Stop()
 	for {
 		select {
-		case r := <-a.live.done:
-			a.answer(a.live, r, ask)
-		case r := <-a.back.done:
-			a.answer(a.back, r, ask)
+		case r := <-a.answers:
+			a.answer(r.lane, r, ask)
+		case call := <-a.calls:
+			call()
 		case h := <-heads:
 			if err := a.compare(h); err != nil {
 				return err
@@ -501,10 +517,10 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 		tick.Reset(a.pause(now))
 		select {
 		case <-grown:
-		case r := <-a.live.done:
-			a.answer(a.live, r, ask)
-		case r := <-a.back.done:
-			a.answer(a.back, r, ask)
+		case r := <-a.answers:
+			a.answer(r.lane, r, ask)
+		case call := <-a.calls:
+			call()
 		case h := <-heads:
 			if err := a.compare(h); err != nil {
 				return err
@@ -664,7 +680,7 @@ func (a *Agent) commit(last bool) error {
 		return fmt.Errorf("state: %w", err)
 	}
 	for {
-		err := errors.Join(a.spool.Sync(), a.archive.Sync())
+		err := errors.Join(a.spool.Sync(), a.archive.Sync(), a.syncSides())
 		if err == nil {
 			err = a.journal.Save(b, true)
 		}
@@ -689,6 +705,11 @@ func (a *Agent) Close() error {
 	for _, l := range []*spool.Log{a.spool, a.batches} {
 		if l != nil {
 			errs = append(errs, l.Close())
+		}
+	}
+	for _, l := range []*lane{a.lookback, a.raw} {
+		if l != nil {
+			errs = append(errs, l.log.Close())
 		}
 	}
 	for _, j := range []*spool.Journal{a.journal, a.memory} {

@@ -22,8 +22,9 @@ import (
 type lane struct {
 	name   batch.Lane
 	st     *laneState
+	log    *spool.Log // where its events wait
+	side   *sideState // of the lanes that have a spool of their own: look-back, raw
 	work   chan outgoing
-	done   chan result
 	busy   bool // something was given to the sender and not answered
 	last   time.Time
 	urgent bool // something urgent waits (live)
@@ -41,9 +42,10 @@ type outgoing struct {
 
 // result is the sender's answer.
 type result struct {
-	out outgoing
-	ack send.Ack
-	err error // a refusal that trying again will not heal, or the end of the context
+	lane *lane
+	out  outgoing
+	ack  send.Ack
+	err  error // a refusal that trying again will not heal, or the end of the context
 }
 
 // sender submits one batch after another, each until the hub holds it, has refused it for good, or ctx ends.
@@ -56,7 +58,7 @@ func (a *Agent) sender(ctx context.Context, l *lane) {
 			return
 		}
 		ack, err := a.submit(ctx, o)
-		l.done <- result{out: o, ack: ack, err: err} // has room: one at a time
+		a.answers <- result{lane: l, out: o, ack: ack, err: err} // has room: one of each lane at a time
 	}
 }
 
@@ -158,9 +160,9 @@ func (a *Agent) sealable(now time.Time) bool {
 	return !l.busy && l.st.Pending == nil && a.checked && now.Sub(l.last) >= minGap && !now.Before(a.hold)
 }
 
-// seal seals what is due in both lanes and gives it to the senders.
+// seal seals what is due in the lanes and gives it to the senders.
 func (a *Agent) seal(now time.Time) error {
-	for _, l := range []*lane{a.live, a.back} {
+	for _, l := range a.lanes {
 		if l.busy || !a.checked {
 			continue
 		}
@@ -195,6 +197,10 @@ func (a *Agent) seal(now time.Time) error {
 			if len(a.st.Ranges) == 0 || now.Sub(l.last) < minGap+minGap/4 || now.Before(a.hold) {
 				continue
 			}
+		default:
+			if l.st.At.Num >= l.side.End.Num || now.Sub(l.last) < minGap+minGap/4 || now.Before(a.hold) {
+				continue
+			}
 		}
 		if err := a.sealOne(l, now); err != nil {
 			return err
@@ -213,17 +219,21 @@ func (a *Agent) sealOne(l *lane, now time.Time) error {
 	st := a.st
 	p := &pending{Seq: l.st.Seq + 1, Sealed: now.UTC(), Done: l.st.Done}
 	limit := st.Spool
-	if l.name == batch.Backlog {
+	switch {
+	case l.name == batch.Backlog:
 		p.From, limit = st.Ranges[0].From, st.Ranges[0].To
-	} else {
+	case l.side != nil:
+		p.From, limit = l.st.At, l.side.End
+	default:
 		p.From = l.st.At
 	}
 	stream := streamOf(&a.id, l.name, l.st.Epoch)
-	refs, err := a.fill(p, limit, stream.ID())
+	refs, err := a.fill(l, p, limit, stream.ID())
 	if err != nil {
 		return err
 	}
 	switch {
+	case l.side != nil: // its lines are counted and noted in the live lane
 	case l.name == batch.Backlog:
 		p.Done = p.Done.add(p.From.Line+1, p.To.Line)
 	default:
@@ -277,6 +287,9 @@ func (a *Agent) sealOne(l *lane, now time.Time) error {
 	}
 	// From here on the batch may be sent: the state names it.
 	for i, line := range refs {
+		if l.side != nil {
+			break
+		}
 		a.sent.add(line, event.ID{Stream: stream.ID(), Seq: p.Seq, Index: uint32(i)})
 	}
 	if l.name == batch.Live {
@@ -288,7 +301,7 @@ func (a *Agent) sealOne(l *lane, now time.Time) error {
 
 // fill adds the spool's records from p.From on to the writer, whole groups at a time, and sets p.To, Events, Skipped and Urgent. It gives
 // for each event in the batch the number of its line (0 for a detection).
-func (a *Agent) fill(p *pending, limit mark, stream event.StreamID) ([]uint64, error) {
+func (a *Agent) fill(l *lane, p *pending, limit mark, stream event.StreamID) ([]uint64, error) {
 	type item struct {
 		rec record
 		end mark
@@ -296,7 +309,7 @@ func (a *Agent) fill(p *pending, limit mark, stream event.StreamID) ([]uint64, e
 	var items []item // of the batch so far; the strings are copies
 	var lines []uint64
 	here := map[uint64]uint32{} // line to index in this batch
-	r := a.spool.Reader(p.From.Pos)
+	r := l.log.Reader(p.From.Pos)
 	defer r.Close()
 	p.To = p.From
 	stop := -1 // index of the group that did not fit
@@ -305,7 +318,7 @@ func (a *Agent) fill(p *pending, limit mark, stream event.StreamID) ([]uint64, e
 	add := func(g []item) (fits bool, err error) {
 		for i := range g {
 			rec := &g[i].rec
-			if a.pipe.covered.contains(rec.group) {
+			if l.side == nil && a.pipe.covered.contains(rec.group) {
 				p.Skipped++
 				continue
 			}
@@ -524,6 +537,12 @@ func (a *Agent) answer(l *lane, r result, ask chan<- struct{}) {
 	}
 	l.st.Seq, l.st.Prev, l.st.Done, l.st.Pending = p.Seq, p.Digest, p.Done, nil
 	st.Acknowledged += uint64(p.Events)
+	st.total(l.name, l.st.Epoch, p)
+	if l.side != nil {
+		l.st.At = p.To
+		a.trimSide(l)
+		return
+	}
 	if l.name == batch.Live {
 		l.st.At, l.st.Reported, l.st.Cursor, l.st.Line = p.To, p.Reported, p.Cursor, p.Line
 		// What has piled up beyond the next batches goes to the backlog, so that what comes now need not wait behind it.

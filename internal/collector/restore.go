@@ -110,7 +110,7 @@ func (a *Agent) compare(heads []batch.Head) error {
 	}
 	a.checked = true
 	copied := false
-	for _, l := range []*lane{a.live, a.back} {
+	for _, l := range a.lanes {
 		s, at := stand(l.st, byLane[l.name], a.st.Epochs, a.st.ReceiptTime)
 		switch s {
 		case foreign:
@@ -196,7 +196,7 @@ func (a *Agent) takeOver(byLane map[batch.Lane][]batch.Head) error {
 	st.Covered = covered
 	st.CoveredLine = max(st.CoveredLine, counted)
 	a.pipe.covered = covered
-	for _, l := range []*lane{a.live, a.back} {
+	for _, l := range a.lanes {
 		a.giveUp(l)
 	}
 	now := a.o.Now()
@@ -251,12 +251,12 @@ func (a *Agent) recount(line uint64) error {
 // the hub may ask for, stays.
 func (a *Agent) pruneBatches(now time.Time) {
 	keep := a.batches.End().Segment
-	for _, l := range []*laneState{&a.st.Live, &a.st.Backlog} {
+	for _, l := range a.st.lanes() {
 		if l.Pending != nil {
 			keep = min(keep, l.Pending.At.Segment)
 		}
 	}
-	for _, l := range []*lane{a.live, a.back} {
+	for _, l := range a.lanes {
 		for _, o := range l.resend {
 			keep = min(keep, o.at.Segment)
 		}

@@ -31,9 +31,16 @@ const secretMark = "zqx"
 // fixtureLines gives the samples of every parser, by folder.
 func fixtureLines(t testing.TB) map[string][][]byte {
 	t.Helper()
-	dirs, err := filepath.Glob(filepath.Join("parse", "testdata", "*", "input.log"))
-	if err != nil || len(dirs) < 30 {
-		t.Fatalf("%d folders of samples: %v", len(dirs), err)
+	var dirs []string
+	for _, pattern := range []string{"packs", "testdata"} { // a pack's fixtures lie in its folder
+		found, err := filepath.Glob(filepath.Join("parse", pattern, "*", "*input.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dirs = append(dirs, found...)
+	}
+	if len(dirs) < 30 {
+		t.Fatalf("only %d files of samples", len(dirs))
 	}
 	out := map[string][][]byte{}
 	for _, name := range dirs {
@@ -44,7 +51,8 @@ func fixtureLines(t testing.TB) map[string][][]byte {
 		if bytes.Contains(bytes.ToLower(b), []byte(secretMark)) {
 			t.Fatalf("%s holds the mark of secrets", name)
 		}
-		out[filepath.Base(filepath.Dir(name))] = bytes.Split(bytes.TrimSuffix(b, []byte("\n")), []byte("\n"))
+		product := filepath.Base(filepath.Dir(name))
+		out[product] = append(out[product], bytes.Split(bytes.TrimSuffix(b, []byte("\n")), []byte("\n"))...)
 	}
 	return out
 }

@@ -35,6 +35,10 @@ type state struct {
 	Epochs       []string      `json:"epochs"` // begun by this collector, newest last
 	// Covered are numbers of lines that the hub had from another copy of this collector when that was noticed: their events are passed over.
 	Covered intervals `json:"covered"`
+	// Side are the lanes with spools of their own.
+	Side map[batch.Lane]*sideState `json:"side,omitempty"`
+	// Totals are what the hub has confirmed in each stream, newest last: what the member's statement is compared with.
+	Totals []StreamTotal `json:"totals,omitempty"`
 	// CoveredLine: lines up to it were counted by that other copy.
 	CoveredLine uint64 `json:"covered_line,string"`
 }
@@ -123,7 +127,7 @@ func decodeState(b []byte) (*state, error) {
 	if s.Counts == nil {
 		s.Counts = map[string]uint64{}
 	}
-	for _, l := range []*laneState{&s.Live, &s.Backlog} {
+	for _, l := range s.lanes() {
 		if b, err := hex.DecodeString(l.Epoch); err != nil || len(b) != 16 {
 			return nil, errors.New("state: an epoch is not 32 hexadecimal digits")
 		}
@@ -168,12 +172,19 @@ func (s *state) waiting() uint64 {
 		}
 		n += r.To.Num - from
 	}
+	for _, d := range s.Side {
+		from := d.Lane.At.Num
+		if p := d.Lane.Pending; p != nil {
+			from = p.To.Num
+		}
+		n += d.End.Num - min(from, d.End.Num)
+	}
 	return n
 }
 
 // sealed is the number of events in batches without a receipt.
 func (s *state) sealed() (n uint64) {
-	for _, l := range []*laneState{&s.Live, &s.Backlog} {
+	for _, l := range s.lanes() {
 		if l.Pending != nil {
 			n += uint64(l.Pending.Events)
 		}

@@ -112,7 +112,7 @@ func (a *Agent) publish() {
 	if end := a.archive.End(); a.st.Cursor.Before(end) {
 		s.ArchiveLag = a.archive.Behind(a.st.Cursor)
 	}
-	for _, l := range []*lane{a.live, a.back} {
+	for _, l := range a.lanes {
 		s.Streams = append(s.Streams, StreamStatus{Lane: l.name, Epoch: l.st.Epoch, Seq: l.st.Seq, Pending: l.st.Pending != nil})
 	}
 	for i, l := range a.listeners {
