@@ -226,8 +226,8 @@ func (s *Store) send(ctx context.Context, token string, b *Block) (uncertain boo
 func (s *Store) complete(ctx context.Context, b *Block) (bool, error) {
 	s.mend.Lock()
 	defer s.mend.Unlock()
-	wrong, err := s.wrongDays(ctx, b)
-	if err != nil || len(wrong) > 0 {
+	wrong, short, err := s.compare(ctx, b)
+	if err != nil || len(wrong) > 0 || short {
 		return false, err
 	}
 	off, err := s.rollupsOff(ctx, b.tenants(), b.dayList())
@@ -265,8 +265,15 @@ func (s *Store) verify(ctx context.Context, token string, b *Block) error {
 	return s.repair(ctx, token, b, keys)
 }
 
-// wrongDays compares the rows stored with the rows of the block; it returns those batches and days that differ.
+// wrongDays compares the rows stored with the rows of the block; it returns those batches and days that differ and can be mended.
 func (s *Store) wrongDays(ctx context.Context, b *Block) (map[batchDay]int, error) {
+	wrong, _, err := s.compare(ctx, b)
+	return wrong, err
+}
+
+// compare does that, and says whether rows are missing on days that are too old to be mended: those of a backlog or a look-back. They are
+// not there yet, or have expired since; the insert's token tells the two apart.
+func (s *Store) compare(ctx context.Context, b *Block) (wrong map[batchDay]int, short bool, err error) {
 	want := b.counts()
 	streams := map[event.StreamID]bool{}
 	var seqMin, seqMax uint64
@@ -300,23 +307,27 @@ func (s *Store) wrongDays(ctx context.Context, b *Block) (map[batchDay]int, erro
 	)
 	stream.SetSize(16)
 	have := map[batchDay]int{}
-	err := s.c.query(ctx, sql, a, proto.Results{{Data: &tenant}, {Data: &stream}, {Data: &seq}, {Data: &day}, {Data: &n}}, func() { clear(have) }, func(rows int) error {
+	err = s.c.query(ctx, sql, a, proto.Results{{Data: &tenant}, {Data: &stream}, {Data: &seq}, {Data: &day}, {Data: &n}}, func() { clear(have) }, func(rows int) error {
 		for i := range rows {
 			have[batchDay{event.TenantID(tenant[i]), event.StreamID(stream.Row(i)), seq[i], day[i]}] = int(n[i])
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	wrong := map[batchDay]int{}
+	wrong = map[batchDay]int{}
 	oldest := s.mendable()
 	for k, w := range want {
-		if have[k] != w && k.day > oldest {
+		switch {
+		case have[k] == w:
+		case k.day > oldest:
 			wrong[k] = have[k]
+		case have[k] < w:
+			short = true
 		}
 	}
-	return wrong, nil
+	return wrong, short, nil
 }
 
 // A batch may be cut by the end of a block: of such a batch each block counts, and mends, only its own rows. (Otherwise a block that is

@@ -360,3 +360,21 @@ func TestRedoOfACutBatch(t *testing.T) {
 		redo("rows of the beginning doubled")
 	})
 }
+
+// TestRedoOfOldRows redoes rows that are older than what can be mended, as a look-back brings them, when nothing of them was stored: they are
+// not taken for stored.
+func TestRedoOfOldRows(t *testing.T) {
+	stores(t, func(t *testing.T, s *Store) {
+		ctx := context.Background()
+		b := NewBlock()
+		fill(t, b, newMaker(1), []event.TenantID{1, 2}, 1, 30, noon-(MinKeep+10)*24*int64(time.Hour))
+		for range 3 { // the second and third find them
+			if err := s.Redo(ctx, "old", b); err != nil {
+				t.Fatal(err)
+			}
+			if got := rowCount(t, s); got != 60 {
+				t.Fatalf("%d rows, want 60", got)
+			}
+		}
+	})
+}
