@@ -39,6 +39,7 @@ const adminHelp = `Usage: tocsin admin [--config FILE | --data DIR] [--json] ACT
   indicator list [--text TEXT]
   report --member NAME --out FILE.pdf|FILE.html [--week 2026-W47]
                                                  a member's weekly report, from the running hub; without --week the last whole week
+  dead-letters list [--limit N]                  what the hub could not process and put aside, with the reason
   backup FILE                                    a consistent copy of the database, while the hub runs
   doctor                                         look for what is wrong, and say what to do
 
@@ -104,7 +105,7 @@ func runAdmin(ctx context.Context, args []string, _ io.Reader, stdout, stderr io
 
 func (a *admin) run(ctx context.Context, args []string) (int, error) {
 	action, rest := args[0], args[1:]
-	if len(rest) > 0 && (action == "member" || action == "collector" || action == "user" || action == "indicator") {
+	if len(rest) > 0 && (action == "member" || action == "collector" || action == "user" || action == "indicator" || action == "dead-letters") {
 		action, rest = action+" "+rest[0], rest[1:]
 	}
 	if action == "init" {
@@ -116,6 +117,7 @@ func (a *admin) run(ctx context.Context, args []string) (int, error) {
 	table := map[string]func(context.Context, *app.Office, []string) error{
 		"member add": a.memberAdd, "member list": a.memberList, "token": a.token, "collector list": a.collectorList, "collector confirm": a.collectorConfirm, "collector revoke": a.collectorRevoke,
 		"user add": a.userAdd, "user list": a.userList, "user reset": a.userReset, "indicator import": a.indicatorImport, "indicator list": a.indicatorList, "backup": a.backup, "report": a.report,
+		"dead-letters list": a.deadLetterList,
 	}
 	f, ok := table[action]
 	if !ok {
