@@ -65,7 +65,7 @@ func (s *server) members(w http.ResponseWriter, r *request) error {
 }
 
 func (s *server) memberRow(r *request, o member.Organisation, collectors []member.Collector, open map[string]severityCounts) memberRow {
-	row := memberRow{Tenant: uint32(o.ID), Name: o.Name, Sector: o.Sector, Area: o.Area, Joined: instant(o.CreatedNS), Tone: "good"}
+	row := memberRow{Tenant: uint32(o.ID), Name: o.Name, Sector: sentence(o.Sector), Area: o.Area, Joined: instant(o.CreatedNS), Tone: "good"}
 	well, bad := 0, ""
 	for i := range collectors {
 		if collectors[i].Tenant != o.ID || collectors[i].State == member.Revoked {

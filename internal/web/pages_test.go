@@ -487,6 +487,19 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// The answer to "are we all right?" counts what is listed below it.
+func TestVerdictCounts(t *testing.T) {
+	w := newWorld(t, false)
+	if _, err := w.alerts.Apply(t.Context(), "high", []event.Detection{w.detection(0, "ids-high", "ids", "high", 1)}); err != nil {
+		t.Fatal(err)
+	}
+	_, body := w.client("member1").get("/picture")
+	contains(t, "picture", body, "Not quite: 2 things need you today.")
+	if n := strings.Count(body, "See what to do"); n != 2 {
+		t.Errorf("%d things are listed", n)
+	}
+}
+
 // TestMember walks a member's pages: the answer, what to do, and its deeds.
 func TestMember(t *testing.T) {
 	w := newWorld(t, false)

@@ -307,9 +307,9 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	}
 	switch {
 	case open.critical > 0:
-		v.Verdict = verdict{"bad", question + fmt.Sprintf("Not quite: %s today.", needs(open.critical)), seen + " Please start with what is below; our analysts see it too."}
+		v.Verdict = verdict{"bad", question + fmt.Sprintf("Not quite: %s today.", needs(open.critical+open.high)), seen + " Please start with what is below; our analysts see it too."}
 	case open.high > 0:
-		v.Verdict = verdict{"warn", question + "Mostly, with something to look at.", seen + fmt.Sprintf(" %s worth a look this week.", areWorth(open.high))}
+		v.Verdict = verdict{"warn", question + "Mostly, with something to look at.", seen + fmt.Sprintf(" %s worth a look today.", areWorth(open.high))}
 	case live == 0 && waiting > 0:
 		v.Verdict = verdict{"warn", question + "Nearly there.", "Your collector has joined. Confirm its check words, and the watch begins."}
 	case live == 0 && silent == 0:
