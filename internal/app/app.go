@@ -265,7 +265,7 @@ func (h *hub) housekeep(ctx context.Context) error {
 			if _, err := h.box.Prune(ctx, 90*24*time.Hour); err != nil {
 				h.log.WarnContext(ctx, "forgetting old outbox entries", "err", err)
 			}
-			if _, err := h.office.Members.Prune(ctx, 35*24*time.Hour); err != nil {
+			if _, err := h.office.Members.Prune(ctx, keepBatches); err != nil {
 				h.log.WarnContext(ctx, "forgetting old batches", "err", err)
 			}
 			if _, err := h.alerts.Prune(ctx, 400*24*time.Hour); err != nil {

@@ -41,6 +41,7 @@ func (h *hub) open(ctx context.Context) error {
 		{"bus", h.openBus},
 		{"blobs", h.openBlobs},
 		{"event store", h.openStore},
+		{"what a copy lacks", h.makeWhole},
 		{"outbox and alerts", h.openAlerts},
 		{"rules", h.openRules},
 		{"places", h.openPlaces},
@@ -93,13 +94,17 @@ func (h *hub) openRecords(ctx context.Context) error {
 // followers are those who must have seen a message before the bus forgets it.
 const workerFollower = "worker"
 
-func (h *hub) openBus(context.Context) (err error) {
-	h.bus, err = bus.Open(bus.Options{Dir: h.path("bus"), URL: h.cfg.Bus.URL, MaxBytes: h.cfg.Bus.MaxBytes << 20, Followers: []string{ledger.Follower, workerFollower}, Logger: h.log})
-	if err != nil {
+func (h *hub) openBus(ctx context.Context) (err error) {
+	if h.bus, err = h.newBus(); err != nil {
 		return err
 	}
 	h.onClose("bus", func(context.Context) error { return h.bus.Close() })
-	return nil
+	h.plans = worker.NewPlans(h.office.DB)
+	return h.noticeRestore(ctx)
+}
+
+func (h *hub) newBus() (*bus.Bus, error) {
+	return bus.Open(bus.Options{Dir: h.path("bus"), URL: h.cfg.Bus.URL, MaxBytes: h.cfg.Bus.MaxBytes << 20, Followers: []string{ledger.Follower, workerFollower}, Logger: h.log})
 }
 
 func (h *hub) openBlobs(context.Context) (err error) {
@@ -175,12 +180,16 @@ func (h *hub) openWorker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.plans = worker.NewPlans(h.office.DB)
+	doubt, err := h.counter(ctx, restoredAt)
+	if err != nil {
+		return err
+	}
 	detector, err := detect.New(detect.Options{Catalogue: h.catalogue, Where: detect.Hub, Logger: h.log})
 	if err != nil {
 		return err
 	}
 	w, err := worker.New(worker.Options{
+		Shard: shard, Doubt: doubt,
 		Feed: feed, Blobs: worker.FromBlobs(h.blobs), Plans: h.plans, Store: rows{h.store},
 		Enrich: knowledge{h.places, h.sightings}, Detect: detector, Snapshots: worker.Files{Dir: h.path("snapshots")},
 		Apply: func(ctx context.Context, plan string, dets []event.Detection) error {
@@ -203,11 +212,15 @@ func (h *hub) openLedger(ctx context.Context) error {
 		return err
 	}
 	root := h.ring.Trust().RootFingerprint()
-	signer, err := h.ring.NoteSigner("tocsin/ledger/" + hex.EncodeToString(root[:8]))
+	dir, origin, predecessor, err := h.ledgerNow(ctx, "tocsin/ledger/"+hex.EncodeToString(root[:8]))
 	if err != nil {
 		return err
 	}
-	h.ledger, err = ledger.Open(ctx, ledger.Options{Dir: h.path("ledger"), Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Logger: h.log})
+	signer, err := h.ring.NoteSigner(origin)
+	if err != nil {
+		return err
+	}
+	h.ledger, err = ledger.Open(ctx, ledger.Options{Dir: dir, Predecessor: predecessor, Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Logger: h.log})
 	if err != nil {
 		return err
 	}

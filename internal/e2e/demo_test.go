@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,13 +33,14 @@ type result struct {
 	lost []map[string]uint64
 }
 
-// play runs `tocsin demo --once --json` in dir as a person would; meanwhile may be nil. It returns the exit code and the result.
-func play(t *testing.T, dir string, meanwhile func(ctx context.Context, pid int)) (int, result) {
+// play runs `tocsin demo --once --json` with more options in dir as a person would; meanwhile may be nil. It returns the exit code and the
+// result.
+func play(t *testing.T, dir string, meanwhile func(ctx context.Context, pid int), options ...string) (int, result) {
 	t.Helper()
 	needEngine(t)
 	ctx, cancel := context.WithTimeout(t.Context(), storyLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin(t, "tocsin"), "demo", "--once", "--json", "--dir", dir, "--port", strconv.Itoa(freePort(t)))
+	cmd := exec.CommandContext(ctx, bin(t, "tocsin"), append([]string{"demo", "--once", "--json", "--dir", dir, "--port", strconv.Itoa(freePort(t))}, options...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -137,8 +141,8 @@ func checkSums(t *testing.T, m demo.MemberResult) {
 }
 
 // checkRows starts the hub of a demo that has ended once more and counts the rows themselves: as many as were acknowledged, no event
-// twice, and the roll-ups agree.
-func checkRows(t *testing.T, dir string, res demo.Result) {
+// twice, every one of an invented past marked as such, and the roll-ups agree. It returns how many are invented.
+func checkRows(t *testing.T, dir string, res demo.Result) (invented uint64) {
 	t.Helper()
 	var want uint64
 	for _, m := range res.Members {
@@ -147,22 +151,126 @@ func checkRows(t *testing.T, dir string, res demo.Result) {
 	hub := start(t, "tocsin", "hub", "--config", filepath.Join(dir, "hub.yaml"))
 	centre := local.NewCentre(filepath.Join(dir, "hub", "run", "admin.sock"))
 	eventually(t, time.Minute, "the hub's second start", func() error { return errors.Join(hub.dead(), centre.Ready(t.Context())) })
-	got := query(t, filepath.Join(dir, "hub"), "SELECT count(), uniqExact(stream, seq, idx), (SELECT sum(n) FROM tocsin.tenant_hour) FROM tocsin.events")
-	rows, distinct, rolled := number(t, got[0]), number(t, got[1]), number(t, got[2])
-	if rows != want || distinct != want || rolled != want {
-		t.Errorf("%d events were acknowledged; the store has %d rows of %d events, its hourly roll-up counts %d", want, rows, distinct, rolled)
+	// An invented event names no collector that ever was; it must carry the mark that pages and reports show.
+	got := query(t, filepath.Join(dir, "hub"), "SELECT countIf(collector != 'invented'), uniqExactIf((stream, seq, idx), collector != 'invented'), count() - countIf(collector != 'invented'), uniqExactIf((stream, seq, idx), collector = 'invented'),"+
+		" countIf(has(splitByChar(',', fields['tags']), 'invented')), countIf(has(splitByChar(',', fields['tags']), 'invented') AND collector = 'invented'), (SELECT sum(n) FROM tocsin.tenant_hour) FROM tocsin.events")
+	var n [7]uint64
+	for i := range n {
+		n[i] = number(t, got[i])
+	}
+	rows, distinct, past, pastDistinct, tagged, both, rolled := n[0], n[1], n[2], n[3], n[4], n[5], n[6]
+	if rows != want || distinct != want || rolled != want+past {
+		t.Errorf("%d events were acknowledged; the store has %d rows of %d events beside %d invented ones, its hourly roll-up counts %d", want, rows, distinct, past, rolled)
+	}
+	if pastDistinct != past || tagged != past || both != past {
+		t.Errorf("of %d invented rows (%d events) %d carry the mark, of all rows %d", past, pastDistinct, both, tagged)
 	}
 	hub.stop()
+	// No kill and no second start looks like a copy that was put back.
+	for _, text := range []string{"laid aside", "a copy was put back", "older copy", "a new ledger begins"} {
+		logs, _ := os.ReadFile(filepath.Join(dir, "logs", "hub.log"))
+		if strings.Contains(hub.log.String(), text) || bytes.Contains(logs, []byte(text)) {
+			t.Errorf("the hub says %q though nothing was restored", text)
+		}
+	}
+	return past
 }
 
-// The demo as the README tells people to run it: every expected alert and no other, every line accounted for, each event stored once.
+// checkPast demands that the invented past was written once and whole.
+func checkPast(t *testing.T, dir string, rows uint64) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "demo.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state struct {
+		History []struct {
+			Done bool `json:"done"`
+		} `json:"history"`
+	}
+	if err := json.Unmarshal(b, &state); err != nil {
+		t.Fatal(err)
+	}
+	if len(state.History) != 1 || !state.History[0].Done || rows == 0 {
+		t.Errorf("the invented past is %+v with %d events", state.History, rows)
+	}
+}
+
+// again starts the demo a second time in its folder, looks at its pages, and stops it with Ctrl-C: it is up within ten seconds, and it
+// drains. What it stored meanwhile is counted by the next who counts.
+func again(t *testing.T, dir string) time.Duration {
+	t.Helper()
+	limit := 10 * time.Second // on a machine of its own
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		if load, err := strconv.ParseFloat(strings.Fields(string(b))[0], 64); err == nil {
+			limit = max(limit, time.Duration(float64(limit)*load/float64(runtime.NumCPU())))
+		}
+	}
+	begun := time.Now()
+	d := start(t, "tocsin", "demo", "--dir", dir)
+	address := regexp.MustCompile(`Open  (http://\S+)`)
+	var page string
+	eventually(t, time.Minute, "the demo's second start", func() error {
+		if err := d.dead(); err != nil {
+			return err
+		}
+		m := address.FindStringSubmatch(d.log.String())
+		if m == nil {
+			return errors.New("it has not said where to look")
+		}
+		page = m[1]
+		return nil
+	})
+	took := time.Since(begun)
+	if took > limit {
+		t.Errorf("the second start took %.1f s, more than %.1f", took.Seconds(), limit.Seconds())
+	}
+	resp, err := http.Get(page)
+	if err != nil {
+		t.Fatalf("the pages of the second start: %v", err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("the pages of the second start answer %s", resp.Status)
+	}
+	if err := storyBegan(t.Context(), dir); err != nil { // there is something to drain
+		t.Fatal(err)
+	}
+	if err := d.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-d.done:
+	case <-time.After(time.Minute):
+		t.Fatal("the demo did not end within a minute of Ctrl-C")
+	}
+	if d.err != nil {
+		t.Errorf("after Ctrl-C the demo ended with %v", d.err)
+	}
+	for _, key := range []string{"school", "firm", "council"} {
+		text, err := os.ReadFile(filepath.Join(dir, "logs", key+".log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := strings.LastIndex(string(text), "msg=stopped"); i < 0 || !strings.HasSuffix(strings.TrimSpace(string(text[i:])), " waiting=0") {
+			t.Errorf("the collector %s did not hand over what it had: %s", key, text[max(0, len(text)-500):])
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "logs", "hub.log")); err != nil || !strings.Contains(string(text[max(0, len(text)-2000):]), "msg=draining") {
+		t.Errorf("the hub did not drain: %v\n%s", err, text[max(0, len(text)-2000):])
+	}
+	return took
+}
+
+// The demo as the README tells people to run it, with an invented past: every expected alert and no other, every line accounted for, each
+// event stored once, what is invented marked as invented. Then it is started once more and stopped with Ctrl-C.
 func TestDemoOnce(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("SKIPPED: -short; the story takes a minute")
 	}
 	dir := folder(t)
-	code, res := play(t, dir, nil)
+	code, res := play(t, dir, nil, "--history", "14d")
 	if code != 0 || !res.OK || !res.Balanced || res.Restarts != 0 {
 		t.Errorf("exit code %d, ok %v, balanced %v, %d restarts", code, res.OK, res.Balanced, res.Restarts)
 	}
@@ -179,9 +287,11 @@ func TestDemoOnce(t *testing.T) {
 		}
 		checkSums(t, m)
 	}
-	checkRows(t, dir, res.Result)
+	past := checkRows(t, dir, res.Result)
+	checkPast(t, dir, past)
+	took := again(t, dir)
 	q := res.Latency["receipt_to_alert_ms"]
-	t.Logf("%d alerts, first after %.1f s; receipt to alert p50 %.0f ms, p99 %.0f ms of %d", len(res.Alerts), res.FirstAlert, q.P50, q.P99, q.N)
+	t.Logf("%d alerts, first after %.1f s; receipt to alert p50 %.0f ms, p99 %.0f ms of %d; %d invented events; second start %.1f s", len(res.Alerts), res.FirstAlert, q.P50, q.P99, q.N, past, took.Seconds())
 }
 
 // strike is one kill -9: what dies and when, after the first line was sent.
@@ -363,5 +473,7 @@ func killDuring(t *testing.T, seed uint64, kills int) {
 	if named && code != 0 {
 		t.Errorf("exit code %d though every line is accounted for", code)
 	}
-	checkRows(t, dir, res.Result)
+	if past := checkRows(t, dir, res.Result); past != 0 {
+		t.Errorf("%d events are invented though no past was asked for", past)
+	}
 }

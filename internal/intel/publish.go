@@ -22,6 +22,9 @@ const keepSets = 20
 // pollEvery is how often Run looks for changes that other programs made.
 const pollEvery = time.Second
 
+// VersionFloor names the counter in the database above which the next version of the set must be.
+const VersionFloor = "indicators.version_floor"
+
 // Run keeps the published set true to the table until ctx is done: after each change, when something begins or expires, and before the set
 // itself expires.
 func (s *Store) Run(ctx context.Context) error {
@@ -91,7 +94,13 @@ func (s *Store) Publish(ctx context.Context) error {
 			return err
 		}
 	}
-	fresh := current != nil && bytes.Equal(current.content, content) && now.UnixNano() < current.created+(current.expires-current.created)/2 && s.signedByUs(current)
+	// A hub that was restored from an older copy has forgotten versions that collectors hold, and they refuse lower ones: its next set stands
+	// above the floor, which is the time of the restore in Unix seconds.
+	var floor int64
+	if err := s.db.Read().NewRaw("SELECT coalesce(max(value), 0) FROM counters WHERE name = ?", VersionFloor).Scan(ctx, &floor); err != nil {
+		return fmt.Errorf("floor of the set's version: %w", err)
+	}
+	fresh := current != nil && current.version > uint64(floor) && bytes.Equal(current.content, content) && now.UnixNano() < current.created+(current.expires-current.created)/2 && s.signedByUs(current)
 	var key [16]byte
 	if _, err := rand.Read(key[:]); err != nil {
 		return err
@@ -121,7 +130,7 @@ func (s *Store) Publish(ctx context.Context) error {
 		if err := tx.NewRaw("SELECT coalesce(max(version), 0) FROM indicator_sets").Scan(ctx, &last); err != nil {
 			return err
 		}
-		next.version = uint64(last) + 1
+		next.version = uint64(max(last, floor)) + 1
 		if s.o.Signer != nil {
 			var err error
 			next.envelope, err = keys.SignDirective(s.o.Signer, keys.Directive{Type: keys.IndicatorSet, Audience: keys.Everybody, Version: next.version, Issued: now, Expires: now.Add(s.o.SetLife), Content: body})

@@ -73,6 +73,9 @@ type Options struct {
 	Register Register
 	Logger   *slog.Logger
 	Now      func() time.Time // default time.Now
+	// Predecessor is the newest checkpoint of the log before this one, whose copy was restored and which therefore must not grow any more:
+	// its SHA-256 is this log's first entry. Empty when there was none.
+	Predecessor []byte
 	// CheckpointEvery is how often a checkpoint is signed while entries come; default 1 s.
 	CheckpointEvery time.Duration
 }
@@ -137,7 +140,22 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	if err := l.mend(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("ledger %s: %w", o.Dir, err), l.Close(ctx))
 	}
+	if err := l.follow(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("ledger %s: %w", o.Dir, err), l.Close(ctx))
+	}
 	return l, nil
+}
+
+// follow puts the predecessor's checkpoint before everything else.
+func (l *Ledger) follow(ctx context.Context) error {
+	if len(l.o.Predecessor) == 0 {
+		return nil
+	}
+	if size, err := l.reader.IntegratedSize(ctx); err != nil || size > 0 {
+		return err
+	}
+	leaf := sha256.Sum256(l.o.Predecessor)
+	return l.add(ctx, []row{{Leaf: leaf[:], Kind: "predecessor"}}, nil)
 }
 
 func (l *Ledger) open() error {

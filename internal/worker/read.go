@@ -292,6 +292,9 @@ func (w *Worker) batch(o *opened, j *job) {
 		return
 	}
 	w.heads[o.stream] = o.m.Seq
+	if o.m.Created.UnixNano()+int64(o.m.ClockOffset) < w.o.Doubt {
+		j.doubt = true
+	}
 	h := Head{Stream: o.stream, Tenant: o.m.Stream.Tenant, Collector: o.m.Stream.Collector, Lane: string(o.m.Stream.Lane), Seq: o.m.Seq, Batches: 1}
 	meta := Meta{ClockOffset: o.m.ClockOffset, Quarantined: o.n.Quarantined}
 	if w.o.Keep != nil {

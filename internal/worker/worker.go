@@ -121,6 +121,9 @@ type Options struct {
 	// LastSeq is the newest sequence of the bus. If the worker's position lies beyond it the bus was replaced, and the
 	// worker begins anew; heads still drop repeats. May be nil.
 	LastSeq func(ctx context.Context) (uint64, error)
+	// Doubt is an instant, UTC nanoseconds: rows of batches sealed before it may be in the store already, since the hub was restored then
+	// from a copy whose parts are not equally old. They are counted before they are stored. 0: there is no doubt.
+	Doubt int64
 
 	MaxRows       int           // of one plan; default 50,000
 	Linger        time.Duration // how long rows wait for more before they are stored; default 1 s. Alerts do not wait
@@ -505,6 +508,7 @@ const (
 type job struct {
 	plan     Plan
 	redo     bool
+	doubt    bool      // some of its rows may be stored already
 	sum      hash.Hash // over the messages, for plan.Digest
 	messages int
 	last     uint64  // bus sequence of the newest message
@@ -700,7 +704,7 @@ func (w *Worker) finish(ctx context.Context, j *job) error {
 		if err := w.step("insert before"); err != nil {
 			return err
 		}
-		redo := j.redo
+		redo := j.redo || j.doubt
 		err := w.persist(ctx, "store events", func() error {
 			err := w.o.Store.Insert(ctx, token, b, redo)
 			redo = true // whatever it did, the next try looks first
