@@ -25,6 +25,7 @@ type Config struct {
 	Spool     Spool    `yaml:"spool"`      // events that wait to leave
 	Sent      Sent     `yaml:"sent"`       // the record of what left
 	Log       Log      `yaml:"log"`
+	Update    Update   `yaml:"update"` // newer releases of this program
 	// RetryMax is the longest wait between two attempts to reach the hub. Default 1m; the waits are random and grow up to it.
 	RetryMax time.Duration `yaml:"retry_max"`
 }
@@ -32,6 +33,7 @@ type Config struct {
 // Listen lists the ports.
 type Listen struct {
 	Syslog         []Syslog  `yaml:"syslog"`
+	Files          []Files   `yaml:"files"`
 	TLS            ListenTLS `yaml:"tls"`
 	MaxLine        int       `yaml:"max_line"`        // bytes of one line that are kept; default 65536
 	MaxConnections int       `yaml:"max_connections"` // of TCP, for each port; default 256
@@ -42,6 +44,16 @@ type ListenTLS struct {
 	Certificate string   `yaml:"certificate"` // PEM file; read again when it changes
 	Key         string   `yaml:"key"`         // PEM file
 	Names       []string `yaml:"names"`       // host names and addresses for the made certificate, beside this machine's own
+}
+
+// Files is a set of log files to follow, a folder whose files are taken whole, or both. The order of the entries names their places on disk:
+// add new ones at the end.
+type Files struct {
+	Paths    []string `yaml:"paths"`    // files and patterns to follow, such as /var/log/nginx/*.log
+	Drop     string   `yaml:"drop"`     // folder: every file put there is read and moved to done/ or failed/ below it
+	FromEnd  bool     `yaml:"from_end"` // at the first start, pass over what the followed files hold already
+	Timezone string   `yaml:"timezone"` // as for syslog
+	Format   string   `yaml:"format"`   // as for syslog
 }
 
 // Syslog is one listener: UDP, TCP, TLS or several of them.
@@ -97,6 +109,7 @@ func DefaultConfig() Config {
 		Spool:   Spool{MaxBytes: 1 << 30},
 		Sent:    Sent{Days: 14, MaxBytes: 2 << 30},
 		Log:     Log{Level: "info", Format: "text"}, RetryMax: time.Minute,
+		Update: defaultUpdate(),
 	}
 }
 

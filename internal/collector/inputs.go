@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/listen"
+	"tocsin/internal/collector/listen/files"
 	"tocsin/internal/collector/parse"
 	"tocsin/internal/event"
 	"tocsin/internal/keys"
@@ -38,7 +40,8 @@ type server interface {
 const (
 	slotSyslog = 0
 	maxSyslog  = 64
-	maxInputs  = 16 // of each other kind
+	slotFiles  = 64
+	maxInputs  = 16 // of each kind but syslog
 )
 
 // slotted is what the pipeline needs to know of a slot.
@@ -58,6 +61,9 @@ func (l *Listen) slots() []slotted {
 	}
 	if len(l.Syslog) == 0 {
 		out = append(out, slotted{slot: slotSyslog})
+	}
+	for i, f := range l.Files {
+		out = append(out, slotted{slot: uint8(slotFiles + i), timezone: f.Timezone, format: f.Format, relay: true})
 	}
 	return out
 }
@@ -112,6 +118,19 @@ func (c *Config) checkInputs(bad func(format string, args ...any)) {
 	}
 	if len(c.Listen.Syslog) > maxSyslog {
 		bad("listen.syslog: more than %d listeners", maxSyslog)
+	}
+	for i, f := range c.Listen.Files {
+		key := fmt.Sprintf("listen.files[%d]", i)
+		if len(f.Paths) == 0 && f.Drop == "" {
+			bad("%s: neither paths nor drop is set", key)
+		}
+		if _, err := f.options(c, i); err != nil {
+			bad("%s: %w", key, err)
+		}
+		checkReading(bad, key, f.Timezone, f.Format)
+	}
+	if len(c.Listen.Files) > maxInputs {
+		bad("listen.files: more than %d entries; one entry may have many paths", maxInputs)
 	}
 	if t := c.Listen.TLS; (t.Certificate == "") != (t.Key == "") {
 		bad("listen.tls: certificate and key belong together; leave both out and a certificate is made")
@@ -191,7 +210,34 @@ func (a *Agent) openListeners() error {
 			add(slot, "syslog", t)
 		}
 	}
+	return a.openFiles(add)
+}
+
+// openFiles opens what reads files.
+func (a *Agent) openFiles(add func(slot uint8, kind string, s server)) error {
+	for i, f := range a.o.Config.Listen.Files {
+		o, err := f.options(&a.o.Config, i)
+		if err == nil {
+			o.Now, o.Logger = a.o.Now, a.log
+			var in *files.Input
+			if in, err = files.New(o); err == nil {
+				add(uint8(slotFiles+i), "files", in)
+				continue
+			}
+		}
+		return fmt.Errorf("listen.files[%d]: %w", i, err)
+	}
 	return nil
+}
+
+// options are those of an entry's input. It makes and opens nothing.
+func (f *Files) options(c *Config, i int) (files.Options, error) {
+	for _, p := range append([]string{f.Drop}, f.Paths...) {
+		if _, err := filepath.Match(p, ""); err != nil || p != "" && !filepath.IsAbs(p) {
+			return files.Options{}, fmt.Errorf("%q is not an absolute path or pattern, such as /var/log/firewall/*.log", p)
+		}
+	}
+	return files.Options{Paths: f.Paths, Drop: f.Drop, FromEnd: f.FromEnd, MaxLine: c.Listen.MaxLine, State: c.path(fmt.Sprintf("files/%d.json", i))}, nil
 }
 
 // tlsConfig is what a TLS port shows and asks for. With clientCA only senders with a certificate from there are let in.
@@ -269,6 +315,18 @@ var transports = [...]archive.Transport{listen.ViaUDP: archive.UDP, listen.ViaTC
 
 // Sync is listen.Syncer: when it returns nil a power cut does not lose what was received before it was called.
 func (s *sink) Sync() error { return s.a.syncing.do(s.a.archive.Sync) }
+
+// Mark is listen.Recaller.
+func (s *sink) Mark() uint64 { return s.a.archive.Next() }
+
+// Since is listen.Recaller.
+func (s *sink) Since(mark uint64, f func(text []byte)) error {
+	return s.a.archive.Since(mark, func(l *archive.Line) {
+		if l.Listener == s.slot {
+			f(l.Text)
+		}
+	})
+}
 
 // together lets callers that come at the same time share one call: each gets a call that began after it came.
 type together struct {

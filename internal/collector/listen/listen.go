@@ -42,6 +42,15 @@ type Syncer interface {
 	Sync() error
 }
 
+// Recaller is what a Sink also is when it can say what it has received. An input that reads files asks it after a crash, so that it reads
+// nothing twice.
+type Recaller interface {
+	// Mark is a place behind everything that this input has given so far. It is never 0.
+	Mark() uint64
+	// Since gives the texts that this input has given after the mark, in order; each is valid during the call.
+	Since(mark uint64, f func(text []byte)) error
+}
+
 // Keep gives lines to the sink and returns when they may be acknowledged to their sender.
 func Keep(ctx context.Context, sink Sink, lines []Line) error {
 	if err := sink.Receive(ctx, lines); err != nil {
