@@ -42,10 +42,6 @@ func (s *Set) cefEvent(msg string) bool {
 		e.SetString(event.ObserverProduct, product)
 	}
 	s.cefHead(version, id, severity)
-	if equalFold(vendor, "fortinet") && hasFold(product, "fortigate") {
-		s.as = "fortigate"
-		return s.fortiCEF(rest)
-	}
 	s.dataset("cef.generic")
 	s.cefExtension(rest, name)
 	return true
@@ -442,108 +438,6 @@ func (s *Set) cefUnescape(v string) string {
 		return v
 	}
 	return s.e.Copy(b)
-}
-
-// fortiCEF reads FortiGate's CEF variant: the keys of the key=value form with the prefix FTNTFGT, the rest as CEF has them.
-func (s *Set) fortiCEF(ext string) bool {
-	var f fgt
-	w := kv{s: ext, bare: true}
-	for pairs := 0; pairs < 1000; pairs++ {
-		key, v, ok := w.next()
-		if !ok {
-			break
-		}
-		if v == "" {
-			continue
-		}
-		if strings.IndexByte(v, '\\') >= 0 {
-			v = s.cefUnescape(v)
-		}
-		if strings.HasPrefix(key, "FTNTFGT") {
-			s.fortiField(&f, key[7:], v)
-			continue
-		}
-		switch key {
-		case "src":
-			s.ip(event.SourceIP, v)
-		case "spt":
-			s.port(event.SourcePort, v)
-		case "dst":
-			s.ip(event.DestinationIP, v)
-		case "dpt":
-			s.port(event.DestinationPort, v)
-		case "act":
-			f.action = v
-		case "app":
-			s.low(event.NetworkProtocol, v)
-		case "in":
-			s.int(event.DestinationBytes, v)
-		case "out":
-			s.int(event.SourceBytes, v)
-		case "cat": // "traffic:forward"
-			f.typ = v
-			if i := strings.IndexByte(v, ':'); i > 0 {
-				f.typ, f.subtype = v[:i], v[i+1:]
-				if j := strings.IndexByte(f.subtype, ' '); j > 0 {
-					f.subtype = f.subtype[:j]
-				}
-			}
-		case "deviceInboundInterface":
-			s.str(event.ObserverIngressInterfaceName, v)
-		case "deviceOutboundInterface":
-			s.str(event.ObserverEgressInterfaceName, v)
-		case "sourceTranslatedAddress":
-			s.fortiField(&f, "transip", v)
-		case "sourceTranslatedPort":
-			s.fortiField(&f, "transport", v)
-		case "destinationTranslatedAddress":
-			s.fortiField(&f, "tranip", v)
-		case "destinationTranslatedPort":
-			s.fortiField(&f, "tranport", v)
-		case "suser", "duser":
-			s.fortiField(&f, "user", v)
-		case "dvchost", "dvc":
-			s.str(event.ObserverName, v)
-		case "deviceExternalId":
-			s.str(event.ObserverSerialNumber, v)
-		case "externalId":
-			s.str(event.EventID, v)
-		case "dhost":
-			f.hostname = v
-		case "shost":
-			s.domain(event.SourceDomain, v)
-		case "request":
-			f.url = v
-		case "requestMethod":
-			s.str(event.HTTPRequestMethod, v)
-		case "requestClientApplication":
-			s.str(event.UserAgentOriginal, v)
-		case "fname":
-			s.str(event.FileName, v)
-		case "proto":
-			s.transport(v)
-		case "msg":
-			s.fortiField(&f, "msg", v)
-		case "start", "rt":
-			if s.e.Time == 0 {
-				s.setTime(v)
-			}
-		case "outcome":
-			f.status = v
-		case "reason":
-			s.fortiField(&f, "reason", v)
-		case "sproc":
-			f.ui = v
-		default:
-			s.fortiField(&f, key, v)
-		}
-	}
-	before := s.e.Time
-	s.fortiFinish(&f)
-	if s.e.Time == 0 {
-		s.e.Time = before
-	}
-	return true
 }
 
 // leef reads IBM's Log Event Extended Format: "LEEF:1.0|vendor|product|version|id|key=value<TAB>..." and LEEF:2.0 with its own

@@ -11,9 +11,15 @@ type kv struct {
 	sep  byte // when set, only this byte separates pairs
 }
 
-func keyByte(c byte) bool {
-	return isAlpha(c) || isDigit(c) || c == '_' || c == '-' || c == '.' || c == ':' || c == '/' || c == '@'
-}
+var keyBytes = func() (t [256]bool) {
+	for c := range t {
+		b := byte(c)
+		t[c] = isAlpha(b) || isDigit(b) || b == '_' || b == '-' || b == '.' || b == ':' || b == '/' || b == '@'
+	}
+	return t
+}()
+
+func keyByte(c byte) bool { return keyBytes[c] }
 
 // next gives the next pair; ok is false at the end. It always moves on.
 func (w *kv) next() (key, val string, ok bool) {

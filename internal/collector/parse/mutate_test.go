@@ -183,14 +183,14 @@ var packVocabulary = sync.OnceValue(func() map[event.Key]bool {
 	}
 	rules := func(rules []packs.Rule) {
 		for _, r := range rules {
-			ops(r.Ops)
+			ops(r.Ops.List)
 		}
 	}
 	for _, p := range packs.Builtin().Packs() {
-		ops(p.Fields)
+		ops(p.Fields.List)
 		rules(p.Rules)
 		for _, x := range p.Messages {
-			ops(x.Fields)
+			ops(x.Fields.List)
 			rules(x.Rules)
 		}
 	}

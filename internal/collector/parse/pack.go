@@ -39,7 +39,8 @@ type pair struct {
 // run is what reading one line with one pack needs.
 type run struct {
 	pack   *packs.Pack // nil when the line is not read by a pack
-	slots  [packs.MaxSlots]string
+	slots  packs.Values
+	todo   packs.Todo
 	others [packMaxOthers]pair
 	n      int // others
 	fuel   int
@@ -111,7 +112,7 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 		return false
 	}
 	r := &s.run
-	clear(r.slots[:len(p.Slots)])
+	r.slots.Clear()
 	r.pack, r.n, r.cef, r.name, r.words = p, 0, "", "", ""
 	// What a line may cost grows with its length alone, however many packs and patterns there are (see package packs).
 	if s.fuelFor != s.e {
@@ -144,7 +145,9 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 	r := &s.run
 	for i := range p.Special {
 		x := &p.Special[i]
-		r.slots[x.Slot] = s.special(x.From, msg)
+		if v := s.special(x.From, msg); v != "" {
+			r.slots.Put(x.Slot, v)
+		}
 	}
 	for i := range p.Read {
 		if !s.step(&p.Read[i], msg) && !p.Read[i].Optional {
@@ -171,9 +174,9 @@ search:
 	}
 	e := s.e
 	if m != nil {
-		s.ops(m.Fields)
+		s.ops(&m.Fields)
 	}
-	s.ops(p.Fields)
+	s.ops(&p.Fields)
 	if m != nil {
 		s.rules(m.Rules)
 	}
@@ -181,8 +184,8 @@ search:
 	s.device(p.Vendor, p.Product, p.Kind)
 	if !e.Has(event.EventDataset) {
 		e.SetString(event.EventDataset, p.Dataset)
-		e.SetString(event.EventModule, p.Module)
 	}
+	e.SetString(event.EventModule, p.Module)
 	if r.words != "" && !(e.Has(event.SourceIP) && e.Has(event.UserName)) {
 		s.words(r.words)
 		s.signInWords(r.words)
@@ -265,9 +268,7 @@ func (s *Set) take(name, v string) bool {
 	if !ok {
 		return false
 	}
-	if s.run.slots[slot] == "" {
-		s.run.slots[slot] = v
-	}
+	s.run.slots.First(int(slot), v)
 	return p.Mapped[slot]
 }
 
@@ -290,7 +291,7 @@ func (s *Set) all(all []packs.Cond) bool {
 		c := &all[i]
 		v := ""
 		if c.Slot >= 0 {
-			v = r.slots[c.Slot]
+			v = r.slots.Get(c.Slot)
 		} else if c.Kind == packs.CondIs || c.Kind == packs.CondPresent {
 			// A list field fulfils the comparison when one of its values does.
 			if s.condField(c) {
@@ -302,7 +303,9 @@ func (s *Set) all(all []packs.Cond) bool {
 		}
 		r.fuel--
 		if c.Kind == packs.CondContains {
-			r.fuel -= len(c.Values) * (1 + min(len(v), 4096)>>4)
+			for _, w := range c.Values {
+				r.fuel -= 1 + min(len(v), 4096)*len(w)>>8
+			}
 		} else {
 			r.fuel -= len(c.Values) >> 2
 		}

@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"math/bits"
 	"strings"
 	"time"
 
@@ -13,47 +14,66 @@ import (
 func (s *Set) rules(rules []packs.Rule) {
 	for i := range rules {
 		if r := &rules[i]; s.conds(r.When) {
-			s.ops(r.Ops)
+			s.ops(&r.Ops)
 		}
 	}
 }
 
-func (s *Set) ops(ops []packs.Op) {
-	for i := range ops {
-		op := &ops[i]
-		v := ""
-		if op.Slot >= 0 {
-			if v = s.run.slots[op.Slot]; v == "" {
-				continue
+func (s *Set) ops(ops *packs.Ops) {
+	if len(ops.List) < 8 {
+		for i := range ops.List {
+			op := &ops.List[i]
+			v := ""
+			if op.Slot >= 0 {
+				if v = s.run.slots.Get(op.Slot); v == "" {
+					continue
+				}
 			}
+			s.due(op, v)
 		}
-		if len(op.When) > 0 && !s.conds(op.When) {
-			continue
-		}
-		if len(op.Join) > 0 {
-			if v = s.joined(op); v == "" {
-				continue
-			}
-		}
-		if op.After != "" {
-			k := -1
-			if op.Last {
-				k = strings.LastIndex(v, op.After)
-			} else {
-				k = strings.Index(v, op.After)
-			}
-			if k < 0 {
-				continue
-			}
-			v = v[k+len(op.After):]
-		}
-		if op.Before != "" {
-			if k := strings.Index(v, op.Before); k >= 0 {
-				v = v[:k]
-			}
-		}
-		s.op(op, v)
+		return
 	}
+	n := ops.Due(&s.run.slots, &s.run.todo)
+	for w := range n {
+		for b := s.run.todo[w]; b != 0; b &= b - 1 {
+			op := &ops.List[w<<6+bits.TrailingZeros64(b)]
+			v := ""
+			if op.Slot >= 0 {
+				v = s.run.slots.Get(op.Slot)
+			}
+			s.due(op, v)
+		}
+	}
+}
+
+// due does one op whose value is there.
+func (s *Set) due(op *packs.Op, v string) {
+	if op.Verb == packs.VerbTime && s.e.Time != 0 || len(op.When) > 0 && !s.conds(op.When) {
+		return
+	}
+	if len(op.Join) > 0 {
+		if v = s.joined(op); v == "" {
+			return
+		}
+	}
+	if op.After != "" {
+		k := -1
+		if op.Last {
+			k = strings.LastIndex(v, op.After)
+		} else {
+			k = strings.Index(v, op.After)
+		}
+		if k < 0 {
+			return
+		}
+		v = v[k+len(op.After):]
+	}
+	if op.Before != "" {
+		if k := strings.Index(v, op.Before); k >= 0 {
+			v = v[:k]
+		}
+	}
+	s.op(op, v)
 }
 
 // joined makes one text of several values and literals; "" when one of the values is missing. Pieces that stand side by side in the
@@ -66,7 +86,7 @@ func (s *Set) joined(op *packs.Op) string {
 			b = append(b, p.Text...)
 			continue
 		}
-		v := s.run.slots[p.Slot]
+		v := s.run.slots.Get(p.Slot)
 		if v == "" {
 			return ""
 		}
@@ -304,8 +324,21 @@ func (s *Set) dayFirst(v string) bool {
 // zoneOf takes the zone from the slot that the pack names.
 func (s *Set) zoneOf(op *packs.Op, c *civil) {
 	if op.ZoneSlot >= 0 && !c.zoned {
-		if z := trim(s.run.slots[op.ZoneSlot]); z != "" {
-			zoneAt(strings.Trim(z, `"`), c)
+		// Fortinet's "(GMT-5:00)Eastern Time" and "UTC+2" among the plain forms.
+		z := strings.TrimPrefix(trim(s.run.slots.Get(op.ZoneSlot)), "(")
+		if t := strings.TrimPrefix(strings.TrimPrefix(z, "GMT"), "UTC"); len(t) > 1 && (t[0] == '+' || t[0] == '-') {
+			z = t
+			if isDigit(t[1]) && (len(t) == 2 || !isDigit(t[2])) { // one digit for the hour
+				c.zoned, c.offset = true, int32(t[1]-'0')*3600
+				if len(t) > 4 && t[2] == ':' && two(t, 3) > 0 {
+					c.offset += int32(two(t, 3)) * 60
+				}
+				if t[0] == '-' {
+					c.offset = -c.offset
+				}
+				return
+			}
 		}
+		zoneAt(z, c)
 	}
 }

@@ -9,7 +9,7 @@ import (
 // How a pack's read steps take a text apart. Each fills slots with parts of the line and answers whether the text had its form.
 
 func (s *Set) step(st *packs.Step, msg string) bool {
-	t := s.run.slots[st.In]
+	t := s.run.slots.Get(st.In)
 	if st.After != "" {
 		i := strings.Index(t, st.After)
 		if i < 0 {
@@ -21,9 +21,16 @@ func (s *Set) step(st *packs.Step, msg string) bool {
 		return false
 	}
 	switch st.Kind {
+	case packs.StepAny:
+		for i := range st.Any {
+			if s.step(&st.Any[i], msg) {
+				return true
+			}
+		}
+		return false
 	case packs.StepLine:
 		for i := range st.Patterns {
-			if st.Patterns[i].Match(t, s.run.slots[:], &s.run.fuel) {
+			if st.Patterns[i].Match(t, &s.run.slots, &s.run.fuel) {
 				return true
 			}
 		}
@@ -35,7 +42,7 @@ func (s *Set) step(st *packs.Step, msg string) bool {
 	case packs.StepJSON:
 		return s.stepJSON(st, t)
 	case packs.StepCEF:
-		return s.stepCEF(t)
+		return s.stepCEF(st, t)
 	case packs.StepLEEF:
 		return s.stepLEEF(t)
 	case packs.StepXML:
@@ -122,7 +129,7 @@ func (s *Set) stepColumns(st *packs.Step, t string) bool {
 		v, t, more = cutColumn(t, st.Delimiter, st.Quote)
 		n++
 		if slot := st.Columns[i]; slot >= 0 && v != "" {
-			s.run.slots[slot] = v
+			s.run.slots.Put(slot, v)
 		}
 	}
 	return n >= st.Min
@@ -178,8 +185,8 @@ func (s *Set) stepJSON(st *packs.Step, t string) bool {
 		}
 		slot, ok := s.run.pack.Names.SlotBytes(path)
 		if ok {
-			if s.run.slots[slot] == "" {
-				s.run.slots[slot] = s.jstr(w.val)
+			if s.run.slots.Get(int(slot)) == "" {
+				s.run.slots.Put(int(slot), s.jstr(w.val))
 			}
 			if s.run.pack.Mapped[slot] {
 				continue
@@ -220,7 +227,7 @@ func (s *Set) listPair(st *packs.Step, path []byte, name *string) bool {
 	return false
 }
 
-func (s *Set) stepCEF(t string) bool {
+func (s *Set) stepCEF(st *packs.Step, t string) bool {
 	t = trimLeft(strings.TrimPrefix(t, "CEF:"))
 	var head [7]string
 	rest, n := cefHeader(t, head[:])
@@ -259,6 +266,9 @@ func (s *Set) stepCEF(t string) bool {
 		if strings.IndexByte(v, '\\') >= 0 {
 			v = s.cefUnescape(v)
 		}
+		if len(st.Prefixes) > 0 && s.takeMarked(st, &key, v) {
+			continue
+		}
 		if !s.take(key, v) && s.run.pack.Others == packs.OthersKeep {
 			s.other(key, v, 0)
 		}
@@ -273,6 +283,25 @@ func (s *Set) stepCEF(t string) bool {
 		}
 	}
 	return true
+}
+
+// takeMarked cuts a vendor's prefix from a CEF name, or puts the mark before a name that has none. It answers whether the value was taken.
+func (s *Set) takeMarked(st *packs.Step, key *string, v string) bool {
+	for _, p := range st.Prefixes {
+		if k, ok := strings.CutPrefix(*key, p); ok && k != "" {
+			*key = k
+			return false
+		}
+	}
+	if st.Mark == "" {
+		return false
+	}
+	s.buf = append(append(s.buf[:0], st.Mark...), *key...)
+	slot, ok := s.run.pack.Names.SlotBytes(s.buf)
+	if ok {
+		s.run.slots.First(int(slot), v)
+	}
+	return ok
 }
 
 func (s *Set) stepLEEF(t string) bool {
@@ -345,8 +374,8 @@ func (s *Set) stepXML(t string) bool {
 			case v != "":
 				b := append(append(append(s.buf[:0], name...), '.'), attr...)
 				s.buf = b
-				if slot, ok := s.run.pack.Names.SlotBytes(b); ok && s.run.slots[slot] == "" {
-					s.run.slots[slot] = s.entities(v)
+				if slot, ok := s.run.pack.Names.SlotBytes(b); ok {
+					s.run.slots.First(int(slot), s.entities(v))
 				}
 			}
 		}

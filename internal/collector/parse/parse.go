@@ -17,7 +17,6 @@ type format struct {
 
 // formats lists every family by name, for hints and documentation. Automatic detection is in dispatch.
 var formats = []format{
-	{"fortigate", (*Set).fortigate},
 	{"asa", (*Set).asa},
 	{"netfilter", (*Set).netfilter},
 	{"filterlog", (*Set).filterlog},
@@ -178,11 +177,6 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		case strings.HasPrefix(msg, "device=\"") || strings.HasPrefix(msg, "timestamp=") || strings.HasPrefix(msg, "device_name="):
 			if s.sophos(msg) {
 				return "sophos", true
-			}
-			s.undo()
-		case strings.HasPrefix(msg, "date=") || strings.HasPrefix(msg, "logver=") || strings.HasPrefix(msg, "eventtime=") || strings.HasPrefix(msg, "devname="):
-			if s.fortigate(msg) {
-				return "fortigate", true
 			}
 			s.undo()
 		case strings.HasPrefix(msg, "time=") && strings.IndexByte(msg, '|') > 0:
@@ -377,8 +371,6 @@ var marks = []mark{
 	{"log_type=", false, "sophos", (*Set).sophos},
 	{"id=firewall", true, "sonicwall", (*Set).sonicwall},
 	{"sys=\"Se", false, "sophos-utm", (*Set).sophosUTM},
-	{"devid=", false, "fortigate", (*Set).fortigate},
-	{"device_id=", false, "fortigate", (*Set).fortigate},
 	{"note=\"", false, "zyxel", (*Set).zyxel},
 	{"NetScreen device_id=", false, "netscreen", (*Set).netscreen},
 	{"RT_", false, "junos", (*Set).junos},

@@ -41,10 +41,9 @@ type Set struct {
 	run     run          // the pack at work
 	fuelFor *event.Event // the event for which run.fuel was filled
 
-	utc     bool                 // times without a zone are UTC: services that write JSON mean that
-	weak    string               // an account number, taken as the user when nothing better is there
-	rethrow bool                 // tests want to see a panic
-	fgtNext [fgtKeyEnd][2]fgtKey // the keys that followed a key when it was last seen
+	utc     bool   // times without a zone are UTC: services that write JSON mean that
+	weak    string // an account number, taken as the user when nothing better is there
+	rethrow bool   // tests want to see a panic
 }
 
 // New makes a Set.

@@ -233,10 +233,10 @@ func (c *compiler) rulesOf(rules, set *yaml.Node) []Rule {
 				c.fail(item, "a rule needs set or fields")
 			}
 			if fields != nil {
-				r.Ops = c.fields(fields)
+				r.Ops.List = c.fields(fields)
 			}
 			if sets != nil {
-				r.Ops = append(r.Ops, c.set(sets)...)
+				r.Ops.List = append(r.Ops.List, c.set(sets)...)
 			}
 			out = append(out, r)
 			c.rules++
@@ -246,7 +246,7 @@ func (c *compiler) rulesOf(rules, set *yaml.Node) []Rule {
 		}
 	}
 	if set != nil {
-		out = append(out, Rule{Ops: c.set(set)})
+		out = append(out, Rule{Ops: Ops{List: c.set(set)}})
 	}
 	return out
 }
@@ -282,10 +282,15 @@ func (c *compiler) set(n *yaml.Node) []Op {
 				out = append(out, op)
 				continue
 			}
-			op.Key = c.key(kv[0], name)
-			if forbidden(name) {
-				c.fail(kv[0], "%s is not for parsers to set", name)
+			if name == "event.dataset" { // another product of the same make
+				if !strings.HasPrefix(v, c.pack.Module+".") {
+					c.fail(kv[1], "event.dataset must begin with %s.", c.pack.Module)
+				}
+				op.Key, op.Verb, op.Const = event.EventDataset, VerbConst, event.StringValue(v)
+				out = append(out, op)
+				continue
 			}
+			op.Key = c.key(kv[0], name)
 			switch name {
 			case "event.category", "event.type", "tags":
 				op.Verb = VerbAdd

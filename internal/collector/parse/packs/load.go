@@ -224,7 +224,7 @@ func (c *compiler) description(n *yaml.Node) {
 	}
 	p.Read = c.steps(read)
 	if fields != nil {
-		p.Fields = c.fields(fields)
+		p.Fields.List = c.fields(fields)
 	}
 	p.Rules = c.rulesOf(rules, set)
 	if messages != nil {
@@ -241,9 +241,9 @@ func (c *compiler) description(n *yaml.Node) {
 		}
 	}
 	p.Mapped = make([]bool, len(p.Slots))
-	p.mapped(p.Fields, p.Rules)
+	p.finish(&p.Fields, p.Rules)
 	for i := range p.Messages {
-		p.mapped(p.Messages[i].Fields, p.Messages[i].Rules)
+		p.finish(&p.Messages[i].Fields, p.Messages[i].Rules)
 	}
 	for name, slot := range c.slots {
 		if kind, ok := specials[name]; ok {
@@ -317,10 +317,11 @@ func (c *compiler) use(n *yaml.Node, name string) int {
 	return c.slot(name)
 }
 
-// mapped notes the slots that ops use.
-func (p *Pack) mapped(ops []Op, rules []Rule) {
-	for i := range ops {
-		op := &ops[i]
+// finish notes the slots that ops use, and makes the lists ready to be gone through.
+func (p *Pack) finish(ops *Ops, rules []Rule) {
+	*ops = newOps(ops.List, len(p.Slots))
+	for i := range ops.List {
+		op := &ops.List[i]
 		for _, slot := range [...]int{op.Slot, op.ZoneSlot} {
 			if slot >= 0 {
 				p.Mapped[slot] = true
@@ -333,6 +334,6 @@ func (p *Pack) mapped(ops []Op, rules []Rule) {
 		}
 	}
 	for i := range rules {
-		p.mapped(rules[i].Ops, nil)
+		p.finish(&rules[i].Ops, nil)
 	}
 }

@@ -25,7 +25,7 @@ type Pack struct {
 	Mapped   []bool   // whether an op uses the slot, by number
 	Names    *Names
 	Read     []Step
-	Fields   []Op
+	Fields   Ops
 	Rules    []Rule
 	Messages []Message
 	Others   Others
@@ -50,7 +50,7 @@ type Message struct {
 	Name   string
 	When   Conds
 	Read   []Step
-	Fields []Op
+	Fields Ops
 	Rules  []Rule
 }
 
@@ -66,6 +66,7 @@ const (
 	StepCEF
 	StepLEEF
 	StepXML
+	StepAny
 )
 
 // Step reads one text (the message, or a value read before) into slots.
@@ -75,12 +76,16 @@ type Step struct {
 	After    string // the text begins behind the first of these
 	Optional bool   // goes on when the text has another form
 
+	Any []Step // any: the first that fits
+
 	Patterns []Pattern // line
 
-	Pairs  string // kv: what separates pairs, "" for blanks, commas and semicolons
-	Equals string // kv: what stands between name and value
-	Bare   bool   // kv: values without quotes may hold blanks
-	Prefix string // kv, json: cut from the names
+	Pairs    string   // kv: what separates pairs, "" for blanks, commas and semicolons
+	Equals   string   // kv: what stands between name and value
+	Bare     bool     // kv: values without quotes may hold blanks
+	Prefix   string   // kv, json: cut from the names
+	Prefixes []string // cef: cut from the names
+	Mark     string   // cef: put before names that had none of Prefixes, where the description knows the name so
 
 	Delimiter byte  // columns
 	Quote     byte  // columns; 0 for none
@@ -186,7 +191,7 @@ const (
 // Rule does its ops when its conditions hold.
 type Rule struct {
 	When Conds
-	Ops  []Op
+	Ops  Ops
 }
 
 // Conds is an "any of" of "all of"; none at all holds always.

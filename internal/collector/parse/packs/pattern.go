@@ -173,7 +173,7 @@ func (r *reader) finish(n *yaml.Node, parts []part, follow []string, atEnd bool,
 			if strings.TrimSpace(p.lit) != "" {
 				*useful = true
 			}
-		case partIP, partInt, partQuoted:
+		case partIP, partInt, partQuoted, partEnd:
 			*useful = true
 		case partOptional:
 			next, end := r.starts(n, parts[i+1:], follow, atEnd)
@@ -209,7 +209,7 @@ func (r *reader) starts(n *yaml.Node, parts []part, follow []string, atEnd bool)
 }
 
 // Match fills slots with what the pattern captures from text. Slots change only when it fits. fuel bounds the bytes that are searched.
-func (p *Pattern) Match(text string, slots []string, fuel *int) bool {
+func (p *Pattern) Match(text string, slots *Values, fuel *int) bool {
 	if p.first != "" && !strings.HasPrefix(text, p.first) {
 		return false
 	}
@@ -222,13 +222,13 @@ func (p *Pattern) Match(text string, slots []string, fuel *int) bool {
 	return true
 }
 
-func commit(parts []part, got *[maxParts]string, slots []string) {
+func commit(parts []part, got *[maxParts]string, slots *Values) {
 	for i := range parts {
 		p := &parts[i]
 		if p.kind == partOptional {
 			commit(p.group, got, slots)
 		} else if p.slot >= 0 && got[p.tmp] != "" {
-			slots[p.slot] = got[p.tmp]
+			slots.Put(p.slot, got[p.tmp])
 		}
 	}
 }

@@ -57,6 +57,19 @@ func (c *compiler) step(n *yaml.Node) Step {
 		if len(s.Patterns) == 0 || len(s.Patterns) > maxPatterns {
 			c.fail(body, "line has %d patterns; between 1 and %d are taken", len(s.Patterns), maxPatterns)
 		}
+	case "any":
+		s.Kind = StepAny
+		if body != nil {
+			s.Any = c.steps(body)
+		}
+		for i := range s.Any {
+			if s.Any[i].Kind == StepAny {
+				c.fail(body, "any inside any")
+			}
+		}
+		if len(s.Any) < 2 {
+			c.fail(n, "any needs two steps or more")
+		}
 	case "kv":
 		s.Kind = StepKV
 		s.Equals = "="
@@ -114,14 +127,24 @@ func (c *compiler) step(n *yaml.Node) Step {
 				}
 			},
 		})
-	case "cef", "leef", "xml":
-		s.Kind = map[string]StepKind{"cef": StepCEF, "leef": StepLEEF, "xml": StepXML}[form]
+	case "cef":
+		s.Kind = StepCEF
+		c.open = true
+		c.options(body, form, map[string]func(*yaml.Node){
+			"prefix": func(v *yaml.Node) { s.Prefixes = c.texts(v, "prefix") },
+			"mark":   func(v *yaml.Node) { s.Mark = c.literal(v, "mark") },
+		})
+		if len(s.Prefixes) > 8 || len(s.Mark) > 16 {
+			c.fail(body, "cef: at most 8 prefixes, and a mark of at most 16 bytes")
+		}
+	case "leef", "xml":
+		s.Kind = map[string]StepKind{"leef": StepLEEF, "xml": StepXML}[form]
 		c.open = true
 		c.options(body, form, nil)
 	case "":
-		c.fail(n, "a read step needs a form: line, kv, columns, json, cef, leef or xml")
+		c.fail(n, "a read step needs a form: line, kv, columns, json, cef, leef, xml or any")
 	default:
-		c.fail(n, "there is no form %q; known are line, kv, columns, json, cef, leef and xml", form)
+		c.fail(n, "there is no form %q; known are line, kv, columns, json, cef, leef, xml and any", form)
 	}
 	return s
 }
@@ -172,7 +195,7 @@ func (c *compiler) message(n *yaml.Node) Message {
 		"name":   func(v *yaml.Node) { m.Name = c.literal(v, "name") },
 		"when":   func(v *yaml.Node) { m.When = c.conds(v) },
 		"read":   func(v *yaml.Node) { m.Read = c.steps(v) },
-		"fields": func(v *yaml.Node) { m.Fields = c.fields(v) },
+		"fields": func(v *yaml.Node) { m.Fields.List = c.fields(v) },
 		"rules":  func(v *yaml.Node) { rules = v },
 		"set":    func(v *yaml.Node) { set = v },
 	})
