@@ -104,7 +104,11 @@ func (h *hub) noticeRestore(ctx context.Context) error {
 	if err := h.setCounters(ctx, map[string]int64{restoredAt: now.UnixNano(), restoring: 1, ledgerSince: now.Unix(), intel.VersionFloor: now.Unix()}); err != nil {
 		return err
 	}
-	return h.plans.Begin(ctx, shard)
+	if err := h.plans.Begin(ctx, shard); err != nil {
+		return err
+	}
+	// Before a collector asks: it would refuse the set of the copy, which is older than its own.
+	return h.office.Intel.Publish(ctx)
 }
 
 // makeWhole does what the comment above says of streams, when a restore was noticed or the event store lacks what was stored last.

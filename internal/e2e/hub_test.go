@@ -342,7 +342,7 @@ func (c *collecting) settled(t testing.TB, n uint64) (local.OnSite, status.Colle
 	t.Helper()
 	var on local.OnSite
 	var at status.Collector
-	eventually(t, time.Minute, fmt.Sprintf("%d lines accounted for", n), func() error {
+	eventually(t, 2*time.Minute, fmt.Sprintf("%d lines accounted for", n), func() error {
 		var err error
 		if on, err = local.SiteStatus(t.Context(), c.socket); err != nil {
 			return errors.Join(c.dead(), err)
