@@ -266,7 +266,7 @@ func (s *Set) stepCEF(st *packs.Step, t string) bool {
 		if strings.IndexByte(v, '\\') >= 0 {
 			v = s.cefUnescape(v)
 		}
-		if len(st.Prefixes) > 0 && s.takeMarked(st, &key, v) {
+		if (len(st.Prefixes) > 0 || st.Mark != "") && s.takeMarked(st, &key, v) {
 			continue
 		}
 		if !s.take(key, v) && s.run.pack.Others == packs.OthersKeep {

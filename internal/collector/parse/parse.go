@@ -23,14 +23,9 @@ var formats = []format{
 	{"draytek", (*Set).draytek},
 	{"eve", (*Set).eve},
 	{"sshd", (*Set).sshd},
-	{"sophos", (*Set).sophos},
-	{"sophos-utm", (*Set).sophosUTM},
 	{"watchguard", (*Set).watchguard},
-	{"sonicwall", (*Set).sonicwall},
 	{"meraki", (*Set).meraki},
-	{"smoothwall", (*Set).smoothwall},
 	{"panos", (*Set).panos},
-	{"zyxel", (*Set).zyxel},
 	{"mikrotik", (*Set).mikrotik},
 	{"barracuda", (*Set).barracuda},
 	{"checkpoint", (*Set).checkpoint},
@@ -172,18 +167,9 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		return name, true
 	}
 	switch msg[0] {
-	case 'd', 'e', 't', 'l', 'v':
-		switch {
-		case strings.HasPrefix(msg, "device=\"") || strings.HasPrefix(msg, "timestamp=") || strings.HasPrefix(msg, "device_name="):
-			if s.sophos(msg) {
-				return "sophos", true
-			}
-			s.undo()
-		case strings.HasPrefix(msg, "time=") && strings.IndexByte(msg, '|') > 0:
-			if s.checkpoint(msg) {
-				return "checkpoint", true
-			}
-			s.undo()
+	case 't':
+		if strings.HasPrefix(msg, "time=") && strings.IndexByte(msg, '|') > 0 && (s.checkpoint(msg) || s.undo()) {
+			return "checkpoint", true
 		}
 	case '%':
 		if s.asa(msg) {
@@ -202,19 +188,8 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		switch {
 		case s.eve(msg) || s.undo():
 			return "eve", true
-		case s.smoothwall(msg) || s.undo():
-			return "smoothwall", true
 		case s.genericJSON(msg) || s.undo():
 			return "json", true
-		}
-	case 'i':
-		if strings.HasPrefix(msg, "id=") {
-			switch {
-			case s.sonicwall(msg) || s.undo():
-				return "sonicwall", true
-			case s.sophosUTM(msg) || s.undo():
-				return "sophos-utm", true
-			}
 		}
 	case '[':
 		if (strings.HasPrefix(msg, "[FILTER]") || strings.HasPrefix(msg, "[CSM_")) && (s.draytek(msg) || s.undo()) {
@@ -368,10 +343,6 @@ var marks = []mark{
 	{"[FILTER]", true, "draytek", (*Set).draytek},
 	{"[CSM_", true, "draytek", (*Set).draytek},
 	{"msg_id=\"", false, "watchguard", (*Set).watchguard},
-	{"log_type=", false, "sophos", (*Set).sophos},
-	{"id=firewall", true, "sonicwall", (*Set).sonicwall},
-	{"sys=\"Se", false, "sophos-utm", (*Set).sophosUTM},
-	{"note=\"", false, "zyxel", (*Set).zyxel},
 	{"NetScreen device_id=", false, "netscreen", (*Set).netscreen},
 	{"RT_", false, "junos", (*Set).junos},
 	{"loguid", false, "checkpoint", (*Set).checkpoint},

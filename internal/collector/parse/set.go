@@ -206,19 +206,6 @@ func (s *Set) low(k event.Key, v string) {
 	s.e.SetString(k, s.lower(v))
 }
 
-// text copies pieces together into the event's memory and sets the result.
-func (s *Set) join(k event.Key, parts ...string) {
-	if s.e.Has(k) {
-		return
-	}
-	b := s.buf[:0]
-	for _, p := range parts {
-		b = append(b, p...)
-	}
-	s.buf = b
-	s.e.SetString(k, s.e.Copy(b))
-}
-
 // transport sets network.transport from a name or an IANA number.
 func (s *Set) transport(v string) {
 	if v == "" || s.e.Has(event.NetworkTransport) {
