@@ -2,8 +2,19 @@ package sigma
 
 import (
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 )
+
+// cpuTime is the processor time that this process has used: what it says beside other work on the machine is worth more than wall-clock time.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
 
 // BenchmarkMatch measures all upstream rules over real Windows telemetry, from JSON text to rule numbers.
 func BenchmarkMatch(b *testing.B) {
@@ -16,14 +27,16 @@ func BenchmarkMatch(b *testing.B) {
 	run := func(b *testing.B, match func(*Record)) {
 		d := &Decoder{Names: names}
 		var rec Record
-		for _, l := range lines { // sets are made before the clock runs
-			if err := d.Decode(&rec, l); err != nil {
-				b.Fatal(err)
+		for range 40 { // sets are made and have learnt before the clock runs
+			for _, l := range lines {
+				if err := d.Decode(&rec, l); err != nil {
+					b.Fatal(err)
+				}
+				match(&rec)
 			}
-			match(&rec)
 		}
 		b.ReportAllocs()
-		n := 0
+		n, before := 0, cpuTime()
 		for b.Loop() {
 			if err := d.Decode(&rec, lines[n%len(lines)]); err != nil {
 				b.Fatal(err)
@@ -32,6 +45,7 @@ func BenchmarkMatch(b *testing.B) {
 			n++
 		}
 		b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
+		b.ReportMetric(float64(n)/(cpuTime()-before).Seconds(), "events/CPU-s")
 	}
 	var m Matcher
 	var ids []int32

@@ -304,7 +304,7 @@ func (e *Engine) gather(n *node) {
 			for _, l := range p.lits {
 				p.set.add(l, 0)
 			}
-			p.set.build()
+			p.set.build(nil, 0)
 			e.preds[id.String()] = p
 		}
 		gone := map[*node]bool{}
@@ -340,6 +340,9 @@ func (e *Engine) intern(d *draft, rename map[string]string) (*predicate, error) 
 		return old, nil
 	}
 	p.id = int32(len(e.preds))
+	if p.op == opContains {
+		p.rare = gramCounts(nil).rarestByte(p.text)
+	}
 	e.preds[id] = &p
 	return &p, nil
 }
@@ -363,6 +366,7 @@ type Set struct {
 type index struct {
 	byKey   []*litSet // triggers by key
 	keyword *litSet   // triggers in any value
+	hay     *haySet   // those of keyword in a whole line, if they can be sought there
 	known   []bool    // by predicate: all its literals are in the index, so the scan decides it
 	trigs   []trigger
 	always  []int32 // positions of rules without a trigger
@@ -433,7 +437,7 @@ func (e *Engine) newSet(sources []Source) *Set {
 	}
 	s.index.Store(newIndex(s, bound, local, nil))
 	if len(s.rules) >= learnFrom {
-		s.learning.Store(&learner{bound: bound, local: local, hits: make([]int, len(s.preds))})
+		s.learning.Store(&learner{bound: bound, local: local})
 	}
 	return s
 }

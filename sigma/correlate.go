@@ -62,53 +62,22 @@ type CorrelatorStats struct {
 type Correlator struct {
 	e       *Engine
 	opts    CorrelatorOptions
-	table   map[[2]uint64]int32
-	groups  []group
-	free    []int32
+	groups  groupStore
+	streams streamTable
 	byCor   []list // oldest use first, for expiry
+	scoped  []bool // by correlation: groups are kept apart by scope
+	turn    int    // the correlation whose groups are looked at next for expiry
 	byScope map[uint32]*scopeList
-	active  []int32 // groups in an episode with events not reported yet
+	largest []*scopeList // a heap: the scope with most groups is first
+	active  []int32      // groups in an episode with events not reported yet
 	tick    int64
+	bytes   int // of what groups hold, themselves not included
 	stats   CorrelatorStats
 	evicted map[uint32]uint64
 
 	buf    []byte
 	values []string
 	text   []byte
-}
-
-type list struct{ head, tail int32 } // positions plus one
-
-type scopeList struct {
-	list
-	n int
-}
-
-type point struct {
-	t int64
-	h uint64 // hash of a value, or bits of a number
-}
-
-type group struct {
-	key                [2]uint64
-	scope              uint32
-	cor                int32
-	corPrev, corNext   int32 // positions plus one
-	scopePrev, scopeNx int32
-	late, saturated    bool
-	inActive           bool
-	n                  uint32 // hits of the episode
-	seen               int64  // processing time of the last event
-	last               int64  // event time of the latest event
-	episode            int64
-	firedAt            int64
-	emitted            int64
-	sinceFirst         int64
-	since, total       uint32
-	times              []int64 // event_count: sorted; temporal: by rule; temporal_ordered: start of the best chain by rule
-	points             []point // value_*
-	refs               []Ref
-	names              []string // group texts, kept while an episode lasts so that Tick can report
 }
 
 // NewCorrelator makes an empty state for e.
@@ -128,17 +97,18 @@ func NewCorrelator(e *Engine, opts CorrelatorOptions) *Correlator {
 	if opts.Lateness <= 0 {
 		opts.Lateness = 10 * time.Minute
 	}
-	return &Correlator{e: e, opts: opts, table: map[[2]uint64]int32{}, byCor: make([]list, len(e.cors)), byScope: map[uint32]*scopeList{}, evicted: map[uint32]uint64{}}
+	c := &Correlator{e: e, opts: opts, byCor: make([]list, len(e.cors)), scoped: make([]bool, len(e.cors)), byScope: map[uint32]*scopeList{}, evicted: map[uint32]uint64{}}
+	for i, cor := range e.Correlations {
+		c.scoped[i] = opts.Scoped == nil || opts.Scoped(cor)
+	}
+	return c
 }
 
 // Stats gives the counters.
 func (c *Correlator) Stats() CorrelatorStats {
 	s := c.stats
-	s.Groups = len(c.table)
-	for i := range c.groups {
-		g := &c.groups[i]
-		s.StateBytes += cap(g.times)*8 + cap(g.points)*16 + cap(g.refs)*28 + 200
-	}
+	s.Groups = c.groups.live
+	s.StateBytes = c.bytes + c.groups.bytes() + c.streams.bytes()
 	return s
 }
 
@@ -157,7 +127,7 @@ func (c *Correlator) Observe(rules []int32, r *Record, at, now int64, scope uint
 		}
 	}
 	if len(rules) > 0 {
-		c.expire(now)
+		c.expireTurn(now)
 	}
 	return dst
 }
@@ -220,7 +190,7 @@ func (c *Correlator) fromRule(f *feed, r *Record, at, now int64, scope uint32, l
 }
 
 func (c *Correlator) begin(cor int32, scope uint32, late bool) {
-	if c.opts.Scoped != nil && !c.opts.Scoped(c.e.Correlations[cor]) {
+	if !c.scoped[cor] {
 		scope = 0
 	}
 	c.buf = binary.LittleEndian.AppendUint64(c.buf[:0], c.e.cors[cor].fingerprint)
@@ -239,80 +209,105 @@ func (c *Correlator) part(s string) {
 
 func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, late bool, ref Ref, dst []Hit) []Hit {
 	cc := c.e.cors[f.cor]
-	if c.opts.Scoped != nil && !c.opts.Scoped(cc.cor) {
+	if !c.scoped[f.cor] {
 		scope = 0
 	}
 	sum := highwayhash.Sum128(c.buf, c.opts.HashKey[:])
 	key := [2]uint64{binary.LittleEndian.Uint64(sum[:8]), binary.LittleEndian.Uint64(sum[8:])}
-	i, ok := c.table[key]
+	i, ok := c.groups.find(key)
 	if !ok {
 		i = c.alloc(key, f.cor, scope, now)
-	} else {
-		c.unlink(i)
 	}
-	g := &c.groups[i]
-	c.link(i)
-	g.seen, g.late = now, late
-	if g.last != 0 && at > g.last+cc.span { // everything before is out of every window
-		g.reset()
+	g := c.groups.at(i)
+	before := g.size()
+	g.seen, g.late, g.usedCor, g.usedScope = now, late, ok, ok
+	ep := g.ep
+	if g.last != 0 && at > g.last+cc.span || ep != nil && at-ep.firedAt > cc.span {
+		if ep != nil { // the attack is over: what it gathered since its last hit is told now
+			if ep.since > 0 {
+				dst = c.update(g, ep.sinceFirst, g.last, now, Ref{}, dst)
+			}
+			g.ep, ep = nil, nil
+		}
+		if at > g.last+cc.span { // everything before is out of every window
+			c.streams.drop(g.refs)
+			g.data, g.refs, g.saturated = g.data[:0], g.refs[:0], false
+		}
 	}
 	g.last = max(g.last, at)
-	if ref == (Ref{}) {
-		// A hit of another correlation without an event of its own.
-	} else if len(g.refs) < c.opts.MaxRefs {
-		g.refs = append(g.refs, ref)
-	} else { // the first half stays, the latest take turns in the rest
-		half := c.opts.MaxRefs / 2
-		copy(g.refs[half:], g.refs[half+1:])
-		g.refs[len(g.refs)-1] = ref
-	}
+	c.keepRef(g, ref)
 	count, first, measured := g.count(cc, f.in.order, value, at)
 	holds := cc.holds(measured)
-	inEpisode := g.episode != 0 && at-g.firedAt <= cc.span
-	if !inEpisode {
-		g.episode = 0
-	}
-	if inEpisode {
-		if g.since == 0 || at < g.sinceFirst {
-			g.sinceFirst = at
+	if ep != nil {
+		if ep.since == 0 || at < ep.sinceFirst {
+			ep.sinceFirst = at
 		}
-		g.since++
-		g.total++
-		if !g.inActive {
-			g.inActive = true
+		ep.since++
+		ep.total++
+		if !g.listed {
+			g.listed = true
 			c.active = append(c.active, i)
 		}
 	}
+	opened := holds && ep == nil
+	if opened {
+		ep = &episode{start: first, firedAt: at, emitted: at, total: uint32(min(count, math.MaxUint32))}
+		for _, v := range c.values {
+			ep.names = append(ep.names, strings.Clone(v))
+		}
+		g.ep = ep
+	}
+	c.bytes += g.size() - before // before anything else is told: that can free groups, this one too
 	if !holds {
 		return dst
 	}
-	g.firedAt = max(g.firedAt, at)
+	ep.firedAt = max(ep.firedAt, at)
 	hit := Hit{Correlation: f.cor, Scope: scope, Late: late, Value: measured, Saturated: g.saturated}
 	switch {
-	case !inEpisode:
-		g.episode, g.emitted, g.n, g.since, g.total = first, at, 0, 0, uint32(min(count, math.MaxUint32))
-		g.names = g.names[:0]
-		for _, v := range c.values {
-			g.names = append(g.names, strings.Clone(v))
-		}
+	case opened:
 		hit.New, hit.First, hit.Last, hit.Count = true, first, at, count
-	case at-g.emitted >= c.pace(g):
-		hit.First, hit.Last, hit.Count = g.sinceFirst, at, int(g.since)
-		g.emitted, g.since = at, 0
-		g.n++
+	case at-ep.emitted >= c.pace(ep):
+		hit.First, hit.Last, hit.Count = ep.sinceFirst, at, int(ep.since)
+		ep.emitted, ep.since = at, 0
+		ep.n++
 	default:
-		return c.feedOthers(g, &hit, at, now, ref, dst)
+		return c.feedOthers(ep.names, &hit, at, now, ref, dst)
 	}
 	return c.emit(g, hit, at, now, ref, dst)
 }
 
+// keepRef notes an event of g: the first half stays, the latest take turns in the rest.
+func (c *Correlator) keepRef(g *group, ref Ref) {
+	limit := c.opts.MaxRefs
+	switch {
+	case ref == (Ref{}): // a hit of another correlation without an event of its own
+	case len(g.refs) < limit:
+		g.refs = append(roomy(g.refs, limit), c.streams.pack(ref))
+	default:
+		half := limit / 2
+		c.streams.drop(g.refs[half : half+1])
+		copy(g.refs[half:], g.refs[half+1:])
+		g.refs[len(g.refs)-1] = c.streams.pack(ref)
+	}
+}
+
+// update tells what the episode of g has gathered since its last hit.
+func (c *Correlator) update(g *group, first, last, now int64, ref Ref, dst []Hit) []Hit {
+	ep := g.ep
+	hit := Hit{Correlation: g.cor, Scope: g.scope, Late: g.late, First: first, Last: last, Count: int(ep.since), Saturated: g.saturated}
+	hit.Value = g.current(c.e.cors[g.cor])
+	ep.emitted, ep.since = max(ep.emitted, last), 0
+	ep.n++
+	return c.emit(g, hit, last, now, ref, dst)
+}
+
 func (c *Correlator) emit(g *group, hit Hit, at, now int64, ref Ref, dst []Hit) []Hit {
-	hit.N, hit.Episode, hit.Total = int(g.n), g.episode, int(g.total)
-	hit.Group = slices.Clone(g.names)
-	hit.Refs = slices.Clone(g.refs)
+	hit.N, hit.Episode, hit.Total = int(g.ep.n), g.ep.start, int(g.ep.total)
+	hit.Group = slices.Clone(g.ep.names)
+	hit.Refs = c.streams.unpack(g.refs)
 	cc := c.e.cors[hit.Correlation]
 	if cc.kind == "temporal" || cc.kind == "temporal_ordered" {
-		for o, t := range g.times {
+		for o, t := range g.data {
 			if t != 0 && (cc.kind == "temporal_ordered" || hit.Last-t <= cc.span) {
 				hit.Rules = append(hit.Rules, cc.cor.Rules[o])
 			}
@@ -320,17 +315,16 @@ func (c *Correlator) emit(g *group, hit Hit, at, now int64, ref Ref, dst []Hit) 
 	}
 	c.stats.Hits++
 	dst = append(dst, hit)
-	return c.feedOthers(g, &hit, at, now, ref, dst)
+	return c.feedOthers(g.ep.names, &hit, at, now, ref, dst)
 }
 
 // feedOthers tells the correlations that build on this one. They see its group-by fields and nothing else. Counts take an episode once;
 // for temporal types the condition is as recent as the last event for which it held.
-func (c *Correlator) feedOthers(g *group, hit *Hit, at, now int64, ref Ref, dst []Hit) []Hit {
+func (c *Correlator) feedOthers(names []string, hit *Hit, at, now int64, ref Ref, dst []Hit) []Hit {
 	feeds := c.e.feeds.byCor[hit.Correlation]
 	if len(feeds) == 0 {
 		return dst
 	}
-	names := g.names // g itself can move when a group is made
 	for i := range feeds {
 		f := &feeds[i]
 		cc := c.e.cors[f.cor]
@@ -359,36 +353,37 @@ func (c *Correlator) feedOthers(g *group, hit *Hit, at, now int64, ref Ref, dst 
 	return dst
 }
 
-// Tick reports what episodes have gathered since their last hit, once the pace allows it; at is the current event time. Call it now and
-// then (its cost grows with the episodes that go on, not with the groups), so that the last events of an attack are counted too.
+// Tick reports what episodes have gathered since their last hit, once the pace allows it or the episode is over; at is the current event
+// time. Call it now and then (its cost grows with the episodes that go on, not with the groups), so that the last events of an attack are
+// counted too.
 func (c *Correlator) Tick(at, now int64, dst []Hit) []Hit {
 	if at-c.tick < int64(c.opts.UpdateEvery) {
 		return dst
 	}
 	c.tick = at
-	keep := c.active[:0]
-	for _, i := range c.active {
-		g := &c.groups[i]
-		if !g.inActive {
+	list := c.active
+	c.active = nil // telling others can list groups anew
+	slices.Sort(list)
+	list = slices.Compact(list) // a place that was freed and taken again may be listed twice
+	keep := list[:0]
+	for _, i := range list {
+		g := c.groups.at(i)
+		if !g.listed {
 			continue // freed meanwhile
 		}
 		switch {
-		case g.episode == 0 || g.since == 0:
-			g.inActive = false
-		case !g.late && at-g.emitted < c.pace(g):
+		case g.ep == nil || g.ep.since == 0:
+			g.listed = false
+		case !g.late && at-g.ep.emitted < c.pace(g.ep) && at-g.ep.firedAt <= c.e.cors[g.cor].span:
 			keep = append(keep, i)
 		default:
-			hit := Hit{Correlation: g.cor, Scope: g.scope, Late: g.late, First: g.sinceFirst, Last: g.last, Count: int(g.since), Saturated: g.saturated}
-			hit.Value = g.current(c.e.cors[g.cor])
-			g.emitted, g.since, g.inActive = max(g.emitted, g.last), 0, false
-			g.n++
-			dst = c.emit(g, hit, hit.Last, now, Ref{}, dst)
+			g.listed = false
+			dst = c.update(g, g.ep.sinceFirst, g.last, now, Ref{}, dst)
 		}
 	}
-	slices.Sort(keep) // a place that was freed and taken again may be listed twice
-	c.active = slices.Compact(keep)
+	c.active = append(keep, c.active...)
 	return dst
 }
 
 // pace is the time between two hits of an episode: it doubles four times, so that a long attack is told less and less often.
-func (c *Correlator) pace(g *group) int64 { return int64(c.opts.UpdateEvery) << min(g.n, 4) }
+func (c *Correlator) pace(ep *episode) int64 { return int64(c.opts.UpdateEvery) << min(ep.n, 4) }

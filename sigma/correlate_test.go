@@ -2,6 +2,7 @@ package sigma
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -384,5 +385,117 @@ func BenchmarkCorrelate(b *testing.B) {
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
 	if s := r.c.Stats(); s.Groups > 0 {
 		b.ReportMetric(float64(s.StateBytes)/float64(s.Groups), "B/group")
+	}
+}
+
+// TestNothingIsLostAtTheEnd: events of an attack that was not told of when it ended are told when time goes on, and when the next one
+// begins.
+func TestNothingIsLostAtTheEnd(t *testing.T) {
+	for _, next := range []bool{false, true} {
+		r := newRig(t, counting("event_count", "gte: 3", ""), CorrelatorOptions{})
+		var hits []Hit
+		for s := range 8 {
+			hits = append(hits, r.at(float64(100+s), "outcome=failure", "user=a")...)
+		}
+		if next {
+			hits = append(hits, r.at(500, "outcome=failure", "user=a")...)
+		} else {
+			hits = r.c.Tick(500e9, 500e9, hits)
+		}
+		last := hits[len(hits)-1]
+		if len(hits) != 2 || last.New || last.Total != 8 || last.Count != 5 || last.Episode != hits[0].Episode || last.Last != 107e9 {
+			t.Errorf("next %v: %+v", next, hits)
+		}
+	}
+}
+
+// TestBehindOthers: events that come behind others are counted in a window that holds them, never in two windows' worth of time.
+func TestBehindOthers(t *testing.T) {
+	r := newRig(t, counting("value_count", "field: port, gte: 4", ""), CorrelatorOptions{})
+	for i, s := range []float64{115, 116, 106, 107} { // 106 to 116 is one timespan of 10 s, and 107 too
+		if h := r.at(s, "outcome=failure", "user=a", fmt.Sprintf("port=%d", i)); len(h) != i/3 {
+			t.Fatalf("at %v: %+v", s, h)
+		}
+	}
+	r = newRig(t, counting("value_count", "field: port, gte: 4", ""), CorrelatorOptions{})
+	for i, s := range []float64{115, 116, 101, 102} {
+		if h := r.at(s, "outcome=failure", "user=a", fmt.Sprintf("port=%d", i)); len(h) != 0 {
+			t.Fatalf("values 15 s apart are in a window of 10 s: %+v", h)
+		}
+	}
+}
+
+// TestRefsComeBack: the references of a hit are those that went in, also after a snapshot and after groups were freed.
+func TestRefsComeBack(t *testing.T) {
+	r := newRig(t, counting("event_count", "gte: 30", ""), CorrelatorOptions{MaxGroups: 8, MaxRefs: 6})
+	feed := func(user string, s float64, n byte) []Hit {
+		r.rec.Reset()
+		r.rec.AddString(r.names.Lookup("outcome"), "failure")
+		r.rec.AddString(r.names.Lookup("user"), user)
+		return r.c.Observe([]int32{0}, &r.rec, int64(s*1e9), int64(s*1e9), 0, false, Ref{0: n % 5, 20: n, 27: 1}, nil)
+	}
+	var hits []Hit
+	for i := range 30 {
+		if i == 17 {
+			snap := r.c.Snapshot()
+			if err := r.c.Restore(snap); err != nil {
+				t.Fatal(err)
+			}
+		}
+		feed(fmt.Sprintf("noise %d", i), 100+float64(i)/10, byte(200+i%9))
+		hits = feed("a", 100+float64(i)/10, byte(i+1))
+	}
+	if len(hits) != 1 {
+		t.Fatalf("%d hits", len(hits))
+	}
+	var got []byte
+	for _, ref := range hits[0].Refs {
+		if ref[0] != ref[20]%5 || ref[27] != 1 {
+			t.Errorf("reference %v", ref)
+		}
+		got = append(got, ref[20])
+	}
+	if want := []byte{1, 2, 3, 28, 29, 30}; !slices.Equal(got, want) {
+		t.Errorf("references %v, want %v", got, want)
+	}
+	uses := 0
+	for _, s := range r.c.streams.list {
+		uses += s.n
+	}
+	refs, bytes := 0, 0
+	for i := range r.c.groups.used {
+		refs += len(r.c.groups.at(i).refs)
+		bytes += r.c.groups.at(i).size()
+	}
+	if uses != refs || bytes != r.c.bytes {
+		t.Errorf("%d references counted, %d there; %d bytes counted, %d there", uses, refs, r.c.bytes, bytes)
+	}
+}
+
+// TestGroupStore compares the table with a map over many additions and removals.
+func TestGroupStore(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var s groupStore
+	want := map[[2]uint64]int32{}
+	for range 20_000 {
+		key := [2]uint64{rng.Uint64N(64) * 3, rng.Uint64N(40)} // many share a place
+		if i, ok := want[key]; ok {
+			s.remove(i)
+			delete(want, key)
+		} else {
+			want[key] = s.add(key)
+		}
+	}
+	for a := range uint64(64) {
+		for b := range uint64(40) {
+			key := [2]uint64{a * 3, b}
+			i, ok := s.find(key)
+			if j, there := want[key]; ok != there || ok && i != j {
+				t.Fatalf("key %v: %d %v, want %d %v", key, i, ok, j, there)
+			}
+		}
+	}
+	if s.live != len(want) {
+		t.Errorf("%d live, want %d", s.live, len(want))
 	}
 }

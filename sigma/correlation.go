@@ -35,6 +35,9 @@ type compiledCorrelation struct {
 	quiet       bool
 }
 
+// valued says whether groups keep values with their times.
+func (cc *compiledCorrelation) valued() bool { return strings.HasPrefix(cc.kind, "value_") }
+
 type feed struct {
 	cor int32
 	in  input

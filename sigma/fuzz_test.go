@@ -3,6 +3,7 @@ package sigma
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -279,6 +280,9 @@ func TestDifferential(t *testing.T) {
 			set := router.Route(&rec)
 			if shift > 0 { // the same values under other names
 				fields := slices.Clone(rec.fields)
+				for j := range fields {
+					fields[j].text = strings.Clone(rec.textOf(&fields[j]))
+				}
 				rec.Reset()
 				for j, f := range fields {
 					if f.kind == fieldString {
@@ -294,6 +298,41 @@ func TestDifferential(t *testing.T) {
 					t.Fatalf("event %d, shift %d: with index %v, without %v", i, shift, idsOf(e, a), idsOf(e, b))
 				}
 			}
+		}
+	}
+}
+
+// TestMasks compares what the wide registers find in blocks with what the portable code does, and both with each byte looked at.
+func TestMasks(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	const alphabet = "\"\\\x00\x1f\x20\x21#[]\x7f\x80\xffaZ"
+	for n := range 5000 {
+		b := make([]byte, 64*(1+n%3))
+		for i := range b {
+			if n%2 == 0 {
+				b[i] = byte(rng.Uint32())
+			} else {
+				b[i] = alphabet[rng.IntN(len(alphabet))] & byte(0xff>>(n>>1&1))
+			}
+		}
+		blocks := len(b) / 64
+		got, generic := make([]blockMasks, blocks), make([]blockMasks, blocks)
+		high, high2 := masks(&b[0], blocks, &got[0]), masksGeneric(&b[0], blocks, &generic[0])
+		want, high3 := make([]blockMasks, blocks), false
+		for i, c := range b {
+			m, bit := &want[i/64], uint64(1)<<(i%64)
+			switch {
+			case c == '"':
+				m.quotes |= bit
+			case c == '\\':
+				m.backslashes |= bit
+			case c < 0x20:
+				m.controls |= bit
+			}
+			high3 = high3 || c >= 0x80
+		}
+		if !slices.Equal(got, want) || !slices.Equal(generic, want) || high != high3 || high2 != high3 {
+			t.Fatalf("%q: %x and %x, want %x; %v and %v, want %v", b, got, generic, want, high, high2, high3)
 		}
 	}
 }

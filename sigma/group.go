@@ -1,111 +1,428 @@
 package sigma
 
-func (c *Correlator) alloc(key [2]uint64, cor int32, scope uint32, now int64) int32 {
-	c.expire(now)
-	if s := c.byScope[scope]; s != nil && s.n >= c.opts.ScopeGroups {
-		c.evict(s.head - 1)
+import "unsafe"
+
+type list struct{ head, tail int32 } // positions plus one
+
+type scopeList struct {
+	list
+	scope uint32
+	n     int
+	at    int // in Correlator.largest
+}
+
+type point struct {
+	t int64
+	h uint64 // hash of a value, or bits of a number
+}
+
+// group is the state of one group of one correlation. There can be millions: a quiet one takes groupBytes, eight bytes more for each time
+// and sixteen for each value and event that it keeps.
+type group struct {
+	key              [2]uint64
+	seen             int64       // processing time of the last event
+	last             int64       // event time of the latest event
+	data             []int64     // event_count: times, sorted; temporal: by rule; temporal_ordered: start of the best chain by rule; value_*: points
+	refs             []packedRef // first and latest events
+	ep               *episode    // while one lasts
+	scope            uint32
+	cor              int32
+	corPrev, corNext int32 // positions plus one
+	scopePrev        int32
+	scopeNext        int32
+	late, saturated  bool
+	listed           bool // in Correlator.active
+	usedCor          bool // since its place in the list of the correlation was given
+	usedScope        bool // likewise
+}
+
+// episode is a run of events for which the condition held at least once in each timespan.
+type episode struct {
+	start      int64 // event time of the first event of the window that fired
+	firedAt    int64 // event time of the latest event for which the condition held
+	emitted    int64
+	sinceFirst int64
+	since      uint32 // events since the last hit
+	total      uint32
+	n          uint32   // hits
+	names      []string // group texts, so that Tick can report
+}
+
+const (
+	groupBytes   = int(unsafe.Sizeof(group{}))
+	episodeBytes = int(unsafe.Sizeof(episode{}))
+)
+
+// size is what g holds beside itself, in bytes.
+func (g *group) size() int {
+	n := cap(g.data)*8 + cap(g.refs)*int(unsafe.Sizeof(packedRef{}))
+	if g.ep != nil {
+		n += episodeBytes
+		for _, s := range g.ep.names {
+			n += len(s) + 16
+		}
 	}
-	if len(c.table) >= c.opts.MaxGroups {
-		// The scope that holds most gives way, whoever asks.
-		var most *scopeList
-		for _, s := range c.byScope {
-			if most == nil || s.n > most.n || s.n == most.n && c.groups[s.head-1].seen < c.groups[most.head-1].seen {
-				most = s
+	return n
+}
+
+// points sees the data of g as points: they have the size of two times, and neither holds pointers.
+func (g *group) points() []point {
+	return unsafe.Slice((*point)(unsafe.Pointer(unsafe.SliceData(g.data))), cap(g.data)/2)[:len(g.data)/2]
+}
+
+func (g *group) setPoints(p []point) {
+	g.data = unsafe.Slice((*int64)(unsafe.Pointer(unsafe.SliceData(p))), 2*cap(p))[:2*len(p)]
+}
+
+// roomy gives list with room for one more. It grows by a quarter, never beyond limit: most lists stay short, and append would double them.
+func roomy[T any](list []T, limit int) []T {
+	if len(list) < cap(list) {
+		return list
+	}
+	out := make([]T, len(list), max(len(list)+1, min(limit, len(list)+len(list)/4+2)))
+	copy(out, list)
+	return out
+}
+
+// groupStore keeps groups by number and finds them by key. Groups never move.
+type groupStore struct {
+	slabs [][]group
+	used  int32 // numbers given so far
+	free  []int32
+	table []int32 // number plus one, by key; open addressing
+	live  int
+}
+
+const slabSize = 512
+
+func (s *groupStore) at(i int32) *group { return &s.slabs[i/slabSize][i%slabSize] }
+
+func (s *groupStore) bytes() int {
+	return len(s.slabs)*slabSize*groupBytes + 4*len(s.table) + 4*cap(s.free)
+}
+
+func (s *groupStore) find(key [2]uint64) (int32, bool) {
+	if len(s.table) == 0 {
+		return 0, false
+	}
+	mask := uint64(len(s.table) - 1)
+	for h := key[0] & mask; ; h = (h + 1) & mask {
+		i := s.table[h]
+		if i == 0 {
+			return 0, false
+		}
+		if s.at(i-1).key == key {
+			return i - 1, true
+		}
+	}
+}
+
+// add makes a group with a key that is not there yet.
+func (s *groupStore) add(key [2]uint64) int32 {
+	if 4*(s.live+1) > 3*len(s.table) {
+		old := s.table
+		s.table = make([]int32, max(64, 2*len(old)))
+		for _, i := range old {
+			if i != 0 {
+				s.enter(s.at(i-1).key, i)
 			}
 		}
-		c.evict(most.head - 1)
 	}
 	var i int32
-	if n := len(c.free); n > 0 {
-		i = c.free[n-1]
-		c.free = c.free[:n-1]
+	if n := len(s.free); n > 0 {
+		i = s.free[n-1]
+		s.free = s.free[:n-1]
 	} else {
-		i = int32(len(c.groups))
-		c.groups = append(c.groups, group{})
+		i = s.used
+		s.used++
+		if int(i)/slabSize == len(s.slabs) {
+			s.slabs = append(s.slabs, make([]group, slabSize))
+		}
 	}
-	c.groups[i] = group{key: key, cor: cor, scope: scope}
-	c.table[key] = i
+	s.live++
+	s.at(i).key = key
+	s.enter(key, i+1)
 	return i
 }
 
-func (c *Correlator) evict(i int32) {
+func (s *groupStore) enter(key [2]uint64, i int32) {
+	mask := uint64(len(s.table) - 1)
+	h := key[0] & mask
+	for s.table[h] != 0 {
+		h = (h + 1) & mask
+	}
+	s.table[h] = i
+}
+
+// remove frees group i. Entries behind its own move up, so that none is cut off from its place.
+func (s *groupStore) remove(i int32) {
+	mask := uint64(len(s.table) - 1)
+	h := s.at(i).key[0] & mask
+	for s.table[h] != i+1 {
+		h = (h + 1) & mask
+	}
+	for next := (h + 1) & mask; s.table[next] != 0; next = (next + 1) & mask {
+		home := s.at(s.table[next] - 1).key[0] & mask
+		if (next-home)&mask >= (next-h)&mask {
+			s.table[h] = s.table[next]
+			h = next
+		}
+	}
+	s.table[h] = 0
+	*s.at(i) = group{}
+	s.free = append(s.free, i)
+	s.live--
+}
+
+// packedRef is a Ref whose first sixteen bytes, the same in many, are kept once.
+type packedRef struct {
+	stream uint32 // in streamTable, plus one
+	rest   [12]byte
+}
+
+// streamTable keeps the beginnings of references and how many groups use each.
+type streamTable struct {
+	numbers map[[16]byte]uint32
+	list    []stream
+	free    []uint32
+}
+
+type stream struct {
+	id [16]byte
+	n  int
+}
+
+func (t *streamTable) bytes() int { return 48 * len(t.list) }
+
+func (t *streamTable) pack(r Ref) packedRef {
+	id := [16]byte(r[:16])
+	n, ok := t.numbers[id]
+	if !ok {
+		if t.numbers == nil {
+			t.numbers = map[[16]byte]uint32{}
+		}
+		if k := len(t.free); k > 0 {
+			n = t.free[k-1]
+			t.free = t.free[:k-1]
+		} else {
+			n = uint32(len(t.list))
+			t.list = append(t.list, stream{})
+		}
+		t.list[n].id = id
+		t.numbers[id] = n
+	}
+	t.list[n].n++
+	return packedRef{n + 1, [12]byte(r[16:])}
+}
+
+func (t *streamTable) unpack(refs []packedRef) []Ref {
+	if len(refs) == 0 {
+		return nil
+	}
+	out := make([]Ref, len(refs))
+	for i := range refs {
+		copy(out[i][:16], t.list[refs[i].stream-1].id[:])
+		copy(out[i][16:], refs[i].rest[:])
+	}
+	return out
+}
+
+func (t *streamTable) drop(refs []packedRef) {
+	for i := range refs {
+		n := refs[i].stream - 1
+		if s := &t.list[n]; s.n > 1 {
+			s.n--
+		} else {
+			delete(t.numbers, s.id)
+			*s = stream{}
+			t.free = append(t.free, n)
+		}
+	}
+}
+
+func (c *Correlator) alloc(key [2]uint64, cor int32, scope uint32, now int64) int32 {
+	c.expire(int(cor), now, 2)
+	if s := c.byScope[scope]; s != nil && s.n >= c.opts.ScopeGroups {
+		c.evict(s)
+	}
+	if c.groups.live >= c.opts.MaxGroups {
+		c.evict(c.largest[0]) // the scope that holds most gives way, whoever asks
+	}
+	i := c.groups.add(key)
+	g := c.groups.at(i)
+	g.cor, g.scope = cor, scope
+	c.link(i)
+	return i
+}
+
+// evict pushes out a group of s that was not used lately.
+func (c *Correlator) evict(s *scopeList) {
+	for range 8 { // those used since they were looked at get another turn
+		g := c.groups.at(s.head - 1)
+		if !g.usedScope {
+			break
+		}
+		g.usedScope = false
+		i := s.head - 1
+		c.cutScope(g, s)
+		c.pushScope(i, g, s)
+	}
 	c.stats.Evicted++
-	c.evicted[c.groups[i].scope]++
-	c.remove(i)
+	c.evicted[s.scope]++
+	c.remove(s.head - 1)
 }
 
 func (c *Correlator) remove(i int32) {
 	c.unlink(i)
-	g := &c.groups[i]
-	delete(c.table, g.key)
-	*g = group{}
-	c.free = append(c.free, i)
+	g := c.groups.at(i)
+	c.bytes -= g.size()
+	c.streams.drop(g.refs)
+	c.groups.remove(i)
 }
 
-// expire frees a few groups whose time is over: at most two for each event, so that the cost of one event is bounded.
-func (c *Correlator) expire(now int64) {
-	for cor := range c.byCor {
-		for range 2 {
-			h := c.byCor[cor].head
-			if h == 0 || now-c.groups[h-1].seen <= c.e.cors[cor].span+int64(c.opts.Lateness) {
-				break
-			}
+// expire looks at up to limit groups of a correlation that were used longest ago and frees those whose time is over: few at a time, so
+// that the cost of one event is bounded. A group that was used again keeps its place until it is looked at here: moving it each time
+// would touch its neighbours' memory for every event.
+func (c *Correlator) expire(cor int, now int64, limit int) {
+	over := c.e.cors[cor].span + int64(c.opts.Lateness)
+	for l := &c.byCor[cor]; limit > 0 && l.head != 0; limit-- {
+		i := l.head - 1
+		g := c.groups.at(i)
+		switch {
+		case now-g.seen > over:
 			c.stats.Expired++
-			c.remove(h - 1)
+			c.remove(i)
+		case g.usedCor:
+			g.usedCor = false
+			c.cutCor(g)
+			c.pushCor(i, g)
+		default:
+			return // whatever is behind it came later
 		}
 	}
 }
 
+// expireTurn looks at the next few correlations. One that gets new groups frees as many itself.
+func (c *Correlator) expireTurn(now int64) {
+	for range min(4, len(c.byCor)) {
+		if c.turn++; c.turn >= len(c.byCor) {
+			c.turn = 0
+		}
+		c.expire(c.turn, now, 4)
+	}
+}
+
+// link enters a new group in the lists, as the one used last.
 func (c *Correlator) link(i int32) {
-	g := &c.groups[i]
+	g := c.groups.at(i)
+	s := c.byScope[g.scope]
+	if s == nil {
+		s = &scopeList{scope: g.scope, at: len(c.largest)}
+		c.byScope[g.scope] = s
+		c.largest = append(c.largest, s)
+	}
+	s.n++
+	c.rise(s.at)
+	c.pushCor(i, g)
+	c.pushScope(i, g, s)
+}
+
+func (c *Correlator) unlink(i int32) {
+	g := c.groups.at(i)
+	s := c.byScope[g.scope]
+	c.cutCor(g)
+	c.cutScope(g, s)
+	s.n--
+	c.sink(s.at)
+	if s.n == 0 { // it has sunk to where nothing is below it
+		last := c.largest[len(c.largest)-1]
+		c.largest[s.at], last.at = last, s.at
+		c.largest = c.largest[:len(c.largest)-1]
+		if last != s {
+			c.rise(last.at)
+		}
+		delete(c.byScope, g.scope)
+	}
+}
+
+func (c *Correlator) pushCor(i int32, g *group) {
 	l := &c.byCor[g.cor]
 	g.corPrev, g.corNext = l.tail, 0
 	if l.tail != 0 {
-		c.groups[l.tail-1].corNext = i + 1
+		c.groups.at(l.tail - 1).corNext = i + 1
 	} else {
 		l.head = i + 1
 	}
 	l.tail = i + 1
-	s := c.byScope[g.scope]
-	if s == nil {
-		s = &scopeList{}
-		c.byScope[g.scope] = s
+}
+
+func (c *Correlator) cutCor(g *group) {
+	l := &c.byCor[g.cor]
+	if g.corPrev != 0 {
+		c.groups.at(g.corPrev - 1).corNext = g.corNext
+	} else {
+		l.head = g.corNext
 	}
-	s.n++
-	g.scopePrev, g.scopeNx = s.tail, 0
+	if g.corNext != 0 {
+		c.groups.at(g.corNext - 1).corPrev = g.corPrev
+	} else {
+		l.tail = g.corPrev
+	}
+}
+
+func (c *Correlator) pushScope(i int32, g *group, s *scopeList) {
+	g.scopePrev, g.scopeNext = s.tail, 0
 	if s.tail != 0 {
-		c.groups[s.tail-1].scopeNx = i + 1
+		c.groups.at(s.tail - 1).scopeNext = i + 1
 	} else {
 		s.head = i + 1
 	}
 	s.tail = i + 1
 }
 
-func (c *Correlator) unlink(i int32) {
-	g := &c.groups[i]
-	l := &c.byCor[g.cor]
-	if g.corPrev != 0 {
-		c.groups[g.corPrev-1].corNext = g.corNext
-	} else {
-		l.head = g.corNext
-	}
-	if g.corNext != 0 {
-		c.groups[g.corNext-1].corPrev = g.corPrev
-	} else {
-		l.tail = g.corPrev
-	}
-	s := c.byScope[g.scope]
+func (c *Correlator) cutScope(g *group, s *scopeList) {
 	if g.scopePrev != 0 {
-		c.groups[g.scopePrev-1].scopeNx = g.scopeNx
+		c.groups.at(g.scopePrev - 1).scopeNext = g.scopeNext
 	} else {
-		s.head = g.scopeNx
+		s.head = g.scopeNext
 	}
-	if g.scopeNx != 0 {
-		c.groups[g.scopeNx-1].scopePrev = g.scopePrev
+	if g.scopeNext != 0 {
+		c.groups.at(g.scopeNext - 1).scopePrev = g.scopePrev
 	} else {
 		s.tail = g.scopePrev
 	}
-	if s.n--; s.n == 0 {
-		delete(c.byScope, g.scope)
+}
+
+// before orders the heap of scopes: most groups first, and for equal ones always the same.
+func (c *Correlator) before(i, j int) bool {
+	a, b := c.largest[i], c.largest[j]
+	return a.n > b.n || a.n == b.n && a.scope < b.scope
+}
+
+func (c *Correlator) swap(i, j int) {
+	c.largest[i], c.largest[j] = c.largest[j], c.largest[i]
+	c.largest[i].at, c.largest[j].at = i, j
+}
+
+func (c *Correlator) rise(i int) {
+	for i > 0 && c.before(i, (i-1)/2) {
+		c.swap(i, (i-1)/2)
+		i = (i - 1) / 2
+	}
+}
+
+func (c *Correlator) sink(i int) {
+	for {
+		most := i
+		for _, k := range []int{2*i + 1, 2*i + 2} {
+			if k < len(c.largest) && c.before(k, most) {
+				most = k
+			}
+		}
+		if most == i {
+			return
+		}
+		c.swap(i, most)
+		i = most
 	}
 }

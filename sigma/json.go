@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf16"
-	"unicode/utf8"
 	"unsafe"
 )
 
@@ -47,14 +45,23 @@ func (n *Names) Lookup(name string) Key {
 
 // Decoder fills records from JSON objects. Names of nested objects are joined with dots, also through arrays; a literal name with a dot
 // wins over a nested one. It belongs to one goroutine.
+//
+// A line is read in two steps: first the places of all quotes and escapes are found, 64 bytes at a time, then the object is walked
+// from quote to quote. Escaped texts are checked, and left as they are until somebody asks for them.
 type Decoder struct {
 	Names *Names
 
-	data  string
-	at    int
-	path  []byte
-	buf   []byte // unescaped texts
-	nests []nested
+	data   string
+	at     int
+	q, e   int      // how many of quotes and escapes are behind at
+	quotes []uint32 // places of the quotes around strings
+	escs   []uint32 // places of the backslashes in strings that begin an escape
+	plain  bool     // only ASCII, and no \u
+	masks  []blockMasks
+	table  nameTable
+	path   []byte
+	buf    []byte // unescaped names
+	nests  []nested
 }
 
 // nested is a value found below the top level; it counts only if no literal name is the same.
@@ -65,15 +72,16 @@ type nested struct {
 
 const maxJSONDepth = 64
 
-// Decode reads one JSON object into r, after resetting it. The strings of r point into line and into the decoder: both must stay as
-// they are while r is used.
+// Decode reads one JSON object into r, after resetting it. The strings of r point into line, which must stay as it is while r is used.
 func (d *Decoder) Decode(r *Record, line []byte) error {
 	r.Reset()
 	d.data = unsafe.String(unsafe.SliceData(line), len(line))
-	d.at, d.path, d.buf, d.nests = 0, d.path[:0], d.buf[:0], d.nests[:0]
-	// Unescaped text is never longer than the escaped; with this room the buffer does not move while strings point into it.
-	if cap(d.buf) < len(line) {
-		d.buf = make([]byte, 0, 2*len(line))
+	d.at, d.q, d.e, d.path, d.buf, d.nests = 0, 0, 0, d.path[:0], d.buf[:0], d.nests[:0]
+	if reason := d.index(); reason != "" {
+		return d.fail(reason)
+	}
+	if d.table.slots == nil || d.table.n != len(d.Names.keys) {
+		d.table.build(d.Names)
 	}
 	d.space()
 	if d.at >= len(d.data) || d.data[d.at] != '{' {
@@ -87,27 +95,31 @@ func (d *Decoder) Decode(r *Record, line []byte) error {
 		return d.fail("something follows the object")
 	}
 	if len(d.nests) > 0 {
-		// Which keys are literal is known only now; nested values must not hide each other.
-		literal := func(k Key, upto int) bool {
-			for i := range upto {
-				if r.fields[i].key == k {
-					return true
-				}
-			}
-			return false
-		}
-		upto := len(r.fields)
-		for i := range d.nests {
-			n := &d.nests[i]
-			k := n.key
-			if k != NoKey && literal(k, upto) {
-				k = NoKey // still seen by keywords
-			}
-			f := r.add(k, n.f.kind)
-			f.num, f.text, f.hasText = n.f.num, n.f.text, n.f.hasText
-		}
+		d.flatten(r)
+	}
+	if d.plain {
+		r.hay, r.plain = d.data, true
 	}
 	return nil
+}
+
+// flatten adds the nested values. Which keys are literal is known only now; nested values must not hide each other.
+func (d *Decoder) flatten(r *Record) {
+	upto := len(r.fields)
+	for i := range d.nests {
+		n := &d.nests[i]
+		k := n.key
+		if k != NoKey {
+			for j := r.first(k); j >= 0; j = r.fields[j].next {
+				if int(j) < upto {
+					k = NoKey // still seen by keywords
+					break
+				}
+			}
+		}
+		f := r.add(k, n.f.kind)
+		f.text, f.hasText, f.escaped = n.f.text, n.f.hasText, n.f.escaped
+	}
 }
 
 func (d *Decoder) fail(reason string) error {
@@ -136,44 +148,69 @@ func (d *Decoder) object(r *Record, depth int) error {
 		return nil
 	}
 	for {
-		d.space()
 		if d.at >= len(d.data) || d.data[d.at] != '"' {
 			return d.fail("a name is wanted")
 		}
-		name, err := d.str()
-		if err != nil {
-			return err
+		name, escaped := d.str()
+		if escaped {
+			from := len(d.buf)
+			d.buf = appendUnescaped(d.buf, name)
+			b := d.buf[from:]
+			name = unsafe.String(unsafe.SliceData(b), len(b))
 		}
-		d.space()
+		if d.at < len(d.data) && d.data[d.at] != ':' {
+			d.space()
+		}
 		if d.at >= len(d.data) || d.data[d.at] != ':' {
 			return d.fail("a colon is wanted")
 		}
-		d.at++
-		before := len(d.path)
-		var key Key
+		if d.at++; d.at < len(d.data) && d.data[d.at] == ' ' {
+			d.at++
+		}
+		if d.at < len(d.data) && d.data[d.at] <= ' ' {
+			d.space()
+		}
+		if d.at >= len(d.data) {
+			return d.fail("a value is wanted")
+		}
 		if depth == 0 {
-			key = d.Names.Lookup(name)
+			key := d.table.find(name)
+			if d.data[d.at] == '"' { // nearly all values of nearly all logs
+				text, escaped := d.str()
+				f := r.add(key, fieldString)
+				f.text, f.hasText, f.escaped = text, !escaped, escaped
+			} else {
+				if c := d.data[d.at]; c == '{' || c == '[' { // the path is needed only when there is something below
+					d.path = append(d.path[:0], name...)
+				}
+				if err := d.value(r, key, 0, false); err != nil {
+					return err
+				}
+			}
 		} else {
+			before := len(d.path)
 			d.path = append(d.path, '.')
 			d.path = append(d.path, name...)
-			key = d.Names.Lookup(unsafe.String(unsafe.SliceData(d.path), len(d.path)))
+			key := d.table.find(unsafe.String(unsafe.SliceData(d.path), len(d.path)))
+			if err := d.value(r, key, depth, true); err != nil {
+				return err
+			}
+			d.path = d.path[:before]
 		}
-		// The path is needed only when there is something below.
-		d.space()
-		if depth == 0 && d.at < len(d.data) && (d.data[d.at] == '{' || d.data[d.at] == '[') {
-			d.path = append(d.path, name...)
+		if d.at < len(d.data) && d.data[d.at] <= ' ' {
+			d.space()
 		}
-		if err := d.value(r, key, depth, depth > 0); err != nil {
-			return err
-		}
-		d.path = d.path[:before]
-		d.space()
 		if d.at >= len(d.data) {
 			return d.fail("the object is not closed")
 		}
 		switch d.data[d.at] {
 		case ',':
-			d.at++
+			if d.at++; d.at < len(d.data) && d.data[d.at] == ' ' {
+				d.at++
+			}
+			if d.at < len(d.data) && d.data[d.at] <= ' ' {
+				d.space()
+			}
 		case '}':
 			d.at++
 			return nil
@@ -181,6 +218,19 @@ func (d *Decoder) object(r *Record, depth int) error {
 			return d.fail("a comma is wanted")
 		}
 	}
+}
+
+// str takes the string that begins at d.at: what is between its quotes, and whether there are escapes in it.
+func (d *Decoder) str() (s string, escaped bool) {
+	end := d.quotes[d.q+1]
+	s = d.data[d.at+1 : end]
+	d.q += 2
+	d.at = int(end) + 1
+	for d.escs[d.e] < end { // a sentinel ends the list
+		d.e++
+		escaped = true
+	}
+	return s, escaped
 }
 
 func (d *Decoder) value(r *Record, key Key, depth int, below bool) error {
@@ -191,11 +241,9 @@ func (d *Decoder) value(r *Record, key Key, depth int, below bool) error {
 	var f field
 	switch c := d.data[d.at]; c {
 	case '"':
-		s, err := d.str()
-		if err != nil {
-			return err
-		}
-		f.kind, f.text, f.hasText = fieldString, s, true
+		f.kind = fieldString
+		f.text, f.escaped = d.str()
+		f.hasText = !f.escaped
 	case '{':
 		return d.object(r, depth+1)
 	case '[':
@@ -253,7 +301,7 @@ func (d *Decoder) value(r *Record, key Key, depth int, below bool) error {
 		return nil
 	}
 	g := r.add(key, f.kind)
-	g.text, g.hasText = f.text, f.hasText
+	g.text, g.hasText, g.escaped = f.text, f.hasText, f.escaped
 	return nil
 }
 
@@ -274,24 +322,24 @@ func (d *Decoder) number() (string, error) {
 		}
 		return d.at > n
 	}
-	peek := func(set string) bool { return d.at < len(d.data) && strings.IndexByte(set, d.data[d.at]) >= 0 }
-	if peek("-") {
+	peek := func(a, b byte) bool { return d.at < len(d.data) && (d.data[d.at] == a || d.data[d.at] == b) }
+	if peek('-', '-') {
 		d.at++
 	}
-	zero := peek("0")
+	zero := peek('0', '0')
 	start := d.at
 	if !digits() || zero && d.at > start+1 {
 		return "", d.fail("a value is wanted")
 	}
-	if peek(".") {
+	if peek('.', '.') {
 		d.at++
 		if !digits() {
 			return "", d.fail("a digit is wanted")
 		}
 	}
-	if peek("eE") {
+	if peek('e', 'E') {
 		d.at++
-		if peek("+-") {
+		if peek('+', '-') {
 			d.at++
 		}
 		if !digits() {
@@ -299,117 +347,4 @@ func (d *Decoder) number() (string, error) {
 		}
 	}
 	return d.data[from:d.at], nil
-}
-
-// str reads a string. Without escapes it points into the line.
-func (d *Decoder) str() (string, error) {
-	d.at++
-	from := d.at
-	for d.at < len(d.data) {
-		switch c := d.data[d.at]; {
-		case c == '"':
-			s := d.data[from:d.at]
-			d.at++
-			return s, nil
-		case c == '\\':
-			return d.escaped(from)
-		case c < 0x20:
-			return "", d.fail("a control character in a string")
-		}
-		d.at++
-	}
-	return "", d.fail("a string is not closed")
-}
-
-func (d *Decoder) escaped(from int) (string, error) {
-	start := len(d.buf)
-	d.buf = append(d.buf, d.data[from:d.at]...)
-	for d.at < len(d.data) {
-		c := d.data[d.at]
-		switch {
-		case c == '"':
-			d.at++
-			b := d.buf[start:]
-			return unsafe.String(unsafe.SliceData(b), len(b)), nil
-		case c < 0x20:
-			return "", d.fail("a control character in a string")
-		case c != '\\':
-			n := d.at + 1
-			for n < len(d.data) && d.data[n] != '"' && d.data[n] != '\\' && d.data[n] >= 0x20 {
-				n++
-			}
-			d.buf = append(d.buf, d.data[d.at:n]...)
-			d.at = n
-			continue
-		}
-		if d.at+1 >= len(d.data) {
-			return "", d.fail("a string is not closed")
-		}
-		c = d.data[d.at+1]
-		d.at += 2
-		switch c {
-		case '"', '\\', '/':
-			d.buf = append(d.buf, c)
-		case 'b':
-			d.buf = append(d.buf, '\b')
-		case 'f':
-			d.buf = append(d.buf, '\f')
-		case 'n':
-			d.buf = append(d.buf, '\n')
-		case 'r':
-			d.buf = append(d.buf, '\r')
-		case 't':
-			d.buf = append(d.buf, '\t')
-		case 'u':
-			u, ok := d.hex4()
-			if !ok {
-				return "", d.fail("four hexadecimal digits are wanted")
-			}
-			if utf16.IsSurrogate(u) {
-				lone := true
-				if strings.HasPrefix(d.data[d.at:], `\u`) {
-					d.at += 2
-					v, ok := d.hex4()
-					if !ok {
-						return "", d.fail("four hexadecimal digits are wanted")
-					}
-					if c := utf16.DecodeRune(u, v); c != utf8.RuneError {
-						u, lone = c, false
-					} else {
-						d.at -= 6 // the second escape stands for itself
-					}
-				}
-				if lone {
-					u = utf8.RuneError
-				}
-			}
-			d.buf = utf8.AppendRune(d.buf, u)
-		default:
-			return "", d.fail("unknown escape")
-		}
-	}
-	return "", d.fail("a string is not closed")
-}
-
-func (d *Decoder) hex4() (rune, bool) {
-	if d.at+4 > len(d.data) {
-		return 0, false
-	}
-	var u rune
-	for i := range 4 {
-		c := d.data[d.at+i]
-		switch {
-		case c >= '0' && c <= '9':
-			c -= '0'
-		case c >= 'a' && c <= 'f':
-			c -= 'a' - 10
-		case c >= 'A' && c <= 'F':
-			c -= 'A' - 10
-		default:
-			return 0, false
-		}
-		u = u<<4 | rune(c)
-	}
-	d.at += 4
-	return u, true
 }

@@ -6,7 +6,41 @@ type Matcher struct {
 	memo  []uint32 // by predicate: generation<<1 | result
 	cand  []uint32 // by position of a rule: generation in which it became a candidate
 	queue []int32
+	found []int32 // literals of one value
 	stats MatchStats
+
+	automata map[*predicate]*automaton // of regular expressions; nil: left to the standard library
+	autoSize int                       // bytes of them, about
+}
+
+// maxAutomata bounds what automata take, in bytes: then they are made anew.
+const maxAutomata = 8 << 20
+
+// regex says whether the regular expression of p matches text.
+func (m *Matcher) regex(p *predicate, text string) bool {
+	a, ok := m.automata[p]
+	if !ok {
+		if m.automata == nil || len(m.automata) > 4096 {
+			m.automata, m.autoSize = map[*predicate]*automaton{}, 0
+		}
+		a = newAutomaton(p.text)
+		m.automata[p] = a
+		if a != nil {
+			m.autoSize += a.size
+		}
+	}
+	if a == nil {
+		return p.re.MatchString(text)
+	}
+	before := a.size
+	matches, ok := a.match(text)
+	if m.autoSize += a.size - before; m.autoSize > maxAutomata {
+		m.automata = nil
+	}
+	if !ok {
+		return p.re.MatchString(text)
+	}
+	return matches
 }
 
 // MatchStats says what the index saved.
@@ -46,6 +80,11 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 	x := s.index.Load()
 	m.stats.Events++
 	m.stats.Rules += uint64(len(s.rules))
+	// Keywords are sought in the whole line first, if there is one: hardly ever is one there.
+	keyword := x.keyword
+	if keyword != nil && r.plain && x.hay != nil && !x.hay.possible(r.hay) {
+		keyword = nil
+	}
 	for i := range r.fields {
 		f := &r.fields[i]
 		if f.kind == fieldNull {
@@ -53,16 +92,15 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 		}
 		if int(f.key) < len(x.byKey) {
 			if l := x.byKey[f.key]; l != nil {
-				l.scan(r.lowOf(f), m, x)
-				continue
+				m.scan(x, l, r.lowOf(f))
 			}
 		}
-		if x.keyword != nil {
-			x.keyword.scan(r.lowOf(f), m, x)
+		if keyword != nil {
+			m.scan(x, keyword, r.lowOf(f))
 		}
 	}
 	if x.keyword != nil && r.raw != "" {
-		x.keyword.scan(r.lowRaw(), m, x)
+		m.scan(x, x.keyword, r.lowRaw())
 	}
 	n := len(dst)
 	for _, at := range m.queue {
@@ -78,6 +116,14 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 	m.stats.Candidates += uint64(len(m.queue) + len(x.always))
 	m.stats.Matches += uint64(len(dst) - n)
 	return dst
+}
+
+// scan fires the triggers of l that are in s.
+func (m *Matcher) scan(x *index, l *litSet, s string) {
+	m.found = l.collect(s, m.found[:0], false)
+	for _, n := range m.found {
+		m.fire(x, l.trigs[n])
+	}
 }
 
 // fire notes that the literal of a trigger was found.
@@ -106,7 +152,7 @@ func (m *Matcher) eval(s *Set, x *index, r *Record, at int32) bool {
 			return false // the scan would have found it
 		}
 		v = m.gen << 1
-		if s.preds[n.pred].test(r) {
+		if s.preds[n.pred].test(r, m) {
 			v |= 1
 		}
 		m.memo[n.pred] = v
@@ -143,7 +189,7 @@ func (s *Set) MatchAll(r *Record, dst []int32) []int32 {
 func (s *Set) evalAll(r *Record, at int32) bool {
 	n := &s.nodes[at]
 	if n.op == nodeLeaf {
-		return s.preds[n.pred].test(r)
+		return s.preds[n.pred].test(r, nil)
 	}
 	for _, k := range s.kids[n.lo:n.hi] {
 		v := s.evalAll(r, k)

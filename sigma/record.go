@@ -38,6 +38,7 @@ type field struct {
 	kind    fieldKind
 	hasText bool
 	hasLow  bool
+	escaped bool  // text is the inside of a JSON string with escapes, while hasText is false
 	next    int32 // the next value of the same key, -1 at the end
 	num     int64
 	text    string
@@ -58,13 +59,15 @@ type Record struct {
 	gen    uint32
 	arena  []byte
 	raw    string
+	hay    string // if plain: a text of ASCII in which every value is, with JSON's short escapes
+	plain  bool
 }
 
 // Reset empties r.
 func (r *Record) Reset() {
 	r.fields = r.fields[:0]
 	r.arena = r.arena[:0]
-	r.raw = ""
+	r.raw, r.hay, r.plain = "", "", false
 	if r.gen++; r.gen == 0 { // after 4 billion records the stamps begin again
 		clear(r.slots)
 		r.gen = 1
@@ -79,7 +82,8 @@ func (r *Record) add(k Key, kind fieldKind) *field {
 		r.fields = append(r.fields, field{})
 	}
 	f := &r.fields[i]
-	f.key, f.kind, f.hasText, f.hasLow, f.next = k, kind, false, false, -1
+	f.key, f.kind, f.hasText, f.hasLow, f.escaped, f.next = k, kind, false, false, false, -1
+	r.plain = false
 	if k == NoKey {
 		return f
 	}
@@ -171,9 +175,11 @@ func (r *Record) textOf(f *field) string {
 	if f.hasText {
 		return f.text
 	}
-	r.room(64)
+	r.room(max(64, len(f.text)))
 	from := len(r.arena)
 	switch f.kind {
+	case fieldString: // with escapes
+		r.arena = appendUnescaped(r.arena, f.text)
 	case fieldInt:
 		r.arena = strconv.AppendInt(r.arena, f.num, 10)
 	case fieldFloat:
@@ -192,8 +198,17 @@ func (r *Record) lowOf(f *field) string {
 	if f.hasLow {
 		return f.low
 	}
-	text := r.textOf(f)
 	f.hasLow = true
+	if f.escaped && !f.hasText {
+		r.room(len(f.text) + 8)
+		from := len(r.arena)
+		if n, ok := lowUnescaped(r.arena[from:], f.text); ok {
+			r.arena = r.arena[:from+n]
+			f.low = unsafe.String(unsafe.SliceData(r.arena[from:]), n)
+			return f.low
+		}
+	}
+	text := r.textOf(f)
 	if f.kind == fieldInt || f.kind == fieldBool || f.kind == fieldIP || text == "" {
 		f.low = text // already without capitals
 		return text
@@ -217,7 +232,7 @@ func (r *Record) numberOf(f *field) (float64, bool) {
 	case fieldFloat:
 		return math.Float64frombits(uint64(f.num)), true
 	case fieldString:
-		return parseNumber(f.text)
+		return parseNumber(r.textOf(f))
 	}
 	return 0, false
 }
@@ -226,12 +241,16 @@ func (r *Record) addrOf(f *field) (netip.Addr, bool) {
 	if f.kind == fieldIP {
 		return f.ip.Unmap(), f.ip.IsValid()
 	}
-	if f.kind != fieldString || len(f.text) < 2 || len(f.text) > 64 {
+	if f.kind != fieldString {
+		return netip.Addr{}, false
+	}
+	text := r.textOf(f)
+	if len(text) < 2 || len(text) > 64 {
 		return netip.Addr{}, false
 	}
 	// ParseAddr makes its error on the heap: keep it from seeing most of what cannot be an address.
-	for i := 0; i < len(f.text); i++ {
-		c := f.text[i]
+	for i := 0; i < len(text); i++ {
+		c := text[i]
 		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F' || c == '.' || c == ':' || c == '%') {
 			return netip.Addr{}, false
 		}
@@ -239,23 +258,23 @@ func (r *Record) addrOf(f *field) (netip.Addr, bool) {
 			break
 		}
 	}
-	a, err := netip.ParseAddr(f.text)
+	a, err := netip.ParseAddr(text)
 	return a.Unmap().WithZone(""), err == nil
 }
 
-// test evaluates p on r.
-func (p *predicate) test(r *Record) bool {
+// test evaluates p on r. With a matcher it takes all shortcuts there are, without one none: that is the reference which tests compare with.
+func (p *predicate) test(r *Record, m *Matcher) bool {
 	if p.keyword {
 		if p.op == opNever {
 			return false
 		}
 		for i := range r.fields {
 			f := &r.fields[i]
-			if f.kind != fieldNull && p.testField(r, f) {
+			if f.kind != fieldNull && p.testField(r, m, f) {
 				return true
 			}
 		}
-		return r.raw != "" && p.testText(r.raw, r.lowRaw())
+		return r.raw != "" && p.testText(m, r.raw, r.lowRaw())
 	}
 	switch p.op {
 	case opNever:
@@ -272,14 +291,14 @@ func (p *predicate) test(r *Record) bool {
 	}
 	for i := r.first(p.key); i >= 0; i = r.fields[i].next {
 		f := &r.fields[i]
-		if f.kind != fieldNull && p.testField(r, f) {
+		if f.kind != fieldNull && p.testField(r, m, f) {
 			return true
 		}
 	}
 	return false
 }
 
-func (p *predicate) testField(r *Record, f *field) bool {
+func (p *predicate) testField(r *Record, m *Matcher, f *field) bool {
 	switch p.op {
 	case opNumber:
 		n, ok := r.numberOf(f)
@@ -305,18 +324,18 @@ func (p *predicate) testField(r *Record, f *field) bool {
 			} else {
 				q.text = r.lowOf(g)
 			}
-			if q.testText(r.textOf(f), r.lowOf(f)) {
+			if q.testText(m, r.textOf(f), r.lowOf(f)) {
 				return true
 			}
 		}
 		return false
 	case opRegex:
-		return p.testText(r.textOf(f), r.lowOf(f))
+		return p.testText(m, r.textOf(f), r.lowOf(f))
 	}
 	if p.cased {
-		return p.testText(r.textOf(f), "")
+		return p.testText(m, r.textOf(f), "")
 	}
-	return p.testText("", r.lowOf(f))
+	return p.testText(m, "", r.lowOf(f))
 }
 
 // lowRaw folds the raw text. It is not kept: keyword predicates are few, and memoised.

@@ -17,41 +17,49 @@ func (c *Correlator) Snapshot() []byte {
 	b := []byte{snapshotVersion}
 	b = append(b, c.opts.HashKey[:]...)
 	b = binary.AppendVarint(b, c.tick)
-	b = binary.AppendUvarint(b, uint64(len(c.table)))
+	b = binary.AppendUvarint(b, uint64(c.groups.live))
 	for cor := range c.byCor {
-		for at := c.byCor[cor].head; at != 0; at = c.groups[at-1].corNext {
-			g := &c.groups[at-1]
+		for at := c.byCor[cor].head; at != 0; at = c.groups.at(at - 1).corNext {
+			g := c.groups.at(at - 1)
+			ep := g.ep
+			if ep == nil {
+				ep = &episode{}
+			}
 			b = binary.LittleEndian.AppendUint64(b, c.e.cors[cor].fingerprint)
 			b = binary.LittleEndian.AppendUint64(b, g.key[0])
 			b = binary.LittleEndian.AppendUint64(b, g.key[1])
 			flags := byte(0)
-			for i, f := range []bool{g.late, g.saturated, g.inActive} {
+			for i, f := range []bool{g.late, g.saturated, g.listed} {
 				if f {
 					flags |= 1 << i
 				}
 			}
 			b = append(b, flags)
-			for _, v := range []uint64{uint64(g.scope), uint64(g.n), uint64(g.since), uint64(g.total)} {
+			for _, v := range []uint64{uint64(g.scope), uint64(ep.n), uint64(ep.since), uint64(ep.total)} {
 				b = binary.AppendUvarint(b, v)
 			}
-			for _, v := range []int64{g.seen, g.last, g.episode, g.firedAt, g.emitted, g.sinceFirst} {
+			for _, v := range []int64{g.seen, g.last, ep.start, ep.firedAt, ep.emitted, ep.sinceFirst} {
 				b = binary.AppendVarint(b, v)
 			}
-			b = binary.AppendUvarint(b, uint64(len(g.times)))
-			for _, t := range g.times {
+			times, points := g.data, []point(nil)
+			if c.e.cors[cor].valued() {
+				times, points = nil, g.points()
+			}
+			b = binary.AppendUvarint(b, uint64(len(times)))
+			for _, t := range times {
 				b = binary.AppendVarint(b, t)
 			}
-			b = binary.AppendUvarint(b, uint64(len(g.points)))
-			for _, p := range g.points {
+			b = binary.AppendUvarint(b, uint64(len(points)))
+			for _, p := range points {
 				b = binary.AppendVarint(b, p.t)
 				b = binary.LittleEndian.AppendUint64(b, p.h)
 			}
 			b = binary.AppendUvarint(b, uint64(len(g.refs)))
-			for i := range g.refs {
-				b = append(b, g.refs[i][:]...)
+			for _, r := range c.streams.unpack(g.refs) {
+				b = append(b, r[:]...)
 			}
-			b = binary.AppendUvarint(b, uint64(len(g.names)))
-			for _, s := range g.names {
+			b = binary.AppendUvarint(b, uint64(len(ep.names)))
+			for _, s := range ep.names {
 				b = binary.AppendUvarint(b, uint64(len(s)))
 				b = append(b, s...)
 			}
@@ -109,6 +117,12 @@ func (r *reader) length(size int) int {
 	return int(n)
 }
 
+// peekLength is what length will give.
+func (r *reader) peekLength(size int) int {
+	ahead := *r
+	return ahead.length(size)
+}
+
 // Restore replaces the state with that of a snapshot. On an error the state is as it was.
 func (c *Correlator) Restore(snapshot []byte) error {
 	if len(snapshot) < 1 || snapshot[0] != snapshotVersion {
@@ -128,22 +142,26 @@ func (c *Correlator) Restore(snapshot []byte) error {
 		print := r.u64()
 		g := group{key: [2]uint64{r.u64(), r.u64()}}
 		flags := r.take(1)[0]
-		g.late, g.saturated, g.inActive = flags&1 != 0, flags&2 != 0, flags&4 != 0
-		g.scope, g.n, g.since, g.total = uint32(r.uvarint()), uint32(r.uvarint()), uint32(r.uvarint()), uint32(r.uvarint())
-		for _, p := range []*int64{&g.seen, &g.last, &g.episode, &g.firedAt, &g.emitted, &g.sinceFirst} {
+		g.late, g.saturated, g.listed = flags&1 != 0, flags&2 != 0, flags&4 != 0
+		ep := &episode{}
+		g.scope, ep.n, ep.since, ep.total = uint32(r.uvarint()), uint32(r.uvarint()), uint32(r.uvarint()), uint32(r.uvarint())
+		for _, p := range []*int64{&g.seen, &g.last, &ep.start, &ep.firedAt, &ep.emitted, &ep.sinceFirst} {
 			*p = r.varint()
 		}
+		times := make([]int64, 0, r.peekLength(1))
 		for k := r.length(1); k > 0; k-- {
-			g.times = append(g.times, r.varint())
+			times = append(times, r.varint())
 		}
+		points := make([]point, 0, r.peekLength(9))
 		for k := r.length(9); k > 0; k-- {
-			g.points = append(g.points, point{r.varint(), r.u64()})
+			points = append(points, point{r.varint(), r.u64()})
 		}
+		var refs []Ref
 		for k := r.length(len(Ref{})); k > 0; k-- {
-			g.refs = append(g.refs, Ref(r.take(len(Ref{}))))
+			refs = append(refs, Ref(r.take(len(Ref{}))))
 		}
 		for k := r.length(1); k > 0; k-- {
-			g.names = append(g.names, string(r.take(int(min(r.uvarint(), 1<<20)))))
+			ep.names = append(ep.names, string(r.take(int(min(r.uvarint(), 1<<20)))))
 		}
 		if r.bad {
 			break
@@ -155,24 +173,34 @@ func (c *Correlator) Restore(snapshot []byte) error {
 		}
 		// What the evaluation relies on must hold, whoever wrote the snapshot.
 		temporal := ok && strings.HasPrefix(cc.kind, "temporal")
-		if !ok || len(g.times) > cc.keep || len(g.points) > max(cc.keep, maxNumbers) || temporal && len(g.times) != 0 && len(g.times) != cc.keep ||
-			len(g.names) > len(cc.cor.GroupBy) || g.episode != 0 && len(g.names) != len(cc.cor.GroupBy) || len(g.refs) > c.opts.MaxRefs {
+		if !ok || len(times) > cc.keep || len(points) > cc.keep || temporal && len(times) != 0 && len(times) != cc.keep ||
+			cc.valued() && len(times) > 0 || !cc.valued() && len(points) > 0 ||
+			ep.start != 0 && len(ep.names) != len(cc.cor.GroupBy) || len(refs) > c.opts.MaxRefs {
 			out.stats.Dropped++
 			continue
 		}
-		if _, dup := out.table[g.key]; dup || len(out.table) >= out.opts.MaxGroups {
+		if _, dup := out.groups.find(g.key); dup || out.groups.live >= out.opts.MaxGroups {
 			out.stats.Dropped++
 			continue
 		}
-		if !temporal && !slices.IsSorted(g.times) {
-			slices.Sort(g.times)
+		if !temporal {
+			slices.Sort(times)
 		}
-		g.cor = cor
-		i := int32(len(out.groups))
-		out.groups = append(out.groups, g)
-		out.table[g.key] = i
+		g.data, g.cor = times, cor
+		if cc.valued() {
+			g.setPoints(points)
+		}
+		if ep.start != 0 {
+			g.ep = ep
+		}
+		for _, ref := range refs {
+			g.refs = append(roomy(g.refs, len(refs)), out.streams.pack(ref))
+		}
+		i := out.groups.add(g.key)
+		*out.groups.at(i) = g
 		out.link(i)
-		if g.inActive {
+		out.bytes += g.size()
+		if g.listed {
 			out.active = append(out.active, i)
 		}
 	}

@@ -130,6 +130,13 @@ type Router struct {
 	engine                      *Engine
 	channel, eventID, eventType Key
 	cache                       map[routeKey]*Set
+	recent                      [64]recentRoute
+}
+
+// recentRoute is a route that was asked for lately: comparing it is cheaper than hashing for the map.
+type recentRoute struct {
+	routeKey
+	set *Set
 }
 
 type routeKey struct{ channel, id, kind string }
@@ -167,6 +174,14 @@ func (r *Router) Route(rec *Record) *Set {
 	if id == "12" {
 		k.kind, _ = rec.Text(r.eventType)
 	}
+	h := len(channel)*7 + len(k.kind)
+	for i := 0; i < len(id); i++ {
+		h = h*10 + int(id[i])
+	}
+	recent := &r.recent[uint(h)%uint(len(r.recent))]
+	if recent.set != nil && recent.id == id && recent.channel == channel && recent.kind == k.kind {
+		return recent.set
+	}
 	s, ok := r.cache[k]
 	if !ok {
 		sources := WindowsSources(channel, id, k.kind)
@@ -180,7 +195,10 @@ func (r *Router) Route(rec *Record) *Set {
 		k = routeKey{strings.Clone(k.channel), strings.Clone(k.id), strings.Clone(k.kind)}
 		if len(r.cache) < maxRoutes {
 			r.cache[k] = s
+			*recent = recentRoute{k, s}
 		}
+		return s
 	}
+	*recent = recentRoute{routeKey{strings.Clone(k.channel), strings.Clone(k.id), strings.Clone(k.kind)}, s}
 	return s
 }

@@ -1,0 +1,161 @@
+package sigma
+
+import (
+	"slices"
+	"strings"
+	"unsafe"
+)
+
+// haySet says whether a line of JSON can hold one of many literals in any of its values, without looking at the values one by one. It
+// knows of each literal the longest part that JSON writes as it is; the line must be ASCII without \u escapes.
+type haySet struct {
+	parts   []string
+	table   gramTable
+	bitmap  []uint64
+	shift   uint
+	step    int
+	longest int      // part
+	pairs   *[8]byte // every part has one of these four pairs of bytes in it, with 0x20 set; nil: it takes more, or it is not known which are rare
+}
+
+// caseless makes the grams of capitals and small letters equal; other characters meet too, which only costs a comparison.
+const caseless = 0x20202020
+
+// newHaySet gives nil when there is a literal without such a part.
+func newHaySet(lits []literal, seen, lines gramCounts) *haySet {
+	h := &haySet{}
+	step := 8
+	for i := range lits {
+		part := ""
+		for p := range strings.FieldsFuncSeq(lits[i].text, func(r rune) bool { return r < 0x20 || r >= 0x7f || r == '"' || r == '\\' || r == '/' }) {
+			if len(p) > len(part) {
+				part = p
+			}
+		}
+		if len(part) < 4 {
+			return nil
+		}
+		for step > 1 && len(part) < step+3 {
+			step--
+		}
+		h.parts = append(h.parts, part)
+		h.longest = max(h.longest, len(part))
+	}
+	h.step = step
+	var list []gramEntry
+	for i, p := range h.parts {
+		list = appendGrams(list, p, int32(i), step, seen)
+	}
+	for i := range list {
+		list[i].gram |= caseless
+	}
+	h.table = fillGrams(list)
+	h.bitmap, h.shift = gramBitmap(list)
+	if lines != nil && hasAVX2 {
+		h.choosePairs(lines)
+	}
+	return h
+}
+
+// choosePairs seeks four pairs of bytes, seldom met in lines, of which every part has one: again and again that which most of the parts
+// left over have, for how common it is.
+func (h *haySet) choosePairs(lines gramCounts) {
+	rest := slices.Clone(h.parts)
+	var pairs [8]byte
+	n := 0
+	for ; len(rest) > 0; n++ {
+		if n == 4 {
+			return
+		}
+		have := map[[2]byte]int{}
+		for _, p := range rest {
+			mine := map[[2]byte]bool{}
+			for i := 0; i+2 <= len(p); i++ {
+				mine[[2]byte{p[i] | 0x20, p[i+1] | 0x20}] = true
+			}
+			for m := range mine {
+				have[m]++
+			}
+		}
+		var best [2]byte
+		top := -1.0
+		for m, k := range have {
+			score := float64(k) / (1 + float64(lines[pairAt(string(m[:]), 0)*gramMul>>(32-gramCountBits)]))
+			if score > top || score == top && string(m[:]) < string(best[:]) {
+				best, top = m, score
+			}
+		}
+		rest = slices.DeleteFunc(rest, func(p string) bool {
+			for i := 0; i+2 <= len(p); i++ {
+				if p[i]|0x20 == best[0] && p[i+1]|0x20 == best[1] {
+					return true
+				}
+			}
+			return false
+		})
+		for k := 2 * n; k < len(pairs); k += 2 { // those that are not needed repeat the last
+			pairs[k], pairs[k+1] = best[0], best[1]
+		}
+	}
+	h.pairs = &pairs
+}
+
+// possible says whether one of the literals may be in a value of the line.
+func (h *haySet) possible(s string) bool {
+	if h.pairs == nil || len(s) < 33 {
+		return h.scan(s)
+	}
+	blocks := (len(s) - 1) / 32
+	for b := 0; b < blocks; b++ {
+		if b += findPairs((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), b*32)), blocks-b, h.pairs); b >= blocks {
+			break
+		}
+		if h.scan(s[max(0, b*32-h.longest):min(len(s), b*32+33+h.longest)]) {
+			return true
+		}
+	}
+	return h.scan(s[max(0, blocks*32-h.longest):])
+}
+
+func (h *haySet) scan(s string) bool {
+	shift, bitmap, step := h.shift, h.bitmap, h.step
+	i := 0
+	for ; i+3*step+4 <= len(s); i += 4 * step {
+		h0 := (gramAt(s, i) | caseless) * gramMul >> shift
+		h1 := (gramAt(s, i+step) | caseless) * gramMul >> shift
+		h2 := (gramAt(s, i+2*step) | caseless) * gramMul >> shift
+		h3 := (gramAt(s, i+3*step) | caseless) * gramMul >> shift
+		if (bitmap[h0>>6]>>(h0&63)|bitmap[h1>>6]>>(h1&63)|bitmap[h2>>6]>>(h2&63)|bitmap[h3>>6]>>(h3&63))&1 == 0 {
+			continue
+		}
+		for j := i; j <= i+3*step; j += step {
+			if h.at(s, j) {
+				return true
+			}
+		}
+	}
+	for ; i+4 <= len(s); i += step {
+		if h.at(s, i) {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *haySet) at(s string, i int) bool {
+next:
+	for _, e := range h.table.find(gramAt(s, i) | caseless) {
+		p := h.parts[e.lit]
+		from := i - int(e.offset)
+		if from < 0 || from+len(p) > len(s) {
+			continue
+		}
+		for j := range len(p) {
+			if s[from+j]|0x20 != p[j]|0x20 {
+				continue next
+			}
+		}
+		return true
+	}
+	return false
+}

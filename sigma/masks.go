@@ -1,0 +1,127 @@
+package sigma
+
+import (
+	"math"
+	"math/bits"
+	"slices"
+	"unsafe"
+)
+
+// blockMasks says of 64 bytes of a line, a bit for each, which are quotes, backslashes and control characters.
+type blockMasks struct{ quotes, backslashes, controls uint64 }
+
+// masksGeneric fills out for blocks of 64 bytes from p on, and says whether any of them is not ASCII. masks, which does the same, takes
+// the processor's wide registers where there are any.
+func masksGeneric(p *byte, blocks int, out *blockMasks) (high bool) {
+	const quote, backslash = '"' * swarOnes, '\\' * swarOnes
+	in := unsafe.Slice((*[8]uint64)(unsafe.Pointer(p)), blocks)
+	res := unsafe.Slice(out, blocks)
+	all := uint64(0)
+	// zeros has the high bit of each byte of x that is zero; bits are gathered by a multiplication.
+	zeros := func(x uint64) uint64 { return ^(x&^swarHighs + ^uint64(swarHighs) | x) & swarHighs }
+	gather := func(x uint64) uint64 { return x >> 7 * 0x0102040810204080 >> 56 }
+	for i := range in {
+		var m blockMasks
+		for j, x := range &in[i] {
+			all |= x
+			// Mostly there is none of them; this may see one where there is none, but misses none.
+			if ((x-0x20*swarOnes)|((x^quote)-swarOnes)|((x^backslash)-swarOnes))&^x&swarHighs == 0 {
+				continue
+			}
+			m.quotes |= gather(zeros(x^quote)) << (8 * j)
+			m.backslashes |= gather(zeros(x^backslash)) << (8 * j)
+			m.controls |= gather(zeros(x&(0xe0*swarOnes))) << (8 * j)
+		}
+		res[i] = m
+	}
+	return all&swarHighs != 0
+}
+
+// index finds the quotes and escapes of the line and checks what is between quotes. It gives the reason when the line cannot be JSON;
+// d.at is the place then.
+func (d *Decoder) index() (reason string) {
+	s := d.data
+	if uint64(len(s)) >= math.MaxUint32 {
+		return "it is too long"
+	}
+	blocks := (len(s) + 63) / 64
+	if cap(d.masks) < blocks {
+		d.masks = make([]blockMasks, 2*blocks)
+	}
+	list := d.masks[:blocks]
+	high := false
+	if n := len(s) / 64; n > 0 {
+		high = masks(unsafe.StringData(s), n, &list[0])
+	}
+	if rest := len(s) % 64; rest > 0 {
+		var last [64]byte
+		for i := copy(last[:], s[len(s)-rest:]); i < 64; i++ {
+			last[i] = ' '
+		}
+		high = masks(&last[0], 1, &list[blocks-1]) || high
+	}
+	d.plain = !high
+	quotes, escs := d.quotes[:0], d.escs[:0]
+	carry := uint64(0) // 1: the first byte of the block is escaped
+	for b := range list {
+		m := &list[b]
+		base := uint32(b) * 64
+		q := m.quotes
+		if m.backslashes|carry != 0 {
+			// Of a run of backslashes the first, third … escape what follows them. Runs are told apart by whether they begin at an
+			// even or an odd place: adding their beginnings carries through to their ends.
+			const even = 0x5555555555555555
+			bs := m.backslashes &^ carry
+			follows := bs<<1 | carry
+			sum, over := bits.Add64(bs&^even&^follows, bs, 0)
+			escaped := (even ^ sum<<1) & follows
+			carry = over
+			q &^= escaped
+			for e := escaped; e != 0; e &= e - 1 {
+				at := base + uint32(bits.TrailingZeros64(e))
+				escs = append(escs, at-1)
+				if int(at) >= len(s) {
+					d.at = len(s)
+					return "a string is not closed"
+				}
+				if escapes[s[at]] != 0 {
+					continue
+				}
+				d.at = int(at)
+				if s[at] != 'u' {
+					return "unknown escape"
+				}
+				if _, ok := hex4(s[at+1:]); !ok {
+					return "four hexadecimal digits are wanted"
+				}
+				d.plain = false
+			}
+		}
+		if m.controls != 0 { // controls between strings are for the parser
+			for c := m.controls; c != 0; c &= c - 1 {
+				i := bits.TrailingZeros64(c)
+				if (len(quotes)+bits.OnesCount64(q&(1<<i-1)))&1 == 1 {
+					d.at = int(base) + i
+					return "a control character in a string"
+				}
+			}
+		}
+		if cap(quotes)-len(quotes) < 64 {
+			quotes = slices.Grow(quotes, 64)
+		}
+		room := (*[64]uint32)(quotes[len(quotes) : len(quotes)+64])
+		n := bits.OnesCount64(q)
+		for i := range n {
+			room[i&63] = base + uint32(bits.TrailingZeros64(q))
+			q &= q - 1
+		}
+		quotes = quotes[:len(quotes)+n]
+	}
+	d.at = 0
+	d.quotes, d.escs = quotes, append(escs, math.MaxUint32)
+	if carry != 0 || len(quotes)&1 == 1 {
+		d.at = len(s)
+		return "a string is not closed"
+	}
+	return ""
+}
