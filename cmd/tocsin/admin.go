@@ -37,6 +37,12 @@ const adminHelp = `Usage: tocsin admin [--config FILE | --data DIR] [--json] ACT
   user reset ID                                  new password and second factor; ends all sessions
   indicator import FILE --source TEXT [--tlp clear|green|amber|amber+strict|red] [--push] [--days N]
   indicator list [--text TEXT]
+  pack publish rules|parsers FOLDER --offline DIR [--collector ID] [--days N]
+                                                 sign a pack of rules or parsers for collectors
+  look-back ask --offline DIR --by NAME --purpose TEXT --regime uk-gdpr|dpa2018-part3 --basis TEXT --reference TEXT --approver NAME
+                (--indicator VALUE... | --rule FILE) [--from TIME] [--to TIME] [--max N] [--collector ID] [--days N]
+                                                 ask collectors about the past; each member consents, only hits leave
+  look-back list                                 the questions that are open
   report --member NAME --out FILE.pdf|FILE.html [--week 2026-W47]
                                                  a member's weekly report, from the running hub; without --week the last whole week
   dead-letters list [--limit N]                  what the hub could not process and put aside, with the reason
@@ -105,7 +111,7 @@ func runAdmin(ctx context.Context, args []string, _ io.Reader, stdout, stderr io
 
 func (a *admin) run(ctx context.Context, args []string) (int, error) {
 	action, rest := args[0], args[1:]
-	if len(rest) > 0 && (action == "member" || action == "collector" || action == "user" || action == "indicator" || action == "dead-letters") {
+	if len(rest) > 0 && (action == "member" || action == "collector" || action == "user" || action == "indicator" || action == "dead-letters" || action == "pack" || action == "look-back") {
 		action, rest = action+" "+rest[0], rest[1:]
 	}
 	if action == "init" {
@@ -118,6 +124,7 @@ func (a *admin) run(ctx context.Context, args []string) (int, error) {
 		"member add": a.memberAdd, "member list": a.memberList, "token": a.token, "collector list": a.collectorList, "collector confirm": a.collectorConfirm, "collector revoke": a.collectorRevoke,
 		"user add": a.userAdd, "user list": a.userList, "user reset": a.userReset, "indicator import": a.indicatorImport, "indicator list": a.indicatorList, "backup": a.backup, "report": a.report,
 		"dead-letters list": a.deadLetterList,
+		"pack publish": a.packPublish, "look-back ask": a.lookBackAsk, "look-back list": a.lookBackList,
 	}
 	f, ok := table[action]
 	if !ok {

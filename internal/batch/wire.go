@@ -33,6 +33,11 @@ type Heads struct {
 	Streams []Head `json:"streams"`
 }
 
+// Directives answers GET /v1/directives: the signed directives that are for the collector that asks, each an envelope as it was signed.
+type Directives struct {
+	Directives []json.RawMessage `json:"directives"`
+}
+
 // Self answers GET /v1/self: what the hub knows of the collector that asks.
 type Self struct {
 	Collector     string    `json:"collector"`

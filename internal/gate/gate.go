@@ -49,6 +49,7 @@ type Records interface {
 	Redeem(ctx context.Context, e member.Enrolment, issue member.Issue) (member.Registration, []byte, time.Time, error)
 	Renew(ctx context.Context, id string, tlsKey [32]byte, counter uint64, version string, issue member.Issue) (member.Registration, []byte, time.Time, error)
 	Heads(ctx context.Context, reader, collector string) ([]member.Head, error)
+	StreamEvents(ctx context.Context, collector string) (map[event.StreamID]uint64, error)
 	Judge(ctx context.Context, b *member.Batch) (member.Verdict, error)
 	Claim(ctx context.Context, b *member.Batch) (member.Verdict, error)
 	Accept(ctx context.Context, b *member.Batch) (member.Verdict, error)
@@ -101,6 +102,9 @@ type Options struct {
 	Pressure   func() float64                             // 0: followers keep up, 1: they are far behind; slows collectors down; default 0
 	Incident   func(ctx context.Context, i Incident)      // told once of each fork and clone; default: logged only
 	Accepted   func(tenant event.TenantID, batch, ev int) // told of each accepted batch; default: nothing
+
+	// Directives gives the signed packs and questions for a collector, and a tag that changes with them; default: none.
+	Directives func(collector string) (envelopes [][]byte, etag string)
 
 	Limits Limits
 	Now    func() time.Time
@@ -235,6 +239,9 @@ func New(o Options) (*Gate, error) {
 	if o.Indicators == nil {
 		o.Indicators = func() ([]byte, string) { return nil, "" }
 	}
+	if o.Directives == nil {
+		o.Directives = func(string) ([][]byte, string) { return nil, "" }
+	}
 	if o.Pressure == nil {
 		o.Pressure = func() float64 { return 0 }
 	}
@@ -261,6 +268,8 @@ func New(o Options) (*Gate, error) {
 	g.tenants.set(l.TenantEvents, l.TenantBurst)
 	g.aside.limits(l.AsideCollector, l.AsideBytes)
 	g.pace.target = l.TargetBatches
+	g.mux.HandleFunc("GET /v1/statement", g.statement)
+	g.mux.HandleFunc("GET /v1/directives", g.directives)
 	g.mux.HandleFunc("GET /v1/trust", g.trust)
 	g.mux.HandleFunc("POST /v1/enrol", g.enrolment)
 	g.mux.HandleFunc("POST /v1/renew", g.renewal)

@@ -13,7 +13,7 @@ import (
 // and to docs/design.md section 5, in the same commit.
 var layers = [][]string{
 	{"internal/event", "internal/indicator", "sigma", "rules"},
-	{"internal/access", "internal/config", "internal/keys", "internal/batch"},
+	{"internal/access", "internal/config", "internal/keys", "internal/batch", "internal/directive"},
 	{"internal/db", "internal/bus", "internal/blob", "internal/outbox"},
 	{"internal/member", "internal/people", "internal/intel"},
 	{"internal/collector/archive", "internal/collector/listen", "internal/collector/parse", "internal/collector/minimise", "internal/collector/spool", "internal/collector/send", "internal/gate", "internal/ledger",
@@ -29,6 +29,7 @@ var layers = [][]string{
 var below = map[[2]string]bool{
 	{"internal/demo", "internal/load"}:                         true, // line templates, child processes and the admin socket's client
 	{"internal/batch", "internal/keys"}:                        true,
+	{"internal/directive", "internal/keys"}:                    true,
 	{"internal/outbox", "internal/db"}:                         true,
 	{"internal/people", "internal/member"}:                     true,
 	{"internal/collector/archive", "internal/collector/spool"}: true, // an archive is a spool.Log

@@ -70,3 +70,16 @@ func (t *Trust) OpenDirective(envelope []byte, p Purpose, collector string, now 
 	}
 	return d, nil
 }
+
+// PeekAudience says whom a directive claims to be for, before its signature is looked at.
+func PeekAudience(envelope []byte) (string, error) {
+	payload, err := PeekEnvelope(envelope, DirectiveType)
+	if err != nil {
+		return "", err
+	}
+	var d Directive
+	if err := json.Unmarshal(payload, &d); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrDirective, err)
+	}
+	return d.Audience, nil
+}
