@@ -34,6 +34,8 @@ type Config struct {
 type Listen struct {
 	Syslog         []Syslog  `yaml:"syslog"`
 	Files          []Files   `yaml:"files"`
+	HTTP           []HTTP    `yaml:"http"`
+	Beats          []Beats   `yaml:"beats"`
 	TLS            ListenTLS `yaml:"tls"`
 	MaxLine        int       `yaml:"max_line"`        // bytes of one line that are kept; default 65536
 	MaxConnections int       `yaml:"max_connections"` // of TCP, for each port; default 256
@@ -54,6 +56,25 @@ type Files struct {
 	FromEnd  bool     `yaml:"from_end"` // at the first start, pass over what the followed files hold already
 	Timezone string   `yaml:"timezone"` // as for syslog
 	Format   string   `yaml:"format"`   // as for syslog
+}
+
+// HTTP takes JSON lines, JSON and text with POST /v1/logs from senders that show a token.
+type HTTP struct {
+	TCP       string `yaml:"tcp"`        // address and port, such as 127.0.0.1:8088; without TLS the token can be read on the way
+	TLS       string `yaml:"tls"`        // the same, with TLS, such as 0.0.0.0:8443
+	ClientCA  string `yaml:"client_ca"`  // as for syslog
+	TokenFile string `yaml:"token_file"` // a file with a token of your own, beside those made by tocsin-collector token
+	Timezone  string `yaml:"timezone"`
+	Format    string `yaml:"format"`
+}
+
+// Beats takes events from filebeat, winlogbeat and their kin (output.logstash).
+type Beats struct {
+	TCP      string `yaml:"tcp"` // address and port, such as 0.0.0.0:5044
+	TLS      string `yaml:"tls"`
+	ClientCA string `yaml:"client_ca"`
+	Timezone string `yaml:"timezone"`
+	Format   string `yaml:"format"`
 }
 
 // Syslog is one listener: UDP, TCP, TLS or several of them.

@@ -41,6 +41,8 @@ const (
 	slotSyslog = 0
 	maxSyslog  = 64
 	slotFiles  = 64
+	slotHTTP   = 80
+	slotBeats  = 96
 	maxInputs  = 16 // of each kind but syslog
 )
 
@@ -64,6 +66,12 @@ func (l *Listen) slots() []slotted {
 	}
 	for i, f := range l.Files {
 		out = append(out, slotted{slot: uint8(slotFiles + i), timezone: f.Timezone, format: f.Format, relay: true})
+	}
+	for i, h := range l.HTTP {
+		out = append(out, slotted{slot: uint8(slotHTTP + i), timezone: h.Timezone, format: h.Format, relay: true})
+	}
+	for i, b := range l.Beats {
+		out = append(out, slotted{slot: uint8(slotBeats + i), timezone: b.Timezone, format: b.Format, relay: true})
 	}
 	return out
 }
@@ -132,6 +140,7 @@ func (c *Config) checkInputs(bad func(format string, args ...any)) {
 	if len(c.Listen.Files) > maxInputs {
 		bad("listen.files: more than %d entries; one entry may have many paths", maxInputs)
 	}
+	c.checkMore(bad)
 	if t := c.Listen.TLS; (t.Certificate == "") != (t.Key == "") {
 		bad("listen.tls: certificate and key belong together; leave both out and a certificate is made")
 	}
@@ -210,7 +219,10 @@ func (a *Agent) openListeners() error {
 			add(slot, "syslog", t)
 		}
 	}
-	return a.openFiles(add)
+	if err := a.openFiles(add); err != nil {
+		return err
+	}
+	return a.openMore(lo, add, fail)
 }
 
 // openFiles opens what reads files.

@@ -22,6 +22,11 @@ func TestInputSettings(t *testing.T) {
 		"syslog: [{tcp: ':514', client_ca: x}]":               "no effect without tls",
 		"syslog: [{tls: ':6514', client_ca: /none}]":          "PEM file",
 		"syslog: [{tls: ':6514'}], tls: {certificate: x.pem}": "belong together",
+		"http: [{format: json}]":                              "neither tcp nor tls",
+		"http: [{tcp: ':8088', token_file: /none}]":           "token_file",
+		"beats: [{tcp: ':99999'}]":                            "there is no port 99999",
+		"files: [{paths: [relative.log]}]":                    "not an absolute path",
+		"files: [{timezone: UTC}]":                            "neither paths nor drop",
 		"syslog: [{udp: ':514', timezone: Mars}]":             "no time zone",
 		"syslog: [{udp: ':514', format: nonsense}]":           "no format",
 	} {

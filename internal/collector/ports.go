@@ -16,12 +16,23 @@ type Port struct {
 // Ports are all ports that the settings ask for, in the order of the settings.
 func (c *Config) Ports() []Port {
 	var ports []Port
-	for i, s := range c.Listen.Syslog {
-		for _, p := range []Port{{fmt.Sprintf("listen.syslog[%d].udp", i), "udp", s.UDP}, {fmt.Sprintf("listen.syslog[%d].tcp", i), "tcp", s.TCP}, {fmt.Sprintf("listen.syslog[%d].tls", i), "tcp", s.TLS}} {
-			if p.Addr != "" {
-				ports = append(ports, p)
-			}
+	add := func(network, addr, key string, args ...any) {
+		if addr != "" {
+			ports = append(ports, Port{fmt.Sprintf(key, args...), network, addr})
 		}
+	}
+	for i, s := range c.Listen.Syslog {
+		add("udp", s.UDP, "listen.syslog[%d].udp", i)
+		add("tcp", s.TCP, "listen.syslog[%d].tcp", i)
+		add("tcp", s.TLS, "listen.syslog[%d].tls", i)
+	}
+	for i, h := range c.Listen.HTTP {
+		add("tcp", h.TCP, "listen.http[%d].tcp", i)
+		add("tcp", h.TLS, "listen.http[%d].tls", i)
+	}
+	for i, b := range c.Listen.Beats {
+		add("tcp", b.TCP, "listen.beats[%d].tcp", i)
+		add("tcp", b.TLS, "listen.beats[%d].tls", i)
 	}
 	return ports
 }

@@ -76,6 +76,9 @@ type Options struct {
 	Logger      *slog.Logger
 }
 
+// Defaults are the options with a value everywhere.
+func (o Options) Defaults() Options { return o.withDefaults() }
+
 func (o Options) withDefaults() Options {
 	def := func(n *int, d int) {
 		if *n <= 0 {
