@@ -184,6 +184,7 @@ func (e *Engine) run(ctx context.Context, first chan<- error) {
 	defer close(e.done)
 	wait := 50 * time.Millisecond
 	answered := false // once
+	killed := 0       // times it was killed before it ever answered
 	for {
 		began := time.Now()
 		err := e.child(ctx, func() {
@@ -203,9 +204,13 @@ func (e *Engine) run(ctx context.Context, first chan<- error) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !answered { // it never came up: whoever starts the hub should read why, instead of waiting
-			first <- err
-			return
+		if !answered {
+			// It never came up. One that ended by itself says why, and whoever starts the hub should read that instead of waiting; one
+			// that was killed from outside (the machine was short of memory for a moment) deserves to be tried again, but not for ever.
+			if killed++; !bySignal(err) || killed > startsKilled {
+				first <- err
+				return
+			}
 		}
 		e.restarts.Add(1)
 		if time.Since(began) > 2*time.Second {
@@ -219,6 +224,18 @@ func (e *Engine) run(ctx context.Context, first chan<- error) {
 		}
 		wait = min(2*wait, 10*time.Second)
 	}
+}
+
+// startsKilled is how often an engine that was killed before it first answered is started again: with the growing waits, for some seconds.
+const startsKilled = 6
+
+func bySignal(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // child runs the program once and returns why it ended.

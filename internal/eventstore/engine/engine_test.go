@@ -174,6 +174,38 @@ func TestSupervisor(t *testing.T) {
 	}
 }
 
+// TestKilledWhileStarting kills the engine before it answers: a few times is borne, always is an error that says so.
+func TestKilledWhileStarting(t *testing.T) {
+	dir := enginetest.Dir(t)
+	script := func(name, kills string) string {
+		p := filepath.Join(dir, name)
+		text := "#!/bin/sh\necho >>'" + p + ".count'\nif [ $(wc -l <'" + p + ".count') -le " + kills + " ]; then kill -9 $$; fi\nexec '" + enginetest.Program(t) + "' \"$@\"\n"
+		if err := os.WriteFile(p, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	o := engine.Options{Program: script("three", "3"), Library: enginetest.Library(t), Dir: filepath.Join(dir, "engine"), Socket: filepath.Join(dir, "e.sock"), Logger: slog.New(slog.DiscardHandler)}
+	e, err := engine.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, e, "SELECT 1")
+	if e.Restarts() != 3 {
+		t.Errorf("%d restarts, want 3", e.Restarts())
+	}
+	e.Close()
+	if !testing.Short() {
+		o.Program = script("always", "1000")
+		if e, err := engine.Start(t.Context(), o); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+			if err == nil {
+				e.Close()
+			}
+			t.Errorf("an engine that is always killed: %v", err)
+		}
+	}
+}
+
 // TestHungChild stops the child without killing it: the supervisor notices and replaces it.
 func TestHungChild(t *testing.T) {
 	dir := enginetest.Dir(t)
