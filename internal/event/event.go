@@ -64,8 +64,8 @@ type field struct {
 	val Value
 }
 
-// bitsetWords covers the schema's keys and the first that rules register; later keys are found by scanning.
-const bitsetWords = 6
+// bitsetWords covers the schema's keys and what rules and packs usually register; later keys are found by scanning.
+const bitsetWords = 16
 
 // Event is one normalised record. The zero value is ready to use.
 type Event struct {
@@ -94,8 +94,15 @@ func (e *Event) Reset() {
 	if cap(arena) > keepArena {
 		arena = nil
 	}
-	clear(e.extras)
-	*e = Event{fields: e.fields[:0], extras: e.extras[:0], arena: arena}
+	if len(e.extras) > 0 {
+		clear(e.extras)
+	}
+	e.ID, e.Tenant = ID{}, 0
+	e.Time, e.Created, e.Ingested = 0, 0, 0
+	e.RawDigest, e.HasRawDigest = [32]byte{}, false
+	e.sendRaw, e.raw = false, ""
+	e.present = [bitsetWords]uint64{}
+	e.fields, e.extras, e.arena = e.fields[:0], e.extras[:0], arena
 }
 
 // SetRaw copies the line into the event and gives it back as a string that parsers may cut values from.
@@ -165,7 +172,22 @@ func (e *Event) find(k Key) int {
 	return -1
 }
 
-// Set replaces whatever stands under k. An absent value (None) deletes.
+// fresh gives the place for the value of a key that has none yet, its string and numbers not cleared; nil when that is not sure or there
+// is no room: then Set does it. Nearly every value that a parser sets comes this way.
+func (e *Event) fresh(k Key) *Value {
+	w, bit := int(k>>6), uint64(1)<<(k&63)
+	n := len(e.fields)
+	if k == 0 || w >= bitsetWords || e.present[w]&bit != 0 || n == cap(e.fields) || n >= MaxValues {
+		return nil
+	}
+	e.present[w] |= bit
+	e.fields = e.fields[:n+1]
+	f := &e.fields[n]
+	f.key = k
+	return &f.val
+}
+
+// Set replaces whatever stands under k. An absent value (None) deletes. A new key beyond MaxValues is not taken.
 func (e *Event) Set(k Key, v Value) {
 	if k == 0 {
 		return
@@ -174,10 +196,16 @@ func (e *Event) Set(k Key, v Value) {
 		e.Del(k)
 		return
 	}
+	if p := e.fresh(k); p != nil {
+		*p = v
+		return
+	}
 	i := e.find(k)
 	if i < 0 {
-		e.fields = append(e.fields, field{k, v})
-		e.mark(k)
+		if len(e.fields) < MaxValues {
+			e.fields = append(e.fields, field{k, v})
+			e.mark(k)
+		}
 		return
 	}
 	e.fields[i].val = v
@@ -191,10 +219,22 @@ func (e *Event) Set(k Key, v Value) {
 }
 
 // SetString sets a string, which must live as long as the event: a part of Raw, a constant, or a Copy.
-func (e *Event) SetString(k Key, s string) { e.Set(k, StringValue(s)) }
+func (e *Event) SetString(k Key, s string) {
+	if p := e.fresh(k); p != nil {
+		p.str, p.n, p.hi, p.kind, p.v4 = s, 0, 0, String, false
+		return
+	}
+	e.Set(k, StringValue(s))
+}
 
 // SetInt sets an integer.
-func (e *Event) SetInt(k Key, n int64) { e.Set(k, IntValue(n)) }
+func (e *Event) SetInt(k Key, n int64) {
+	if p := e.fresh(k); p != nil {
+		p.str, p.n, p.hi, p.kind, p.v4 = "", uint64(n), 0, Int, false
+		return
+	}
+	e.Set(k, IntValue(n))
+}
 
 // SetFloat sets a floating-point number.
 func (e *Event) SetFloat(k Key, f float64) { e.Set(k, FloatValue(f)) }
