@@ -61,7 +61,7 @@ type hub struct {
 	alerts    *alert.Store
 	plans     *worker.Plans
 	worker    atomic.Pointer[worker.Worker] // with its detector made anew by keepWorking
-	ledger    *ledger.Ledger
+	ledger    atomic.Pointer[ledger.Ledger] // made anew by keepLedger
 	gate      *gate.Gate
 	reports   *report.Maker
 	sender    *report.Sender // nil where no mail goes out
@@ -139,7 +139,7 @@ func (h *hub) serve(ctx context.Context) error {
 		})
 	}
 	run(&stages, "worker", line, h.keepWorking)
-	run(&stages, "ledger", line, h.ledger.Run)
+	run(&stages, "ledger", line, h.keepLedger)
 	run(&stages, "alerts", line, h.alerts.Run)
 	run(&stages, "outbox", line, h.box.Run)
 	run(&stages, "weekly reports", line, h.sendReports)
@@ -179,6 +179,13 @@ const (
 func (h *hub) keepWorking(ctx context.Context) error {
 	return keepRunning(ctx, func(ctx context.Context) error { return h.worker.Load().Run(ctx) }, h.openWorker, func(err error, wait time.Duration) {
 		h.log.ErrorContext(ctx, "the worker stopped; nothing is stored or alerted until it runs again. No batch is lost: the bus keeps them", "err", err, "again_in", wait)
+	})
+}
+
+// keepLedger does the same for the ledger. Receipts do not wait for it, so the line goes on; what the bus holds is entered when it runs again.
+func (h *hub) keepLedger(ctx context.Context) error {
+	return keepRunning(ctx, func(ctx context.Context) error { return h.ledger.Load().Run(ctx) }, h.openLedger, func(err error, wait time.Duration) {
+		h.log.ErrorContext(ctx, "the ledger stopped; batches are taken, stored and alerted, and are entered when it runs again: the bus keeps word of them", "err", err, "again_in", wait)
 	})
 }
 
@@ -250,6 +257,12 @@ func (h *hub) housekeep(ctx context.Context) error {
 	seldom := time.NewTicker(time.Hour)
 	defer often.Stop()
 	defer seldom.Stop()
+	expire := func() {
+		if err := h.expireBatches(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			h.log.WarnContext(ctx, "removing batches older than retention.batches; they stay until the next try", "err", err)
+		}
+	}
+	expire() // a full disk must not wait for the hour
 	for {
 		select {
 		case <-ctx.Done():
@@ -271,11 +284,42 @@ func (h *hub) housekeep(ctx context.Context) error {
 			if _, err := h.alerts.Prune(ctx, 400*24*time.Hour); err != nil {
 				h.log.WarnContext(ctx, "forgetting the keys of old detections", "err", err)
 			}
+			expire()
 			if _, err := h.places.Reload(ctx); err != nil {
 				h.log.WarnContext(ctx, "reading place data again; what was read before stays", "err", err)
 			}
 		}
 	}
+}
+
+// expireBatches removes the packs of batches that are older than retention.batches says. The bus speaks of batches that the worker may not
+// have stored, and dead letters of such as nobody could read: those stay.
+func (h *hub) expireBatches(ctx context.Context, now time.Time) error {
+	if h.cfg.Retention.Batches == 0 {
+		return nil
+	}
+	before := now.AddDate(0, 0, -h.cfg.Retention.Batches)
+	oldest, waits, err := h.bus.Oldest(ctx)
+	if err != nil {
+		return err
+	}
+	// The gate writes the batch before it publishes word of it.
+	if oldest = oldest.Add(-time.Hour); waits && oldest.Before(before) {
+		before = oldest
+	}
+	refs, err := h.plans.HeldBlobs(ctx)
+	if err != nil {
+		return err
+	}
+	held := make(map[string]bool, len(refs))
+	for _, ref := range refs {
+		held[blob.PackOf(ref)] = true
+	}
+	n, size, err := h.blobs.Expire(ctx, before, func(pack string) bool { return held[pack] })
+	if n > 0 {
+		h.log.InfoContext(ctx, "removed batches that are older than retention.batches", "packs", n, "mib", size>>20)
+	}
+	return err
 }
 
 // findBeside looks for a data folder: where the settings say, beside the program's own, then where packages put it.

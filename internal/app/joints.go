@@ -139,7 +139,7 @@ func (a accounts) fill(ctx context.Context, list []member.Collector) error {
 
 // checkpoint is the ledger's newest, which every receipt carries beside it.
 func (h *hub) checkpoint() string {
-	cp, err := h.ledger.Latest(context.Background())
+	cp, err := h.ledger.Load().Latest(context.Background())
 	if err != nil {
 		h.log.Warn("reading the newest checkpoint", "err", err)
 		return ""

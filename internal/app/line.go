@@ -196,6 +196,7 @@ func (h *hub) openWorker(ctx context.Context) error {
 			_, err := h.alerts.Apply(ctx, plan, dets)
 			return err
 		},
+		Keep:    func(event.TenantID) uint16 { return uint16(h.cfg.Retention.Events) },
 		LastSeq: h.bus.LastSeq, Logger: h.log, Registerer: h.metrics, After: h.worker.Load(),
 	})
 	if err != nil {
@@ -206,7 +207,18 @@ func (h *hub) openWorker(ctx context.Context) error {
 	return nil
 }
 
+// ledgerCloses bounds how long a ledger that failed may take to sign what it holds before another is opened in its place.
+const ledgerCloses = 10 * time.Second
+
 func (h *hub) openLedger(ctx context.Context) error {
+	before := h.ledger.Load()
+	if before != nil {
+		closing, cancel := context.WithTimeout(ctx, ledgerCloses)
+		defer cancel()
+		if err := before.Close(closing); err != nil {
+			h.log.WarnContext(ctx, "closing the ledger that stopped", "err", err)
+		}
+	}
 	feed, err := h.bus.Consumer(ctx, ledger.Follower, "batch.*")
 	if err != nil {
 		return err
@@ -220,11 +232,14 @@ func (h *hub) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.ledger, err = ledger.Open(ctx, ledger.Options{Dir: dir, Predecessor: predecessor, Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Logger: h.log})
+	l, err := ledger.Open(ctx, ledger.Options{Dir: dir, Predecessor: predecessor, Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Logger: h.log, After: before})
 	if err != nil {
 		return err
 	}
-	h.onClose("ledger", h.ledger.Close)
+	h.ledger.Store(l)
+	if before == nil { // the one that is open at the end
+		h.onClose("ledger", func(ctx context.Context) error { return h.ledger.Load().Close(ctx) })
+	}
 	return nil
 }
 

@@ -86,7 +86,7 @@ func quantiles(q worker.Quantiles) status.Quantiles {
 // stages counts in, out, failed and lag of each stage since the hub started.
 func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
 	g, w := h.gate.Stats(), h.worker.Load().Stats()
-	l, err := h.ledger.Stats(ctx)
+	l, err := h.ledger.Load().Stats(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -141,12 +141,18 @@ func (h *hub) vital(ctx context.Context) []web.Check {
 		err = errors.New("it stopped with an error and waits to be started again; nothing is stored or alerted meanwhile, and nothing is lost")
 	}
 	check("Worker", fmt.Sprintf("runs; restarted %d times since the hub started", w.Restarts), err, "It is started again by itself. If this stays, look at the log for why it stops.")
-	cp, err := h.ledger.Latest(ctx)
+	l := h.ledger.Load()
+	cp, err := l.Latest(ctx)
 	good := "no checkpoint has been signed yet"
 	if len(cp) > 0 {
 		good = "its newest checkpoint is signed"
 	}
-	check("Ledger", good, err, "Restart the hub. If this stays, put the newest copy of the ledger's folder back.")
+	entries, serr := l.Stats(ctx)
+	if err = errors.Join(err, serr); err == nil && !entries.Running {
+		err = errors.New("it stopped with an error and waits to be started again; batches are taken and stored meanwhile, and are entered when it runs again")
+	}
+	check("Ledger", fmt.Sprintf("%s; restarted %d times since the hub started", good, entries.Restarts), err,
+		"It is started again by itself. If this stays, look at the log for why it stops; a damaged folder is put back from its newest copy.")
 	var fs syscall.Statfs_t
 	err = syscall.Statfs(h.cfg.DataDir, &fs)
 	free := fs.Bavail * uint64(fs.Bsize)

@@ -687,34 +687,42 @@ func lookup(path string, name [32]byte) (place, bool, error) {
 	return place{}, false, nil
 }
 
-// Expire removes the packs that were last written before a moment and are no longer in use, and returns how many. It is for retention; what
-// must be gone at once goes with its key.
-func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
+// PackOf is the pack that a reference of Put leads to; empty for anything else.
+func PackOf(ref string) string {
+	if m := refForm.FindStringSubmatch(ref); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// Expire removes the packs that were last written before a moment, are no longer in use and are not held, and returns how many and their
+// bytes. It is for retention; what must be gone at once goes with its key. held is asked for each pack (as PackOf names it); nil holds none.
+func (s *Store) Expire(ctx context.Context, before time.Time, held func(pack string) bool) (n int, size int64, err error) {
 	packs, err := s.packs()
 	if err != nil {
-		return 0, fmt.Errorf("expire blobs: %w", err)
+		return 0, 0, fmt.Errorf("expire blobs: %w", err)
 	}
-	n := 0
 	for _, p := range packs {
 		if err := ctx.Err(); err != nil {
-			return n, fmt.Errorf("expire blobs: %w", err)
+			return n, size, fmt.Errorf("expire blobs: %w", err)
 		}
 		full := filepath.Join(s.o.Dir, p)
 		if _, err := os.Stat(filepath.Join(s.o.Dir, indexOf(p))); err != nil {
 			continue // in use
 		}
 		st, err := os.Stat(full)
-		if err != nil || !st.ModTime().Before(before) {
+		if err != nil || !st.ModTime().Before(before) || held != nil && held(p) {
 			continue
 		}
 		// The pack goes first: an index without a pack finds nothing, a pack without an index would be repaired.
 		if err := errors.Join(os.Remove(full), os.Remove(filepath.Join(s.o.Dir, indexOf(p)))); err != nil {
-			return n, fmt.Errorf("expire blobs: %w", err)
+			return n, size, fmt.Errorf("expire blobs: %w", err)
 		}
 		s.mu.Lock()
 		delete(s.files, p)
 		s.mu.Unlock()
 		n++
+		size += st.Size()
 	}
-	return n, nil
+	return n, size, nil
 }

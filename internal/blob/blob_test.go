@@ -205,13 +205,16 @@ func TestFull(t *testing.T) {
 func TestExpire(t *testing.T) {
 	dir, ctx := t.TempDir(), context.Background()
 	s := open(t, dir, Options{PackBytes: 1000})
-	for i := range 5 {
-		if _, err := s.Put(ctx, Blob{Name: name(i), Tenant: 1, Received: t0}, content(900)); err != nil {
+	var refs []string
+	for i := range 6 {
+		ref, err := s.Put(ctx, Blob{Name: name(i), Tenant: 1, Received: t0}, content(900))
+		if err != nil {
 			t.Fatal(err)
 		}
+		refs = append(refs, ref)
 	}
 	packs, err := s.packs()
-	if err != nil || len(packs) != 5 {
+	if err != nil || len(packs) != 6 {
 		t.Fatal(len(packs), err)
 	}
 	old := time.Now().Add(-time.Hour)
@@ -220,14 +223,17 @@ func TestExpire(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := s.Expire(ctx, time.Now().Add(-time.Minute)); err != nil || n != 3 {
-		t.Errorf("expired %d packs, %v", n, err)
+	held := func(pack string) bool { return pack == PackOf(refs[1]) }
+	if n, size, err := s.Expire(ctx, time.Now().Add(-time.Minute), held); err != nil || n != 3 || size < 3*900 {
+		t.Errorf("expired %d packs of %d bytes, %v", n, size, err)
 	}
-	if _, err := s.Get(ctx, 1, name(0), ""); !errors.Is(err, ErrMissing) {
-		t.Errorf("expired blob: %v", err)
+	for i, gone := range []bool{true, false, true, true, false, false} { // old, held, old, old, new, new
+		if _, err := s.Get(ctx, 1, name(i), ""); gone != errors.Is(err, ErrMissing) || !gone && err != nil {
+			t.Errorf("blob %d: %v", i, err)
+		}
 	}
-	if _, err := s.Get(ctx, 1, name(4), ""); err != nil {
-		t.Errorf("newest blob: %v", err)
+	if PackOf("../../etc/passwd:1:2") != "" || PackOf("") != "" {
+		t.Error("a pack was made of what is no reference")
 	}
 }
 

@@ -488,6 +488,15 @@ func (b *Bus) LastSeq(ctx context.Context) (uint64, error) {
 	return info.State.LastSeq, nil
 }
 
+// Oldest is when the oldest message that the bus holds was published; ok is false when it holds none.
+func (b *Bus) Oldest(ctx context.Context) (at time.Time, ok bool, err error) {
+	info, err := b.stream.Info(ctx)
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("oldest message: %w: %w", ErrUnavailable, err)
+	}
+	return info.State.FirstTime, info.State.Msgs > 0, nil
+}
+
 // Forget removes the cursor of a follower that will not come back, so that messages no longer wait for it.
 func (b *Bus) Forget(ctx context.Context, follower string) error {
 	if err := b.cursor.Purge(ctx, jetstream.WithPurgeSubject("cursor."+follower)); err != nil {

@@ -25,8 +25,9 @@ type Hub struct {
 	Alerts Alerts `yaml:"alerts"`
 	Mail   Mail   `yaml:"mail"`
 	// Reports are the weekly reports that members get by mail.
-	Reports Reports `yaml:"reports"`
-	Log     Log     `yaml:"log"`
+	Reports   Reports   `yaml:"reports"`
+	Retention Retention `yaml:"retention"`
+	Log       Log       `yaml:"log"`
 }
 
 // Gate receives batches from collectors.
@@ -139,6 +140,15 @@ type Reports struct {
 	Hour    int    `yaml:"hour"`
 }
 
+// Retention is how long the hub keeps what members sent, in days. Records of alerts, the ledger and the counts stay.
+type Retention struct {
+	// Events is how long a stored event is kept from the day it was made. What is stored already keeps the term it was stored with. Default: 90; 30 to 3650.
+	Events int `yaml:"events"`
+	// Batches is how long a batch is kept as it came, encrypted: the evidence behind the events. Batches that still wait for the worker, and those
+	// with events that could not be read, stay longer. Default: 90; 35 to 3650; 0 keeps them until the disk is full, when nothing new is taken in.
+	Batches int `yaml:"batches"`
+}
+
 // Day is the weekday that Weekday names.
 func (r Reports) Day() (time.Weekday, error) {
 	for d := time.Sunday; d <= time.Saturday; d++ {
@@ -161,14 +171,15 @@ type Log struct {
 func DefaultHub() Hub {
 	return Hub{
 		DataDir: "data", Scheme: "Tocsin",
-		Gate:    Gate{Listen: ":8443", CertificateLife: 72 * time.Hour},
-		Web:     Web{Listen: "127.0.0.1:8080"},
-		Engine:  Engine{Memory: 1024},
-		Bus:     Bus{MaxBytes: 4096},
-		Alerts:  Alerts{MinLevel: "medium"},
-		Mail:    Mail{Port: 587, TLS: "starttls"},
-		Reports: Reports{Mail: true, Weekday: "monday", Hour: 7},
-		Log:     Log{Level: "info", Format: "text"},
+		Gate:      Gate{Listen: ":8443", CertificateLife: 72 * time.Hour},
+		Web:       Web{Listen: "127.0.0.1:8080"},
+		Engine:    Engine{Memory: 1024},
+		Bus:       Bus{MaxBytes: 4096},
+		Alerts:    Alerts{MinLevel: "medium"},
+		Mail:      Mail{Port: 587, TLS: "starttls"},
+		Reports:   Reports{Mail: true, Weekday: "monday", Hour: 7},
+		Retention: Retention{Events: 90, Batches: 90},
+		Log:       Log{Level: "info", Format: "text"},
 	}
 }
 
@@ -275,6 +286,12 @@ func (h *Hub) Complete() error {
 	}
 	if h.Reports.Hour < 0 || h.Reports.Hour > 23 {
 		return fmt.Errorf("reports.hour %d: want 0 to 23", h.Reports.Hour)
+	}
+	if d := h.Retention.Events; d < 30 || d > 3650 {
+		return fmt.Errorf("retention.events %d: want 30 to 3650 days; within 30 days events and their sums can be compared and mended", d)
+	}
+	if d := h.Retention.Batches; d != 0 && (d < 35 || d > 3650) {
+		return fmt.Errorf("retention.batches %d: want 35 to 3650 days, or 0 to keep all; a hub put back from an older copy reads up to 35 days of batches again", d)
 	}
 	for _, p := range []*string{&h.Engine.Library, &h.Engine.Program, &h.Places.Dir, &h.Places.Overlay} {
 		if *p != "" {

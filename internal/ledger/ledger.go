@@ -78,6 +78,8 @@ type Options struct {
 	Predecessor []byte
 	// CheckpointEvery is how often a checkpoint is signed while entries come; default 1 s.
 	CheckpointEvery time.Duration
+	// After is the ledger, now closed, whose place this one takes in the same process: its counts go on.
+	After *Ledger
 }
 
 // Ledger is an open ledger. Run belongs to one goroutine; everything else is safe for concurrent use.
@@ -94,12 +96,19 @@ type Ledger struct {
 	latest   []byte
 	latestAt time.Time
 
-	added, repeated, failed atomic.Uint64
+	closing  sync.Once
+	closeErr error
+	ended    atomic.Bool // Run has returned
+	c        *counts
 }
 
-// Stats counts since Open.
+type counts struct{ added, repeated, failed, restarts atomic.Uint64 }
+
+// Stats counts since Open, and since the Open of those before it in this process (Options.After).
 type Stats struct {
 	Added, Repeated, Failed uint64
+	Restarts                uint64 // how often another took the place of one that had failed
+	Running                 bool   // Run has not ended
 	Lag                     uint64 // bus messages not yet in the ledger
 }
 
@@ -132,7 +141,11 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 		lock.Close()
 		return nil, fmt.Errorf("ledger %s: %w", o.Dir, ErrBusy)
 	}
-	l := &Ledger{o: o, log: o.Logger.With("stage", "ledger"), lock: lock}
+	l := &Ledger{o: o, log: o.Logger.With("stage", "ledger"), lock: lock, c: &counts{}}
+	if o.After != nil {
+		l.c, l.o.After = o.After.c, nil
+		l.c.restarts.Add(1)
+	}
 	if err := l.open(); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("ledger %s: %w", o.Dir, err)
@@ -252,13 +265,14 @@ func insert(ctx context.Context, tx bun.IDB, rows []row) error {
 
 // Run follows the bus and the register until ctx is done. An error means that the ledger's state is unknown: close it and open it again.
 func (l *Ledger) Run(ctx context.Context) error {
+	defer l.ended.Store(true)
 	for ctx.Err() == nil {
 		if err := l.register(ctx); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("ledger: %w", err)
 		}
 		if err := l.batches(ctx); err != nil && ctx.Err() == nil {
 			if errors.Is(err, bus.ErrUnavailable) {
-				l.failed.Add(1)
+				l.c.failed.Add(1)
 				l.log.WarnContext(ctx, "the bus is away; trying again", "err", err)
 				select {
 				case <-ctx.Done():
@@ -283,7 +297,7 @@ func (l *Ledger) batches(ctx context.Context) error {
 		n, err := bus.ParseNotice(m.Data)
 		if err != nil {
 			// The gate wrote it, so this is a fault of ours: it must be seen, and must not stop the line.
-			l.failed.Add(1)
+			l.c.failed.Add(1)
 			l.log.ErrorContext(ctx, "a message cannot be read and is passed over", "bus_seq", m.Seq, "err", err)
 			continue
 		}
@@ -359,14 +373,14 @@ func (l *Ledger) add(ctx context.Context, rows []row, registerSeq *int64) error 
 		key := string(rows[i].Leaf)
 		idx, known := places[key]
 		if known && idx >= 0 {
-			l.repeated.Add(1)
+			l.c.repeated.Add(1)
 			rows[i].Idx = idx
 			rows[i].AddedNS = now
 			fresh = append(fresh, rows[i]) // only fills in what a mended row lacks
 			continue
 		}
 		if known {
-			l.repeated.Add(1) // twice among these rows
+			l.c.repeated.Add(1) // twice among these rows
 			continue
 		}
 		places[key] = -1
@@ -378,7 +392,7 @@ func (l *Ledger) add(ctx context.Context, rows []row, registerSeq *int64) error 
 	for _, p := range futures {
 		index, err := p.future()
 		if err != nil {
-			l.failed.Add(1)
+			l.c.failed.Add(1)
 			return fmt.Errorf("adding to the log: %w", err)
 		}
 		fresh[p.at].Idx = int64(index.Index)
@@ -396,7 +410,7 @@ func (l *Ledger) add(ctx context.Context, rows []row, registerSeq *int64) error 
 	if err != nil {
 		return fmt.Errorf("recording %d entries: %w", len(fresh), err)
 	}
-	l.added.Add(uint64(len(futures)))
+	l.c.added.Add(uint64(len(futures)))
 	return nil
 }
 
@@ -495,12 +509,17 @@ func treeSize(cp []byte) (uint64, error) {
 // Stats returns the counts.
 func (l *Ledger) Stats(ctx context.Context) (Stats, error) {
 	lag, err := l.o.Messages.Lag(ctx)
-	return Stats{Added: l.added.Load(), Repeated: l.repeated.Load(), Failed: l.failed.Load(), Lag: lag}, err
+	return Stats{
+		Added: l.c.added.Load(), Repeated: l.c.repeated.Load(), Failed: l.c.failed.Load(), Restarts: l.c.restarts.Load(), Running: !l.ended.Load(), Lag: lag,
+	}, err
 }
 
-// Close waits until a checkpoint covers everything that was added, bounded by ctx, and gives the folder up.
+// Close waits until a checkpoint covers everything that was added, bounded by ctx, and gives the folder up. A second time does nothing.
 func (l *Ledger) Close(ctx context.Context) error {
-	err := l.shutdown(ctx)
-	l.stop()
-	return errors.Join(err, l.lock.Close())
+	l.closing.Do(func() {
+		err := l.shutdown(ctx)
+		l.stop()
+		l.closeErr = errors.Join(err, l.lock.Close())
+	})
+	return l.closeErr
 }

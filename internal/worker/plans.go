@@ -9,6 +9,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"tocsin/internal/bus"
 	"tocsin/internal/db"
 	"tocsin/internal/event"
 )
@@ -267,6 +268,26 @@ func (p *Plans) DeadLetters(ctx context.Context, limit int) ([]Dead, error) {
 			return nil, fmt.Errorf("list the dead letters: %w", err)
 		}
 		out = append(out, d)
+	}
+	return out, rows.Err()
+}
+
+// HeldBlobs lists where the blobs of all dead letters are: what could not be processed must not expire while somebody may still ask for it.
+func (p *Plans) HeldBlobs(ctx context.Context) ([]string, error) {
+	rows, err := p.db.Read().DB.QueryContext(ctx, "SELECT min(notice) FROM worker_dead GROUP BY shard, bus_seq")
+	if err != nil {
+		return nil, fmt.Errorf("list the blobs of dead letters: %w", err)
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var data []byte
+		if err := rows.Scan(&data); err != nil {
+			return nil, fmt.Errorf("list the blobs of dead letters: %w", err)
+		}
+		if n, err := bus.ParseNotice(data); err == nil && n.Blob != "" { // a letter whose notice cannot be read leads to no blob
+			out = append(out, n.Blob)
+		}
 	}
 	return out, rows.Err()
 }
