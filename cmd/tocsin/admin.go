@@ -124,7 +124,7 @@ func (a *admin) run(ctx context.Context, args []string) (int, error) {
 		"member add": a.memberAdd, "member list": a.memberList, "token": a.token, "collector list": a.collectorList, "collector confirm": a.collectorConfirm, "collector revoke": a.collectorRevoke,
 		"user add": a.userAdd, "user list": a.userList, "user reset": a.userReset, "indicator import": a.indicatorImport, "indicator list": a.indicatorList, "backup": a.backup, "report": a.report,
 		"dead-letters list": a.deadLetterList,
-		"pack publish": a.packPublish, "look-back ask": a.lookBackAsk, "look-back list": a.lookBackList,
+		"pack publish":      a.packPublish, "look-back ask": a.lookBackAsk, "look-back list": a.lookBackList,
 	}
 	f, ok := table[action]
 	if !ok {
