@@ -37,6 +37,9 @@ func enrolCommand(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := asOwner(c.Dir); err != nil { // keys made by root could not be read by the service
+		return err
+	}
 	got, err := collector.Enrol(ctx, collector.EnrolOptions{Config: c, Token: strings.Join(rest, ""), Name: name, Version: programVersion(), Again: again})
 	if errors.Is(err, collector.ErrEnrolled) {
 		return fmt.Errorf("%w (%s). To start it: tocsin-collector run. To join anew with another token: add --again", err, c.Dir)

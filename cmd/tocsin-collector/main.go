@@ -2,7 +2,8 @@
 // of attack to the scheme's hub. It is static, small, and links none of the hub's engines.
 //
 // Exit codes: 0 done; 1 something failed; 2 wrong use or wrong settings; 3 not enrolled; 4 enrolled already, or another collector runs in
-// the folder; 5 the hub refused; 6 the hub was not reached; 7 doctor found something that must be mended.
+// the folder; 5 the hub refused; 6 the hub was not reached; 7 doctor found something that must be mended; 8 a newer release is there; 9 the new
+// release was not healthy and was taken back.
 package main
 
 import (
@@ -25,13 +26,15 @@ import (
 )
 
 const (
-	exitFailed   = 1
-	exitUsage    = 2
-	exitNotHere  = 3 // not enrolled
-	exitTaken    = 4
-	exitRefused  = 5
-	exitNoHub    = 6
-	exitUnhealth = 7
+	exitFailed    = 1
+	exitUsage     = 2
+	exitNotHere   = 3 // not enrolled
+	exitTaken     = 4
+	exitRefused   = 5
+	exitNoHub     = 6
+	exitUnhealth  = 7
+	exitNewer     = 8
+	exitTakenBack = 9
 )
 
 // version is set by the build.
@@ -42,6 +45,7 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	environ        []string
+	program        bool // this is the program, not a test of it: it may be replaced by a newer one (update.go)
 }
 
 type command struct {
@@ -58,6 +62,8 @@ func commands() []command {
 		{"policy", "[NAME] [--config FILE] [--dir DIR] [--file] [--json]", "show in plain words what may leave; NAME is metadata, full or a policy file", policyCommand},
 		{"reveal", "PSEUDONYM... [--config FILE] [--dir DIR] [--json]", "turn pseudonyms back, with the key that only this machine has", revealCommand},
 		{"doctor", "[--config FILE] [--dir DIR] [--json]", "look for the usual faults and say what to do", doctorCommand},
+		{"update", "[--check] [--again] [--config FILE] [--dir DIR] [--json]", "look for a newer signed release and install it; take it back if it is not healthy", updateCommand},
+		{"firstboot", "[--config FILE] [--dir DIR] [--https ADDRESS] [--http ADDRESS] [--console FILE]", "on the appliance: a page that asks for the token", firstbootCommand},
 		{"version", "", "print the version", versionCommand},
 	}
 }
@@ -67,7 +73,7 @@ func main() {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(56 << 20)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, &env{os.Stdin, os.Stdout, os.Stderr, os.Environ()}, os.Args[1:])
+	code := run(ctx, &env{os.Stdin, os.Stdout, os.Stderr, os.Environ(), true}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
@@ -117,7 +123,7 @@ func run(ctx context.Context, e *env, args []string) int {
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "tocsin-collector: the member's side of Tocsin")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.short)
+		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.short)
 	}
 	fmt.Fprintln(w, "tocsin-collector COMMAND --help shows a command's options.")
 }
@@ -167,6 +173,7 @@ func wantsJSON(args []string) bool {
 type settings struct {
 	file, dir string
 	json      bool
+	stay      bool // go on as this program, also when a newer one is installed
 }
 
 // parseFlags reads a command's options, which may stand before and behind its arguments.
@@ -194,24 +201,31 @@ func (s *settings) define(fs *flag.FlagSet) {
 	fs.BoolVar(&s.json, "json", false, "answer in JSON")
 }
 
-// load reads the settings. Without --config the file collector.yaml in the folder is taken, if there is one.
+// fileName is the settings file. Without --config the file collector.yaml in the folder is taken, if there is one; without --dir the one in /etc.
+func (s *settings) fileName() string {
+	name := s.file
+	switch {
+	case name != "":
+		return name
+	case s.dir != "":
+		name = s.dir + "/collector.yaml"
+	default:
+		name = "/etc/tocsin/collector.yaml"
+	}
+	if !exists(name) {
+		return ""
+	}
+	return name
+}
+
+// load reads the settings. Where a newer program is installed (update) it does not return: that one goes on from the start.
 func (s *settings) load(e *env) (collector.Config, error) {
+	s.become(e)
 	flags := map[string]string{}
 	if s.dir != "" {
 		flags["dir"] = s.dir
 	}
-	file := s.file
-	if file == "" && s.dir != "" {
-		if name := s.dir + "/collector.yaml"; exists(name) {
-			file = name
-		}
-	} else if file == "" {
-		for _, name := range []string{"/etc/tocsin/collector.yaml"} {
-			if exists(name) {
-				file = name
-			}
-		}
-	}
+	file := s.fileName()
 	c, _, err := collector.LoadConfig(file, e.environ, flags)
 	if err != nil {
 		return c, fmt.Errorf("%w: %w", errSettings, err)

@@ -13,7 +13,7 @@ import (
 func do(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(context.Background(), &env{strings.NewReader(stdin), &out, &errs, nil}, args)
+	code = run(context.Background(), &env{strings.NewReader(stdin), &out, &errs, nil, false}, args)
 	return code, out.String(), errs.String()
 }
 

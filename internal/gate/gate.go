@@ -99,6 +99,7 @@ type Options struct {
 
 	Checkpoint func() string                              // the ledger's newest; default: none
 	Indicators func() (envelope []byte, etag string)      // the signed set in force; default: none
+	Releases   string                                     // folder of the collectors' release (docs/release.md); "": none
 	Pressure   func() float64                             // 0: followers keep up, 1: they are far behind; slows collectors down; default 0
 	Incident   func(ctx context.Context, i Incident)      // told once of each fork and clone; default: logged only
 	Accepted   func(tenant event.TenantID, batch, ev int) // told of each accepted batch; default: nothing
@@ -277,6 +278,7 @@ func New(o Options) (*Gate, error) {
 	g.mux.HandleFunc("GET /v1/streams", g.heads)
 	g.mux.HandleFunc("GET /v1/indicators", g.indicators)
 	g.mux.HandleFunc("GET /v1/self", g.self)
+	g.mux.HandleFunc("GET /v1/releases/{name}", g.releases)
 	g.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, "", &problem{http.StatusNotFound, batch.Problem{Code: "no_such_address", Title: "There is nothing here", Detail: fmt.Sprintf("The collectors' interface has no %s %.100s.", r.Method, r.URL.Path),
 			Next: "If this came from a collector, its version does not fit the hub's: upgrade the older of the two. People use the portal, at another address."}})

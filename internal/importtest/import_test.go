@@ -14,14 +14,14 @@ import (
 var layers = [][]string{
 	{"internal/event", "internal/indicator", "sigma", "rules"},
 	{"internal/access", "internal/config", "internal/keys", "internal/batch", "internal/directive"},
-	{"internal/db", "internal/bus", "internal/blob", "internal/outbox"},
+	{"internal/db", "internal/bus", "internal/blob", "internal/outbox", "internal/release"},
 	{"internal/member", "internal/people", "internal/intel"},
 	{"internal/collector/archive", "internal/collector/listen", "internal/collector/parse", "internal/collector/minimise", "internal/collector/spool", "internal/collector/send", "internal/gate", "internal/ledger",
 		"internal/enrich", "internal/detect", "internal/eventstore", "internal/alert", "internal/notify", "internal/worker", "internal/chart"},
 	{"internal/collector", "internal/report", "internal/web"},
 	{"internal/app", "internal/app/status"},
 	{"internal/demo", "internal/load"},
-	{"cmd/tocsin", "cmd/tocsin-collector", "cmd/tocsin-engine"},
+	{"cmd/tocsin", "cmd/tocsin-collector", "cmd/tocsin-engine", "cmd/tocsin-release"},
 	{"internal/importtest", "internal/e2e"},
 }
 

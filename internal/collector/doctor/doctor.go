@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tocsin/internal/collector"
+	"tocsin/internal/collector/update"
 )
 
 // The levels of a finding.
@@ -80,6 +81,7 @@ func Run(ctx context.Context, o Options) []Finding {
 	if enrolled {
 		r.waiting(ctx)
 	}
+	r.update()
 	return r.findings
 }
 
@@ -258,4 +260,19 @@ func (r *run) growing(ctx context.Context, size string) {
 		return
 	}
 	r.add("spool", "spool_draining", OK, size+fmt.Sprintf("; %d were confirmed in the last 2 s", again.Acknowledged-r.status.Acknowledged), "")
+}
+
+// update says what is known of newer releases.
+func (r *run) update() {
+	k, err := update.Known(r.c.Update.Dir, r.o.Version)
+	switch {
+	case err != nil:
+		r.add("update", "update_damaged", Fail, err.Error(), "The package's own program runs. Remove "+r.c.Update.Dir+" and run: tocsin-collector update")
+	case k.Trial != "":
+		r.add("update", "update_trial", OK, "version "+k.Trial+" is on trial", "")
+	case k.Refused != "":
+		r.add("update", "update_taken_back", Warn, k.Refused, "Tell the publisher of the release. tocsin-collector update --again tries it once more.")
+	case k.Newer != "":
+		r.add("update", "update_there", Warn, fmt.Sprintf("version %s is there; %s runs here", k.Newer, k.Running), "To install it: tocsin-collector update")
+	}
 }

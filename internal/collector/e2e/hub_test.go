@@ -136,7 +136,7 @@ func (h *hub) serve(ln net.Listener) {
 	g, err := gate.New(gate.Options{
 		Records: h.store, Blobs: slowBlobs{h}, Bus: h.bus, Receipts: must(h.ring.Signer(keys.Receipts)), CA: must(h.ring.CA()),
 		Certificate: must(h.ring.HubCertificate([]string{"127.0.0.1"}, time.Now())), Trust: h.ring.Trust, CertificateLife: h.life,
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: slog.New(slog.DiscardHandler), Releases: filepath.Join(h.dir, "releases"),
 		Indicators: func() ([]byte, string) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
