@@ -2,9 +2,11 @@ package sigma
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -39,9 +41,10 @@ type Engine struct {
 	quiet []bool // rules that only feed correlations
 	feeds feedTable
 
-	mu    sync.Mutex
-	preds map[string]*predicate // interned
-	sets  map[string]*Set
+	mu       sync.Mutex
+	preds    map[predKey]*predicate // interned
+	gathered map[string]*predicate  // likewise, those of gather, by the numbers of what they gather
+	sets     map[string]*Set
 }
 
 // compiledRule is a rule with its values prepared, independent of any log source.
@@ -72,7 +75,7 @@ func Compile(c *Collection, opts Options) (*Engine, error) {
 	if opts.Schema == nil {
 		return nil, errors.New("sigma: compile: no schema")
 	}
-	e := &Engine{opts: opts, preds: map[string]*predicate{}, sets: map[string]*Set{}}
+	e := &Engine{opts: opts, preds: map[predKey]*predicate{}, gathered: map[string]*predicate{}, sets: map[string]*Set{}}
 	refused := func(m *Meta, err error) {
 		x := &Error{File: m.File, Line: m.Line, Rule: m.Label(), Reason: err.Error()}
 		var at *lineError
@@ -95,7 +98,7 @@ func Compile(c *Collection, opts Options) (*Engine, error) {
 		}
 		if err == nil {
 			// Fields are numbered now, so that a name the schema refuses is an error of the rule and not of the first event.
-			_, err = e.bind(cond, nil)
+			err = e.number(cond)
 		}
 		if err != nil {
 			refused(&r.Meta, err)
@@ -253,6 +256,37 @@ func (b *binder) item(it *item) (*node, error) {
 	return n, nil
 }
 
+// number asks the schema for the keys of all fields of a condition.
+func (e *Engine) number(n *node) error {
+	if n.op == nodeLeaf {
+		for _, name := range []string{n.d.name, n.d.refName} {
+			if name == "" {
+				continue
+			}
+			if _, err := e.opts.Schema.Key(name); err != nil {
+				return fmt.Errorf("field %q: %w", name, err)
+			}
+		}
+		return nil
+	}
+	for _, k := range n.kids {
+		if err := e.number(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// predKey is what makes two predicates the same.
+type predKey struct {
+	op, sub              predOp
+	keyword, cased, want bool
+	key, ref             Key
+	num                  float64
+	cmp, text            string
+	nets                 netip.Prefix
+}
+
 // bind turns drafts into predicates with keys, for one naming of fields.
 func (e *Engine) bind(n *node, rename map[string]string) (*node, error) {
 	if n.op == nodeLeaf {
@@ -288,24 +322,19 @@ func (e *Engine) gather(n *node) {
 		if len(list) < gatherFrom {
 			continue
 		}
-		set := predicate{op: opSet, key: key}
-		var id strings.Builder
-		fmt.Fprintf(&id, "set %d", key)
 		slices.SortFunc(list, func(a, b *node) int { return cmp.Compare(a.p.id, b.p.id) })
+		id := binary.LittleEndian.AppendUint16(nil, uint16(key))
 		for _, k := range list {
-			set.lits = append(set.lits, &literal{k.p.op, k.p.text})
-			fmt.Fprintf(&id, " %d", k.p.id)
+			id = binary.LittleEndian.AppendUint32(id, uint32(k.p.id))
 		}
-		p := e.preds[id.String()]
+		p := e.gathered[string(id)]
 		if p == nil {
-			p = &set
-			p.id = int32(len(e.preds))
-			p.set = newLitSet()
-			for _, l := range p.lits {
-				p.set.add(l, 0)
+			p = &predicate{op: opSet, key: key, id: e.nextID(), set: &lazySet{}}
+			for _, k := range list {
+				p.lits = append(p.lits, &literal{k.p.op, k.p.text})
 			}
-			p.set.build(nil, 0)
-			e.preds[id.String()] = p
+			p.set.lits = p.lits
+			e.gathered[string(id)] = p
 		}
 		gone := map[*node]bool{}
 		for _, k := range list {
@@ -335,17 +364,19 @@ func (e *Engine) intern(d *draft, rename map[string]string) (*predicate, error) 
 			return nil, fmt.Errorf("field %q: %w", d.refName, err)
 		}
 	}
-	id := fmt.Sprintf("%d %d %t %t %t %d %d %g %s %s %s", p.op, p.key, p.keyword, p.cased, p.want, p.sub, p.ref, p.num, p.cmp, p.nets, p.text)
+	id := predKey{p.op, p.sub, p.keyword, p.cased, p.want, p.key, p.ref, p.num, p.cmp, p.text, p.nets}
 	if old, ok := e.preds[id]; ok {
 		return old, nil
 	}
-	p.id = int32(len(e.preds))
+	p.id = e.nextID()
 	if p.op == opContains {
 		p.rare = gramCounts(nil).rarestByte(p.text)
 	}
 	e.preds[id] = &p
 	return &p, nil
 }
+
+func (e *Engine) nextID() int32 { return int32(len(e.preds) + len(e.gathered)) }
 
 // Set is the rules that apply to one log source, with their index. It is safe for concurrent use; a Matcher holds the state of an
 // evaluation. The index is improved once, after the first events: results do not depend on it, their order may.

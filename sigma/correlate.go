@@ -224,8 +224,8 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 	ep := g.ep
 	if g.last != 0 && at > g.last+cc.span || ep != nil && at-ep.firedAt > cc.span {
 		if ep != nil { // the attack is over: what it gathered since its last hit is told now
-			if ep.since > 0 {
-				dst = c.update(g, ep.sinceFirst, g.last, now, Ref{}, dst)
+			if ep.since > 0 { // correlations that build on this one knew of each event: telling them could free g
+				dst = c.tell(g, c.summary(g), dst)
 			}
 			g.ep, ep = nil, nil
 		}
@@ -291,17 +291,18 @@ func (c *Correlator) keepRef(g *group, ref Ref) {
 	}
 }
 
-// update tells what the episode of g has gathered since its last hit.
-func (c *Correlator) update(g *group, first, last, now int64, ref Ref, dst []Hit) []Hit {
+// summary is what the episode of g has gathered since its last hit.
+func (c *Correlator) summary(g *group) Hit {
 	ep := g.ep
-	hit := Hit{Correlation: g.cor, Scope: g.scope, Late: g.late, First: first, Last: last, Count: int(ep.since), Saturated: g.saturated}
+	hit := Hit{Correlation: g.cor, Scope: g.scope, Late: g.late, First: ep.sinceFirst, Last: g.last, Count: int(ep.since), Saturated: g.saturated}
 	hit.Value = g.current(c.e.cors[g.cor])
-	ep.emitted, ep.since = max(ep.emitted, last), 0
+	ep.emitted, ep.since = max(ep.emitted, g.last), 0
 	ep.n++
-	return c.emit(g, hit, last, now, ref, dst)
+	return hit
 }
 
-func (c *Correlator) emit(g *group, hit Hit, at, now int64, ref Ref, dst []Hit) []Hit {
+// tell completes a hit of the episode of g and appends it.
+func (c *Correlator) tell(g *group, hit Hit, dst []Hit) []Hit {
 	hit.N, hit.Episode, hit.Total = int(g.ep.n), g.ep.start, int(g.ep.total)
 	hit.Group = slices.Clone(g.ep.names)
 	hit.Refs = c.streams.unpack(g.refs)
@@ -314,8 +315,13 @@ func (c *Correlator) emit(g *group, hit Hit, at, now int64, ref Ref, dst []Hit) 
 		}
 	}
 	c.stats.Hits++
-	dst = append(dst, hit)
-	return c.feedOthers(g.ep.names, &hit, at, now, ref, dst)
+	return append(dst, hit)
+}
+
+// emit tells a hit, and the correlations that build on this one. That can free groups, g too: it must not be used after.
+func (c *Correlator) emit(g *group, hit Hit, at, now int64, ref Ref, dst []Hit) []Hit {
+	names := g.ep.names
+	return c.feedOthers(names, &hit, at, now, ref, c.tell(g, hit, dst))
 }
 
 // feedOthers tells the correlations that build on this one. They see its group-by fields and nothing else. Counts take an episode once;
@@ -378,7 +384,8 @@ func (c *Correlator) Tick(at, now int64, dst []Hit) []Hit {
 			keep = append(keep, i)
 		default:
 			g.listed = false
-			dst = c.update(g, g.ep.sinceFirst, g.last, now, Ref{}, dst)
+			hit := c.summary(g)
+			dst = c.emit(g, hit, hit.Last, now, Ref{}, dst)
 		}
 	}
 	c.active = append(keep, c.active...)

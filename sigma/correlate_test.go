@@ -499,3 +499,29 @@ func TestGroupStore(t *testing.T) {
 		t.Errorf("%d live, want %d", s.live, len(want))
 	}
 }
+
+// TestChainInTightBounds: hits that feed other correlations can push out the very group that made them; nothing is mixed up then.
+func TestChainInTightBounds(t *testing.T) {
+	for _, limit := range []int{1, 2, 3} {
+		r := newRig(t, counting("event_count", "gte: 2", "---\ntitle: Many users\nid: 33333333-0000-4000-8000-000000000001\ncorrelation:\n  type: temporal\n  rules: [c]\n  group-by: [user]\n  timespan: 60s\n"), CorrelatorOptions{MaxGroups: limit, ScopeGroups: limit})
+		rng := rand.New(rand.NewPCG(uint64(limit), 1))
+		at := 100.0
+		for range 4000 {
+			at += rng.Float64() * 6
+			r.at(at, "outcome=failure", fmt.Sprintf("user=u%d", rng.IntN(4)))
+			if rng.IntN(20) == 0 {
+				r.c.Tick(int64(at*1e9), int64(at*1e9), nil)
+			}
+		}
+		bytes, live := 0, 0
+		for i := range r.c.groups.used {
+			g := r.c.groups.at(i)
+			if bytes += g.size(); g.key != ([2]uint64{}) {
+				live++
+			}
+		}
+		if s := r.c.Stats(); live != s.Groups || s.Groups > limit || bytes != r.c.bytes || s.Evicted == 0 {
+			t.Errorf("limit %d: %d groups live, %d counted; %d bytes, %d counted; %+v", limit, live, s.Groups, bytes, r.c.bytes, s)
+		}
+	}
+}

@@ -154,7 +154,7 @@ func (a *automaton) class(r rune) uint8 {
 }
 
 func (a *automaton) reset() {
-	a.states, a.next = a.states[:0], a.next[:0]
+	a.states, a.next = nil, nil
 	a.numbers = map[string]int32{}
 	a.size = 4096 + 40*len(a.prog.Inst)
 	a.state(nil, 0) // number 0 means unknown

@@ -15,7 +15,7 @@ type haySet struct {
 	shift   uint
 	step    int
 	longest int      // part
-	pairs   *[8]byte // every part has one of these four pairs of bytes in it, with 0x20 set; nil: it takes more, or it is not known which are rare
+	pairs   *[8]byte // every part has one of these four pairs of bytes in it, with 0x20 set; nil: it takes more
 }
 
 // caseless makes the grams of capitals and small letters equal; other characters meet too, which only costs a comparison.
@@ -51,7 +51,7 @@ func newHaySet(lits []literal, seen, lines gramCounts) *haySet {
 	}
 	h.table = fillGrams(list)
 	h.bitmap, h.shift = gramBitmap(list)
-	if lines != nil && hasAVX2 {
+	if hasAVX2 {
 		h.choosePairs(lines)
 	}
 	return h
@@ -80,7 +80,11 @@ func (h *haySet) choosePairs(lines gramCounts) {
 		var best [2]byte
 		top := -1.0
 		for m, k := range have {
-			score := float64(k) / (1 + float64(lines[pairAt(string(m[:]), 0)*gramMul>>(32-gramCountBits)]))
+			met := commonness[m[0]] * commonness[m[1]] / 100
+			if lines != nil {
+				met = float64(lines[pairAt(string(m[:]), 0)*gramMul>>(32-gramCountBits)])
+			}
+			score := float64(k) / (1 + met)
 			if score > top || score == top && string(m[:]) < string(best[:]) {
 				best, top = m, score
 			}

@@ -163,10 +163,17 @@ func (t *nameTable) find(name string) Key {
 	if k := t.exact(name); k != NoKey {
 		return k
 	}
-	if strings.IndexByte(name, ' ') >= 0 {
-		return t.exact(strings.ReplaceAll(name, " ", ""))
+	if strings.IndexByte(name, ' ') < 0 {
+		return NoKey
 	}
-	return NoKey
+	var room [64]byte // no rule names a longer one with blanks in it; longer ones move to the heap
+	short := room[:0]
+	for i := range len(name) {
+		if name[i] != ' ' {
+			short = append(short, name[i])
+		}
+	}
+	return t.exact(unsafe.String(unsafe.SliceData(short), len(short)))
 }
 
 func (t *nameTable) exact(name string) Key {

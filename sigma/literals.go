@@ -79,7 +79,8 @@ func (l *litSet) add(lit *literal, trig int32) {
 	l.trigs = append(l.trigs, trig)
 }
 
-// commonness guesses how often a byte is in the values of logs; grams of rare bytes make better filters.
+// commonness is about how many of a thousand bytes of folded Windows telemetry are this one, at least 1. Grams of rare bytes make better
+// filters.
 var commonness = func() (f [256]float64) {
 	for i := range f {
 		f[i] = 1
@@ -87,7 +88,7 @@ var commonness = func() (f [256]float64) {
 	for _, class := range []struct {
 		bytes string
 		f     float64
-	}{{"abcdefghijklmnopqrstuvwxyz0123456789", 3}, {"wdmclpx", 5}, {"\\. -", 6}, {"estiorna", 8}} {
+	}{{"0", 85}, {"se", 52}, {"o-2", 43}, {"tiac", 35}, {"1nd3", 30}, {"r54w8m", 24}, {"f6\\9l 7", 20}, {".:b", 15}, {"yph", 11}, {"uxvg", 7}, {"k{}", 3}, {"%+/=z|", 2}} {
 		for _, c := range []byte(class.bytes) {
 			f[c] = class.f
 		}
@@ -108,19 +109,25 @@ var commonGrams = func() map[uint32]bool {
 
 // gramCounts is how often grams, and pairs of bytes, were seen in values of the kind that will be searched, by a hash; behind them single
 // bytes. It is nil before anything was seen.
-type gramCounts []uint32
+type gramCounts []uint16
 
 func newGramCounts() gramCounts { return make(gramCounts, 1<<gramCountBits+256) }
 
-const gramCountBits = 16
+const gramCountBits = 15
 
 func (c gramCounts) note(s string) {
 	for i := 0; i+2 <= len(s); i++ {
-		c[1<<gramCountBits+int(s[i])]++
-		c[pairAt(s, i)*gramMul>>(32-gramCountBits)]++
+		c.add(1<<gramCountBits + uint32(s[i]))
+		c.add(pairAt(s, i) * gramMul >> (32 - gramCountBits))
 		if i+4 <= len(s) {
-			c[gramAt(s, i)*gramMul>>(32-gramCountBits)]++
+			c.add(gramAt(s, i) * gramMul >> (32 - gramCountBits))
 		}
+	}
+}
+
+func (c gramCounts) add(i uint32) {
+	if c[i] < math.MaxUint16 {
+		c[i]++
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf16"
@@ -45,7 +46,7 @@ type predicate struct {
 	rare    int        // opContains: place of the byte of text that is probably met least
 	sub     predOp     // opRef: how the other field is compared; opNumber, opTime: see cmp
 	lits    []*literal // opSet: its alternatives
-	set     *litSet    // opSet
+	set     *lazySet   // opSet
 	glob    *glob
 	re      *regexp.Regexp
 	guard   *guard // opRegex
@@ -61,12 +62,36 @@ type literal struct {
 	text string
 }
 
+// lazySet is the literals of an opSet predicate, prepared when the first is sought: most sets of rules never are.
+type lazySet struct {
+	lits []*literal
+	once sync.Once
+	set  *litSet
+}
+
+func (l *lazySet) any(s string) bool {
+	l.once.Do(func() {
+		l.set = newLitSet()
+		for _, lit := range l.lits {
+			l.set.add(lit, 0)
+		}
+		l.set.build(nil, 0)
+	})
+	return l.set.any(s)
+}
+
 // draft is a predicate whose field is still a name.
 type draft struct {
 	predicate
 	name    string // of the field, "" for keywords
 	refName string // of the other field, for opRef
 }
+
+// modifiers are those of the specification.
+var modifiers = map[string]bool{"contains": true, "startswith": true, "endswith": true, "all": true, "cased": true, "windash": true, "base64": true, "base64offset": true,
+	"utf16": true, "utf16le": true, "utf16be": true, "wide": true, "re": true, "i": true, "m": true, "s": true, "ignorecase": true, "multiline": true, "dotall": true,
+	"cidr": true, "exists": true, "expand": true, "fieldref": true, "gt": true, "gte": true, "lt": true, "lte": true, "neq": true,
+	"minute": true, "hour": true, "day": true, "week": true, "month": true, "year": true}
 
 // draftItem turns one line of a detection into alternatives: groups are joined by or (or by and, with the all modifier), the drafts of
 // one group by or. It is independent of the log source, so it is done once for a rule.
@@ -75,15 +100,11 @@ func draftItem(it *item, expand func(string) ([]string, bool)) (groups [][]draft
 		name := strings.Join(append([]string{it.field}, it.mods...), "|")
 		return nil, false, false, &lineError{it.line, fmt.Sprintf("%s: %s", name, fmt.Sprintf(format, args...))}
 	}
-	known := map[string]bool{"contains": true, "startswith": true, "endswith": true, "all": true, "cased": true, "windash": true, "base64": true, "base64offset": true,
-		"utf16": true, "utf16le": true, "utf16be": true, "wide": true, "re": true, "i": true, "m": true, "s": true, "ignorecase": true, "multiline": true, "dotall": true,
-		"cidr": true, "exists": true, "expand": true, "fieldref": true, "gt": true, "gte": true, "lt": true, "lte": true, "neq": true,
-		"minute": true, "hour": true, "day": true, "week": true, "month": true, "year": true}
 	seen := map[string]bool{}
 	var isRe, isRef, isCIDR bool
 	var mods []string // those that change values, in order
 	for _, m := range it.mods {
-		if !known[m] {
+		if !modifiers[m] {
 			return fail("unknown modifier %q", m)
 		}
 		if seen[m] {

@@ -63,10 +63,15 @@ type Record struct {
 	plain  bool
 }
 
+// keepArena bounds the memory that is kept from record to record: one huge event must not pin a megabyte for ever.
+const keepArena = 1 << 18
+
 // Reset empties r.
 func (r *Record) Reset() {
 	r.fields = r.fields[:0]
-	r.arena = r.arena[:0]
+	if r.arena = r.arena[:0]; cap(r.arena) > keepArena {
+		r.arena = nil
+	}
 	r.raw, r.hay, r.plain = "", "", false
 	if r.gen++; r.gen == 0 { // after 4 billion records the stamps begin again
 		clear(r.slots)
