@@ -48,9 +48,15 @@ type Options struct {
 	// must not carry out what a field may not. Entities are not affected: nothing can be grouped without them.
 	Withhold func(field string) bool
 
-	MaxGroups    int // live groups of all correlations, default 200,000 on a site and 2,000,000 at the hub
-	TenantGroups int // of one member, default a quarter
+	MaxGroups    int // live groups of all correlations, default 50,000 on a site and 2,000,000 at the hub
+	TenantGroups int // of one member, default a quarter at the hub; on a site all, since there is mostly one
 }
+
+// siteGroups is how many groups a collector, which has 64 MB in all, can hold: about 15 MB of them.
+const (
+	siteGroups = 50_000
+	hubGroups  = 2_000_000
+)
 
 // Engine detects. It belongs to one goroutine, but for Stats.
 type Engine struct {
@@ -156,7 +162,10 @@ func New(opts Options) (*Engine, error) {
 		return a == nil || !a.Across
 	}}
 	if copts.MaxGroups == 0 {
-		copts.MaxGroups = map[Where]int{Site: 200_000, Hub: 2_000_000}[opts.Where]
+		copts.MaxGroups = map[Where]int{Site: siteGroups, Hub: hubGroups}[opts.Where]
+	}
+	if copts.ScopeGroups == 0 && opts.Where == Site {
+		copts.ScopeGroups = copts.MaxGroups
 	}
 	rand.Read(copts.HashKey[:])
 	e.cor = sigma.NewCorrelator(rules, copts)

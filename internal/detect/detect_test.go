@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -292,4 +293,44 @@ func FuzzRules(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestSiteMemory: a collector under a scan from more sources than fit keeps its state within what a small machine has to spare, and says
+// what it had to push out.
+func TestSiteMemory(t *testing.T) {
+	e, err := New(Options{Rules: rules.FS, Where: Site, Origin: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	var ev event.Event
+	now := int64(1_800_000_000e9)
+	n := 3 * siteGroups
+	for i := range n {
+		ev.Reset()
+		ev.Tenant, ev.Created = 1, now+int64(i)*1e6
+		ev.SetString(event.EventDataset, "openssh.sshd")
+		ev.Add(event.EventCategory, event.StringValue("authentication"))
+		ev.SetString(event.EventOutcome, "failure")
+		ev.SetString(event.TocsinService, "ssh")
+		ev.SetString(event.NetworkDirection, "inbound")
+		ev.SetString(event.UserName, "root")
+		ev.SetIP(event.SourceIP, netip.AddrFrom4([4]byte{byte(1 + i>>24), byte(i >> 16), byte(i >> 8), byte(i)}))
+		e.Process(&ev, ev.Created)
+	}
+	s, used := e.Stats(), heap()-before
+	t.Logf("%d events: %d groups, state %d bytes (%d a group), heap %d bytes, %d pushed out", n, s.Groups, s.StateBytes, s.StateBytes/max(s.Groups, 1), used, s.Evicted)
+	if s.Groups < siteGroups*9/10 || s.Evicted == 0 {
+		t.Errorf("%d groups, %d pushed out: the flood did not fill the state", s.Groups, s.Evicted)
+	}
+	if used > 20<<20 {
+		t.Errorf("%d bytes of heap", used)
+	}
+	runtime.KeepAlive(e)
 }

@@ -228,9 +228,19 @@ func publicAddr(a netip.Addr) error {
 		return fmt.Errorf("the address %s has a zone and means something on one machine only", a)
 	case a.IsUnspecified(), a.IsLoopback(), a.IsLinkLocalUnicast(), a.IsMulticast(), a.IsPrivate(), a.IsInterfaceLocalMulticast():
 		return fmt.Errorf("the address %s is not public: it is a different machine on every member's site", a)
+	case a.Is4():
+		for _, p := range notPublic4 {
+			if p.Contains(a) {
+				return fmt.Errorf("the address %s is not public: %s is never the address of one machine on the internet", a, p)
+			}
+		}
 	}
 	return nil
 }
+
+// notPublic4 are the ranges of RFC 6890 that netip does not know: this network, the shared space between a provider and its customers, and
+// what is reserved, the broadcast address included.
+var notPublic4 = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("240.0.0.0/4")}
 
 func canonicalDomain(s string) (string, error) {
 	d := strings.TrimSuffix(strings.TrimSpace(s), ".")

@@ -92,6 +92,25 @@ func TestCanonical(t *testing.T) {
 	}
 }
 
+// TestNotPublic: what cannot be one machine on the internet is no indicator, alone or as a range.
+func TestNotPublic(t *testing.T) {
+	for _, v := range []string{"10.1.2.3", "100.64.0.9", "100.127.255.255", "0.1.2.3", "255.255.255.255", "240.0.0.1", "::", "fd00::1", "fe80::1", "127.0.0.1", "169.254.1.1", "224.0.0.1", "100.64.0.0/16", "0.1.0.0/16"} {
+		kind, err := Guess(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got, err := Canonical(kind, v); err == nil || !strings.Contains(err.Error(), "not public") {
+			t.Errorf("%s was taken as %q (%v)", v, got, err)
+		}
+	}
+	for _, v := range []string{"100.63.255.255", "100.128.0.1", "1.0.0.1", "223.255.255.254", "100.128.0.0/16"} {
+		kind, _ := Guess(v)
+		if _, _, err := Canonical(kind, v); err != nil {
+			t.Errorf("%s: %v", v, err)
+		}
+	}
+}
+
 func TestGuess(t *testing.T) {
 	for in, want := range map[string]Kind{
 		"203.0.113.9": IP, "2001:db8::1": IP, "203.0.113.0/24": Prefix, "evil.example": Domain,

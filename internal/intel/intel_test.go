@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uptrace/bun"
+
 	"tocsin/internal/access"
 	"tocsin/internal/db"
 	"tocsin/internal/event"
@@ -313,4 +315,23 @@ func FuzzImport(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestPublishDespiteOneBad: an indicator that an earlier program took and this one refuses stays behind; the others are published.
+func TestPublishDespiteOneBad(t *testing.T) {
+	s, _, pub := open(t)
+	s.must(t, "203.0.113.9\n203.0.113.10\n", ImportOptions{Source: "old", TLP: "green", Push: true})
+	err := s.db.Write(t.Context(), func(ctx context.Context, tx bun.IDB) error {
+		_, err := tx.NewRaw("UPDATE indicators SET value = '100.64.0.1' WHERE value = '203.0.113.10'").Exec(ctx)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, set := content(t, s, pub); set.Len(0) != 1 {
+		t.Errorf("%d indicators in the set, want 1", set.Len(0))
+	}
 }

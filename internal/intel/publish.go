@@ -65,7 +65,7 @@ func (s *Store) due() bool {
 func (s *Store) Publish(ctx context.Context) error {
 	now := s.o.Now()
 	var live []Indicator
-	err := s.db.Read().NewSelect().Model(&live).Column("id", "kind", "value", "push", "tlp").
+	err := s.db.Read().NewSelect().Model(&live).Column("id", "kind", "value", "push", "tlp", "source").
 		Where("removed_ns = 0 AND valid_from_ns <= ? AND (valid_until_ns = 0 OR valid_until_ns > ?)", now.UnixNano(), now.UnixNano()).
 		OrderExpr("kind, value, id").Scan(ctx)
 	if err != nil {
@@ -74,11 +74,17 @@ func (s *Store) Publish(ctx context.Context) error {
 	var all, push []indicator.Entry
 	var pushed []Indicator
 	digest := sha256.New()
+	kept := live[:0]
 	for _, i := range live {
 		k, err := indicator.ParseKind(i.Kind)
-		if err != nil {
-			return fmt.Errorf("indicator %s: %w", i.ID, err)
+		if err == nil {
+			_, _, err = indicator.Canonical(k, i.Value)
 		}
+		if err != nil { // taken by an earlier version of this program, or put there by hand: one must not keep all others from collectors
+			s.log.WarnContext(ctx, "indicator left out of the set", "id", i.ID, "kind", i.Kind, "value", i.Value, "source", i.Source, "reason", err)
+			continue
+		}
+		kept = append(kept, i)
 		e := indicator.Entry{Kind: k, Value: i.Value}
 		all = append(all, e)
 		if i.Push && mayPush(i.TLP) {
@@ -87,6 +93,7 @@ func (s *Store) Publish(ctx context.Context) error {
 			fmt.Fprintf(digest, "%s %s %s\n", i.Kind, i.Value, i.ID)
 		}
 	}
+	live = kept
 	content := digest.Sum(nil)
 	current := s.now.Load()
 	if current == nil {
