@@ -26,6 +26,8 @@ func (s *Set) asa(msg string) bool {
 		product, m = "PIX", m[4:]
 	case strings.HasPrefix(m, "FWSM-"):
 		product, m = "FWSM", m[5:]
+	case strings.HasPrefix(m, "NGIPS-"):
+		product, m = "FTD", m[6:]
 	default:
 		return s.ios(msg[i+1:])
 	}
@@ -61,6 +63,9 @@ func (s *Set) asa(msg string) bool {
 		s.h.host, s.h.app = s.h.app, ""
 	}
 	s.asaText(code, text)
+	if !e.Has(event.SourceIP) || !e.Has(event.UserName) && !e.Has(event.DestinationIP) {
+		s.asaLoose(text)
+	}
 	if !e.Has(event.EventKind) {
 		e.SetString(event.EventKind, "event")
 	}
@@ -288,6 +293,58 @@ func (s *Set) asaPair(t, a, b string) bool {
 	s.asaSource(&src)
 	s.asaDestination(&dst)
 	return true
+}
+
+// asaLoose takes what the families of messages have in common, from those that asaText does not read: "flow A to B", "server = A",
+// "IP = A", "client interface:A/port", "user = x".
+func (s *Set) asaLoose(t string) {
+	e := s.e
+	if !e.Has(event.SourceIP) && !e.Has(event.DestinationIP) && strings.Contains(t, " flow ") {
+		s.asaPair(t, " flow ", "to ")
+	}
+	if i := strings.Index(t, "server = "); i >= 0 {
+		s.ip(event.DestinationIP, wordOf(t[i+9:]))
+	}
+	if !e.Has(event.SourceIP) {
+		for _, cue := range [...]string{"user IP = ", "Remote:", "Peer IP = ", " IP = ", "IP = ", " IP <", "IP <", " IP ", "Assigned IP=", "client ", "peer ", "onfiguration: ", "pool address ", " from "} {
+			i := strings.Index(t, cue)
+			if i < 0 {
+				continue
+			}
+			w := trimLeft(t[i+len(cue):])
+			if j := strings.IndexAny(w, " ,>"); j >= 0 {
+				w = w[:j]
+			}
+			var p asaEnd
+			p.read(strings.TrimRight(w, ".:"))
+			if !p.addr.IsValid() {
+				if a, port, ok := ipPort(w); ok {
+					p.addr, p.port = a, port
+				}
+			}
+			if p.addr.IsValid() {
+				s.addr(event.SourceIP, p.addr)
+				s.port(event.SourcePort, p.port)
+				break
+			}
+		}
+	}
+	if !e.Has(event.UserName) {
+		for _, cue := range [...]string{"Username = ", "Username:", "User = ", "user = ", "User <", "user <", "User=", "client user ", "Username <"} {
+			i := strings.Index(t, cue)
+			if i < 0 {
+				continue
+			}
+			w := t[i+len(cue):]
+			if j := strings.IndexAny(w, ",>: "); j >= 0 {
+				w = w[:j]
+			}
+			if w = strings.TrimRight(w, "."); w != "" && !notName(w) {
+				s.asaUser(w)
+				break
+			}
+		}
+	}
 }
 
 func (s *Set) asaText(code, t string) {

@@ -186,8 +186,12 @@ func (s *Set) cefExtension(ext, name string) {
 		case "dpt", "destinationPort":
 			s.port(event.DestinationPort, v)
 		case "proto", "transportProtocol":
-			if t := transportName(v); t != "" {
+			p, svc, _ := strings.Cut(v, "/")
+			if t := transportName(p); t != "" {
 				s.str(event.NetworkTransport, t)
+				if svc != "" && isAlpha(svc[0]) {
+					s.low(event.NetworkProtocol, svc)
+				}
 			} else {
 				s.low(event.NetworkProtocol, v)
 			}
@@ -449,6 +453,13 @@ func (s *Set) leef(msg string) bool {
 	if n < 5 || len(head[0]) > 4 {
 		return false
 	}
+	if strings.IndexByte(rest, '\t') < 0 && strings.Contains(rest, "#011") { // rsyslog writes control characters so
+		t = s.tabs(t)
+		rest, _ = cefHeader(t, head[:])
+	}
+	if s.h.app == "LEEF" {
+		s.h.app = ""
+	}
 	line := packs.Line{Message: msg, Program: s.h.app, Host: s.h.host, ID: s.h.id, Data: s.h.sd}
 	if p := s.packs.ByVendor(true, head[1], head[2], &line); p != nil && s.runPack(p, t) {
 		s.as = p.Name
@@ -479,6 +490,21 @@ func (s *Set) leef(msg string) bool {
 	s.dataset("leef.generic")
 	s.genericDone("leef.generic")
 	return true
+}
+
+// tabs puts tabs where rsyslog wrote #011.
+func (s *Set) tabs(t string) string {
+	b := s.buf[:0]
+	for {
+		i := strings.Index(t, "#011")
+		if i < 0 {
+			break
+		}
+		b = append(append(b, t[:i]...), '\t')
+		t = t[i+4:]
+	}
+	s.buf = append(b, t...)
+	return s.e.Copy(s.buf)
 }
 
 // leefPairs gives the walk over the pairs behind a LEEF header.

@@ -58,7 +58,8 @@ func (s *Set) offsetAt(w int64) int64 {
 	return z.offset
 }
 
-// unix turns a civil time to UTC nanoseconds; ok is false for times outside 1971..2260 and for impossible ones.
+// unix turns a civil time to UTC nanoseconds; ok is false for times outside 1970..2260 and for impossible ones. A router without a
+// clock says 1970: the collector puts the time of receipt in its place, keeps the device's, and counts it.
 func (s *Set) unix(c *civil) (int64, bool) {
 	if c.month < 1 || c.month > 12 || c.day < 1 || c.day > 31 || c.hour > 24 || c.min > 59 || c.sec > 60 {
 		return 0, false
@@ -67,7 +68,7 @@ func (s *Set) unix(c *civil) (int64, bool) {
 	if y == 0 {
 		y = s.guessYear(c)
 	}
-	if y < 1971 || y > 2260 {
+	if y < 1970 || y > 2260 {
 		return 0, false
 	}
 	sec := days(y, c.month, c.day)*86400 + int64(c.hour)*3600 + int64(c.min)*60 + int64(c.sec)
@@ -76,7 +77,7 @@ func (s *Set) unix(c *civil) (int64, bool) {
 	} else if !s.utc {
 		sec -= s.offsetAt(sec)
 	}
-	return sec*1e9 + c.nsec, true
+	return max(sec*1e9+c.nsec, 1), true // 0 is no time
 }
 
 // guessYear picks the year for a time that names none: the one that puts it nearest to the receipt of the line, because a
@@ -345,7 +346,7 @@ func bsdAt(s string, c *civil) int {
 	}
 	i += l
 	if i+5 <= len(s) && s[i] == ' ' { // Nov 12 08:50:01 2026
-		if n, l := digits(s[i+1:]); l == 4 && n >= 1990 && n < 2100 && (i+5 == len(s) || s[i+5] == ' ' || s[i+5] == ':') {
+		if n, l := digits(s[i+1:]); l == 4 && n >= 1970 && n < 2100 && (i+5 == len(s) || s[i+5] == ' ' || s[i+5] == ':') {
 			c.year = int(n)
 			i += 5
 		}

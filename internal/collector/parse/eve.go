@@ -16,8 +16,8 @@ func (s *Set) eve(msg string) bool {
 	if i < 0 {
 		return false
 	}
-	if !strings.Contains(msg, `"timestamp"`) {
-		return false
+	if !strings.Contains(msg, `"timestamp"`) || !strings.Contains(msg, `"flow_id"`) && !strings.Contains(msg, `"src_ip"`) && !strings.Contains(msg, `"stats"`) && !strings.Contains(msg, `"engine"`) {
+		return false // others name an event_type too
 	}
 	w := &s.json
 	w.start(msg)

@@ -203,6 +203,17 @@ func (s *Set) junosMeaning(tag, action, attack string) {
 
 // junos reads both forms.
 func (s *Set) junos(msg string) bool {
+	// "RT_FLOW_SESSION_DENY [junos@2636... source-address=...]" whose header a relay took off.
+	if i := strings.Index(msg[:min(len(msg), 80)], " [junos@2636"); i > 4 && junosTag(msg[:i]) {
+		h := s.h
+		s.h.id = msg[:i]
+		s.h.sd, s.h.msg = structured(msg[i+1:])
+		if s.junosStructured() {
+			return true
+		}
+		s.undo()
+		s.h = h
+	}
 	return s.junosStructured() || s.junosText(msg)
 }
 
@@ -232,6 +243,15 @@ func (s *Set) junosText(msg string) bool {
 		return false
 	}
 	s.junosDevice()
+	if v, ok := between(t, "ssh-connection '", "'"); ok { // address, port, own address, own port
+		src, r := cutSpace(v)
+		sport, r := cutSpace(r)
+		dst, dport := cutSpace(r)
+		s.ip(event.SourceIP, src)
+		s.port(event.SourcePort, sport)
+		s.ip(event.DestinationIP, dst)
+		s.port(event.DestinationPort, dport)
+	}
 	attack, action := "", ""
 	switch {
 	case strings.HasPrefix(tag, "RT_FLOW_SESSION"), strings.HasPrefix(tag, "APPTRACK_"):

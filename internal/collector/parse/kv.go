@@ -52,15 +52,22 @@ func (w *kv) next() (key, val string, ok bool) {
 			continue
 		}
 	}
+	w.i = i
+	return key, w.value(), true
+}
+
+// value gives the value at w.i, behind the equals sign, and moves on.
+func (w *kv) value() string {
+	s, i := w.s, w.i
 	if i < len(s) && (s[i] == '"' || (s[i] == '\'' && !w.bare)) {
 		end := quoteEnd(s, i)
 		stop := end
 		if stop > i+1 && stop <= len(s) && s[stop-1] == s[i] {
 			stop--
 		}
-		val = s[i+1 : max(stop, i+1)]
+		val := s[i+1 : max(stop, i+1)]
 		w.i = end
-		return key, val, true
+		return val
 	}
 	start := i
 	if w.sep != 0 {
@@ -70,18 +77,18 @@ func (w *kv) next() (key, val string, ok bool) {
 			i = len(s)
 		}
 		w.i = i
-		return key, s[start:i], true
+		return s[start:i]
 	}
 	if !w.bare {
 		for i < len(s) && s[i] != ' ' && s[i] != '\t' && s[i] != ',' && s[i] != ';' {
 			i++
 		}
 		w.i = i
-		return key, s[start:i], true
+		return s[start:i]
 	}
 	end := nextKey(s, i)
 	w.i = end
-	return key, trim(s[start:end]), true
+	return trim(s[start:end])
 }
 
 // quoteEnd gives the index behind the quote that closes the one at s[i].

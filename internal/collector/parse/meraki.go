@@ -189,6 +189,9 @@ func (s *Set) meraki(msg string) bool {
 		if peer != "" {
 			s.endpoint(event.SourceIP, event.SourcePort, peer)
 		}
+		if strings.Contains(name, "vpn") {
+			s.merakiVPN(r)
+		}
 		switch {
 		case strings.HasSuffix(name, "_block") || strings.Contains(name, "blocked"):
 			s.decide(deny)
@@ -204,6 +207,29 @@ func (s *Set) meraki(msg string) bool {
 	}
 	s.str(event.EventKind, "event")
 	return true
+}
+
+// merakiVPN reads the sentences of AnyConnect: "Server IP=192.0.2.1 Server port=1812 Peer IP=198.51.100.7 Peer port=56735 User=jane: ...",
+// "User[jane]", "user id 'jane' local ip 192.0.2.9 connected from 198.51.100.7".
+func (s *Set) merakiVPN(r string) {
+	s.ip(event.SourceIP, after(r, "Peer IP="))
+	s.port(event.SourcePort, strings.TrimRight(after(r, "Peer port="), ":."))
+	s.ip(event.DestinationIP, after(r, "Server IP="))
+	s.port(event.DestinationPort, after(r, "Server port="))
+	if i := strings.Index(r, "onnected from "); i >= 0 {
+		s.endpoint(event.SourceIP, event.SourcePort, strings.Trim(wordOf(r[i+14:]), "'."))
+	}
+	u := strings.TrimRight(after(r, "User="), ":")
+	if u == "" {
+		u, _ = between(r, "User[", "]")
+	}
+	if u == "" {
+		u, _ = between(r, "user id '", "'")
+	}
+	if u == "" {
+		u, _ = between(r, "User ID '", "'")
+	}
+	s.user(u)
 }
 
 func merakiService(name string) string {

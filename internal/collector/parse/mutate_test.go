@@ -305,7 +305,6 @@ func FuzzCEF(f *testing.F)        { fuzzFormat(f, "cef") }
 func FuzzLEEF(f *testing.F)       { fuzzFormat(f, "leef") }
 func FuzzKV(f *testing.F)         { fuzzFormat(f, "kv") }
 func FuzzJSON(f *testing.F)       { fuzzFormat(f, "json") }
-func FuzzWatchGuard(f *testing.F) { fuzzFormat(f, "watchguard") }
 func FuzzMeraki(f *testing.F)     { fuzzFormat(f, "meraki") }
 func FuzzPANOS(f *testing.F)      { fuzzFormat(f, "panos") }
 func FuzzMikroTik(f *testing.F)   { fuzzFormat(f, "mikrotik") }

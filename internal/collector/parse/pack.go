@@ -41,12 +41,17 @@ type run struct {
 	pack   *packs.Pack // nil when the line is not read by a pack
 	slots  packs.Values
 	todo   packs.Todo
+	find   packs.Finder
 	others [packMaxOthers]pair
 	n      int // others
 	fuel   int
 	cef    string // the extension and the name of a CEF or LEEF message
 	name   string
 	words  string // a sentence to search
+
+	next   []uint16 // of the pack at work: the slot that followed a slot when it was last seen, less one; 0 for none
+	nextOf map[*packs.Pack][]uint16
+	last   *packs.Pack // whose next this is
 }
 
 // packMaxOthers bounds the names of one line that a pack does not speak of.
@@ -59,30 +64,35 @@ func (s *Set) byPack(msg string) (string, bool) {
 		if name, ok := s.tryRefs(s.packs.ByProgram(s.h.app), &line); ok {
 			return name, true
 		}
-		if name, ok := s.tryRefs(s.packs.ByProgramStart(), &line); ok {
+		if name, ok := s.tryRefs(s.packs.ByProgramStart(s.h.app), &line); ok {
 			return name, true
 		}
 	}
 	if name, ok := s.tryRefs(s.packs.ByStart(msg[0]), &line); ok {
 		return name, true
 	}
-	if refs := s.packs.JSON(); len(refs) > 0 {
-		if i := jsonStart(msg); i >= 0 {
-			line.Message = msg[i:]
-			return s.tryRefs(refs, &line)
-		}
+	if i := jsonStart(msg); i >= 0 {
+		line.Message = msg[i:]
+		s.packs.JSON(&s.run.find, line.Message)
+		return s.tryFound(&line)
 	}
 	return "", false
 }
 
 // byPackInside tries the packs whose mark stands anywhere in the message.
 func (s *Set) byPackInside(msg string) (string, bool) {
-	refs := s.packs.Inside()
-	if len(refs) == 0 {
-		return "", false
-	}
 	line := packs.Line{Message: msg, Program: s.h.app, Host: s.h.host, ID: s.h.id, Data: s.h.sd}
-	return s.tryRefs(refs, &line)
+	s.packs.Inside(&s.run.find, msg, s.h.sd)
+	return s.tryFound(&line)
+}
+
+func (s *Set) tryFound(line *packs.Line) (string, bool) {
+	for f := s.run.find.Next(); f != nil; f = s.run.find.Next() {
+		if f.Fits(line) && s.runPack(f.Pack, line.Message) {
+			return f.Pack.Name, true
+		}
+	}
+	return "", false
 }
 
 func (s *Set) tryRefs(refs []*packs.Ref, line *packs.Line) (string, bool) {
@@ -113,6 +123,9 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 	}
 	r := &s.run
 	r.slots.Clear()
+	if r.last != p {
+		s.predict(p)
+	}
 	r.pack, r.n, r.cef, r.name, r.words = p, 0, "", "", ""
 	// What a line may cost grows with its length alone, however many packs and patterns there are (see package packs).
 	if s.fuelFor != s.e {
@@ -136,6 +149,20 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 		s.undo()
 	}
 	return ok
+}
+
+// predict gives the pack its memory of which name follows which: a device writes its names in the same order again and again.
+func (s *Set) predict(p *packs.Pack) {
+	r := &s.run
+	next, ok := r.nextOf[p]
+	if !ok {
+		if r.nextOf == nil || len(r.nextOf) > 2*packs.MaxPacks { // packs that were exchanged long ago
+			r.nextOf = map[*packs.Pack][]uint16{}
+		}
+		next = make([]uint16, len(p.Slots)+1)
+		r.nextOf[p] = next
+	}
+	r.next, r.last = next, p
 }
 
 // packFuel is what all patterns and conditions together may cost on one line, in units of 32 bytes looked at.
@@ -213,7 +240,7 @@ func (s *Set) special(k packs.SpecialKind, msg string) string {
 	case packs.SpecialData:
 		return s.h.sd
 	}
-	return s.e.Raw()
+	return trimLine(s.e.Raw())
 }
 
 // packOthers deals with the names that the pack does not speak of.

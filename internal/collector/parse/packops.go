@@ -116,6 +116,9 @@ func (s *Set) op(op *packs.Op, v string) {
 	case packs.VerbPort:
 		s.port(op.Key, v)
 	case packs.VerbDomain:
+		if len(v) > 3 && v[0] == '(' {
+			v = s.labels(v)
+		}
 		s.domain(op.Key, v)
 	case packs.VerbMAC:
 		s.mac(op.Key, v)
@@ -303,7 +306,7 @@ func (s *Set) layout(op *packs.Op, v string) (int64, bool) {
 		if s.utc && t.Location() == s.loc {
 			t, _ = time.ParseInLocation(op.Layout.Go, v, time.UTC)
 		}
-		return t.UnixNano(), t.Year() > 1970 && t.Year() < 2260
+		return max(t.UnixNano(), 1), t.Year() >= 1970 && t.Year() < 2260
 	}
 	if op.ZoneSlot >= 0 {
 		var c civil
@@ -341,4 +344,25 @@ func (s *Set) zoneOf(op *packs.Op, c *civil) {
 		}
 		zoneAt(z, c)
 	}
+}
+
+// labels reads a name as Windows DNS writes it: (3)www(6)school(7)example(0).
+func (s *Set) labels(v string) string {
+	b := s.buf[:0]
+	for i := 0; i < len(v); i++ {
+		if v[i] != '(' {
+			b = append(b, v[i])
+			continue
+		}
+		j := strings.IndexByte(v[i:], ')')
+		if j < 0 || !allDigits(v[i+1:i+j]) {
+			return ""
+		}
+		if len(b) > 0 && i+j+1 < len(v) {
+			b = append(b, '.')
+		}
+		i += j
+	}
+	s.buf = b
+	return s.e.Copy(b)
 }

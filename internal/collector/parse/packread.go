@@ -57,6 +57,9 @@ const maxPairs = 1000
 func (s *Set) stepKV(st *packs.Step, t string) bool {
 	n := 0
 	if st.Pairs == "" && st.Equals == "=" {
+		if !st.Bare && st.Prefix == "" {
+			return s.stepPairs(t)
+		}
 		w := kv{s: t, bare: st.Bare}
 		for ; n < maxPairs; n++ {
 			key, v, ok := w.next()
@@ -80,6 +83,54 @@ func (s *Set) stepKV(st *packs.Step, t string) bool {
 		}
 		n++
 		s.pair(st, key, unquote(trim(v)))
+	}
+	return n > 0
+}
+
+// stepPairs is the walk of kv over key=value for a pack, which tries the name that followed the one before when it was last seen.
+func (s *Set) stepPairs(t string) bool {
+	p, next := s.run.pack, s.run.next
+	slots := &s.run.slots
+	prev := len(p.Slots)
+	w := kv{s: t}
+	n := 0
+	for ; n < maxPairs; n++ {
+		i := w.i
+		for i < len(t) && (t[i] == ' ' || t[i] == ',') {
+			i++
+		}
+		if k := int(next[prev]); k > 0 {
+			name := p.Slots[k-1]
+			end := i + len(name)
+			if end < len(t) && t[end] == '=' && t[i:end] == name {
+				w.i = end + 1
+				if v := w.value(); v != "" {
+					slots.First(k-1, v)
+					if !p.Mapped[k-1] {
+						s.other(name, v, 0)
+					}
+				}
+				prev = k - 1
+				continue
+			}
+		}
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		slot, known := p.Names.Slot(key)
+		if known {
+			next[prev] = slot + 1
+			prev = int(slot)
+			if v != "" {
+				slots.First(prev, v)
+			}
+		} else {
+			prev = len(p.Slots)
+		}
+		if v != "" && (!known || !p.Mapped[slot]) {
+			s.other(key, v, 0)
+		}
 	}
 	return n > 0
 }

@@ -104,8 +104,9 @@ func (s *Set) panos(msg string) bool {
 			} else if v, ok := between(text, "User name: ", ","); ok {
 				s.user(v)
 			} else {
-				s.user(after(text, "ser "))
+				s.user(strings.TrimRight(after(text, "ser "), "."))
 			}
+			s.panosServer(text)
 			switch {
 			case strings.Contains(text, "From: "):
 				s.ip(event.SourceIP, strings.TrimSuffix(after(text, "From: "), "."))
@@ -130,6 +131,10 @@ func (s *Set) panos(msg string) bool {
 			}
 		default:
 			s.str(event.RuleName, object)
+			s.panosServer(text)
+			if i := strings.Index(text, "initiated by"); i >= 0 {
+				s.ip(event.SourceIP, strings.TrimLeft(text[i+12:], ": "))
+			}
 			s.words(text)
 		}
 	case "CONFIG":
@@ -173,7 +178,7 @@ func (s *Set) panos(msg string) bool {
 		} else {
 			s.category("session")
 		}
-	case "AUTHENTICATION":
+	case "AUTHENTICATION", "AUTH":
 		s.ip(event.SourceIP, at(8))
 		s.panosUser(at(9), at(10))
 		s.str(event.RuleName, at(12))
@@ -199,9 +204,24 @@ func (s *Set) panos(msg string) bool {
 	return true
 }
 
+// panosServer takes the server that a system message names: "server address '192.0.2.1'", "connected to server 192.0.2.1:389".
+func (s *Set) panosServer(text string) {
+	for _, cue := range [...]string{"erver address ", "erver Address ", "to server ", "connect to address: "} {
+		if i := strings.Index(text, cue); i >= 0 {
+			w := strings.TrimRight(wordOf(text[i+len(cue):]), ".")
+			if s.endpoint(event.DestinationIP, event.DestinationPort, w) {
+				return
+			}
+			if strings.IndexByte(w, '.') > 0 {
+				s.domain(event.DestinationDomain, w)
+			}
+		}
+	}
+}
+
 func panosType(v string) bool {
 	switch v {
-	case "TRAFFIC", "THREAT", "SYSTEM", "CONFIG", "USERID", "GLOBALPROTECT", "DECRYPTION", "AUTHENTICATION", "HIPMATCH", "HIP-MATCH", "CORRELATION", "TUNNEL", "GTP", "SCTP", "IPTAG", "URL":
+	case "TRAFFIC", "THREAT", "SYSTEM", "CONFIG", "USERID", "GLOBALPROTECT", "DECRYPTION", "AUTHENTICATION", "AUTH", "HIPMATCH", "HIP-MATCH", "CORRELATION", "TUNNEL", "GTP", "SCTP", "IPTAG", "URL":
 		return true
 	}
 	return false

@@ -23,7 +23,6 @@ var formats = []format{
 	{"draytek", (*Set).draytek},
 	{"eve", (*Set).eve},
 	{"sshd", (*Set).sshd},
-	{"watchguard", (*Set).watchguard},
 	{"meraki", (*Set).meraki},
 	{"panos", (*Set).panos},
 	{"mikrotik", (*Set).mikrotik},
@@ -185,10 +184,13 @@ func (s *Set) dispatch(msg string) (string, bool) {
 			return "leef", true
 		}
 	case '{':
-		switch {
-		case s.eve(msg) || s.undo():
+		if s.eve(msg) || s.undo() {
 			return "eve", true
-		case s.genericJSON(msg) || s.undo():
+		}
+		if name, ok := s.wrapped(msg); ok {
+			return name, true
+		}
+		if s.genericJSON(msg) || s.undo() {
 			return "json", true
 		}
 	case '[':
@@ -202,6 +204,11 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		if msg[1] == '|' && (s.cefEvent(msg) || s.undo()) {
 			return "cef", true
 		}
+		fallthrough
+	case '2':
+		if len(msg) > 8 && msg[1] == '.' && msg[2] == '0' && msg[3] == '|' && (s.leef(msg) || s.undo()) { // a relay took the mark for a program
+			return "leef", true
+		}
 	}
 	switch s.h.app {
 	case "filterlog", "pf":
@@ -212,7 +219,14 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		if s.sshd(msg) || s.undo() {
 			return "sshd", true
 		}
-	case "kernel", "ulogd", "":
+	case "":
+		if sshdStart(msg) && (s.sshd(msg) || s.undo()) {
+			return "sshd", true
+		}
+		if strings.Contains(msg, "SRC=") && (s.netfilter(msg) || s.undo()) {
+			return "netfilter", true
+		}
+	case "kernel", "ulogd":
 		if strings.Contains(msg, "SRC=") && (s.netfilter(msg) || s.undo()) {
 			return "netfilter", true
 		}
@@ -342,7 +356,6 @@ var marks = []mark{
 	{"LEEF:", true, "leef", (*Set).leef},
 	{"[FILTER]", true, "draytek", (*Set).draytek},
 	{"[CSM_", true, "draytek", (*Set).draytek},
-	{"msg_id=\"", false, "watchguard", (*Set).watchguard},
 	{"NetScreen device_id=", false, "netscreen", (*Set).netscreen},
 	{"RT_", false, "junos", (*Set).junos},
 	{"loguid", false, "checkpoint", (*Set).checkpoint},
@@ -355,7 +368,6 @@ var marks = []mark{
 // shapes are tried on what carries no mark; each refuses after a few bytes.
 var shapes = []format{
 	{"draytek", (*Set).draytek},
-	{"watchguard", (*Set).watchguard},
 	{"mikrotik", (*Set).mikrotik},
 	{"panos", (*Set).panos},
 	{"junos", (*Set).junos},

@@ -145,6 +145,12 @@ func ipPort(s string) (a netip.Addr, port string, ok bool) {
 	if a, ok := parseIP(s); ok {
 		return a, "", true
 	}
+	// A fully written IPv6 address with the port behind an eighth colon.
+	if i := strings.LastIndexByte(s, ':'); i > 14 && i+1 < len(s) && len(s)-i < 7 && strings.Count(s[:i], ":") == 7 && allDigits(s[i+1:]) {
+		if a, ok := parseIP(s[:i]); ok {
+			return a, s[i+1:], true
+		}
+	}
 	// An IPv6 address with a slash, hash or dot before the port.
 	if i := strings.LastIndexAny(s, "/#."); i > 0 && allDigits(s[i+1:]) {
 		if a, ok := parseIP(s[:i]); ok {

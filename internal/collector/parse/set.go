@@ -43,6 +43,7 @@ type Set struct {
 
 	utc     bool   // times without a zone are UTC: services that write JSON mean that
 	weak    string // an account number, taken as the user when nothing better is there
+	inside  bool   // the line at hand was wrapped in another
 	rethrow bool   // tests want to see a panic
 }
 

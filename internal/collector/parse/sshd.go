@@ -230,3 +230,22 @@ func pamUser(t string) string {
 	}
 	return wordOf(t[i+6:])
 }
+
+// sshdStart says whether a message without a program's name begins as only sshd's do.
+func sshdStart(msg string) bool {
+	switch msg[0] {
+	case 'A':
+		return strings.HasPrefix(msg, "Accepted ") && strings.Contains(msg, " from ") && strings.Contains(msg, " port ")
+	case 'F':
+		return strings.HasPrefix(msg, "Failed ") && strings.Contains(msg, " for ") && strings.Contains(msg, " from ") && strings.Contains(msg, " port ")
+	case 'I':
+		return strings.HasPrefix(msg, "Invalid user ") && strings.Contains(msg, " from ")
+	case 'D':
+		return strings.HasPrefix(msg, "Disconnected from ") && strings.Contains(msg, " port ") || strings.HasPrefix(msg, "Disconnecting ") && strings.Contains(msg, " port ")
+	case 'C':
+		return strings.HasPrefix(msg, "Connection closed by ") && strings.Contains(msg, " port ") || strings.HasPrefix(msg, "Connection reset by ") && strings.Contains(msg, " port ")
+	case 'e':
+		return strings.HasPrefix(msg, "error: maximum authentication attempts exceeded ")
+	}
+	return false
+}

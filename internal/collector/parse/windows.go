@@ -69,8 +69,10 @@ func (s *Set) windowsField(name, v string) {
 	}
 	switch name {
 	case "TargetUserName":
-		s.e.Del(event.UserName)
-		s.user(v)
+		if person(v) != "" {
+			s.e.Del(event.UserName)
+			s.user(v)
+		}
 	case "SubjectUserName":
 		s.user(v)
 	case "TargetDomainName":

@@ -235,6 +235,9 @@ func (c *compiler) description(n *yaml.Node) {
 			c.fail(messages, "has %d messages; at most %d are taken", len(p.Messages), maxMessages)
 		}
 	}
+	if p.Strict && len(p.Messages) == 0 {
+		c.fail(n, "strict: true needs messages; without any, every line would be refused")
+	}
 	for _, a := range c.asked {
 		if !c.open && !c.made[a.name] {
 			c.fail(a.node, "nothing reads a value called %q", a.name)

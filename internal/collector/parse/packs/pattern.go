@@ -173,7 +173,7 @@ func (r *reader) finish(n *yaml.Node, parts []part, follow []string, atEnd bool,
 			if strings.TrimSpace(p.lit) != "" {
 				*useful = true
 			}
-		case partIP, partInt, partQuoted, partEnd:
+		case partIP, partInt, partQuoted, partEnd, partWord, partHost, partName:
 			*useful = true
 		case partOptional:
 			next, end := r.starts(n, parts[i+1:], follow, atEnd)

@@ -15,13 +15,13 @@ type Set struct {
 	byName map[string]*Pack
 
 	program  map[string][]*Ref // by the program's name in the header
-	programs []*Ref            // by the start of it
+	programs [256][]*Ref       // by the start of it, by its first byte
 	starts   [256][]*Ref       // by the first byte of the message
 	cef      map[string][]*Ref // by vendor, in lower case
 	leef     map[string][]*Ref
 	vendors  []*Ref // CEF and LEEF vendors by the start of their name
-	json     []*Ref // messages that hold a JSON object
-	inside   []*Ref // by a text anywhere in the message
+	json     *index // messages that hold a JSON object
+	inside   *index // by a text anywhere in the message
 	digest   string
 }
 
@@ -122,7 +122,11 @@ func NewSet(list ...*Pack) (*Set, error) {
 		h.Write(p.Digest[:])
 	}
 	s.digest = hex.EncodeToString(h.Sum(nil))
+	if len(refs) > MaxPacks*maxRecognise {
+		return nil, fmt.Errorf("the parser packs have %d ways to recognise a line; at most %d are taken", len(refs), MaxPacks*maxRecognise)
+	}
 	sort.SliceStable(refs, func(i, j int) bool { return refs[i].priority > refs[j].priority })
+	var json, inside []*Ref
 	for _, f := range refs {
 		switch {
 		case f.cef != "" && f.vendStart, f.leef != "" && f.vendStart:
@@ -136,15 +140,17 @@ func NewSet(list ...*Pack) (*Set, error) {
 		case f.program != "" && !f.progStart:
 			s.program[f.program] = append(s.program[f.program], f)
 		case f.program != "":
-			s.programs = append(s.programs, f)
+			s.programs[f.program[0]] = append(s.programs[f.program[0]], f)
 		case f.starts != "":
 			s.starts[f.starts[0]] = append(s.starts[f.starts[0]], f)
 		case f.isJSON:
-			s.json = append(s.json, f)
+			json = append(json, f)
 		default:
-			s.inside = append(s.inside, f)
+			inside = append(inside, f)
 		}
 	}
+	s.json = newIndex(json, func(f *Ref) string { return longest(f.json) })
+	s.inside = newIndex(inside, func(f *Ref) string { return longest(f.contains) })
 	return s, nil
 }
 
@@ -182,16 +188,21 @@ func (s *Set) ByProgram(name string) []*Ref {
 }
 
 // ByProgramStart gives those that look at the start of the program's name.
-func (s *Set) ByProgramStart() []*Ref { return s.programs }
+func (s *Set) ByProgramStart(name string) []*Ref {
+	if name == "" {
+		return nil
+	}
+	return s.programs[name[0]]
+}
 
 // ByStart gives those whose message begins with the byte.
 func (s *Set) ByStart(b byte) []*Ref { return s.starts[b] }
 
-// JSON gives those for messages that hold a JSON object.
-func (s *Set) JSON() []*Ref { return s.json }
+// JSON seeks the packs that may know a message that holds a JSON object.
+func (s *Set) JSON(f *Finder, msg string) { f.Seek(s.json, msg, "") }
 
-// Inside gives those that are recognised by a text in the message.
-func (s *Set) Inside() []*Ref { return s.inside }
+// Inside seeks those that are recognised by a text in the message or in its structured data.
+func (s *Set) Inside(f *Finder, msg, data string) { f.Seek(s.inside, msg, data) }
 
 // ByVendor finds the pack for a CEF (or LEEF) header, or nil. line is looked at for further conditions.
 func (s *Set) ByVendor(leef bool, vendor, product string, line *Line) *Pack {
