@@ -478,8 +478,8 @@ func (s *Store) Accept(ctx context.Context, secret, password, totpSecret, code s
 	if err := CheckPassword(password, i.Email, i.Name); err != nil {
 		return err
 	}
-	if b, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(strings.ToUpper(totpSecret)); err != nil || len(b) < 16 {
-		return fmt.Errorf("%w: the second factor's key is damaged; load the page again", ErrInvalid)
+	if err := checkKey(totpSecret); err != nil {
+		return err
 	}
 	step, ok := s.codeStep(totpSecret, code, 0)
 	if !ok {
@@ -570,6 +570,59 @@ func (s *Store) ChangePassword(ctx context.Context, id, old, password, remote st
 		return audit(ctx, tx, Entry{AtNS: s.now(), Who: r.ID, Action: "person.password", Object: r.ID, Tenant: r.Tenant})
 	})
 	return generation, err
+}
+
+// ChangeAuthenticator gives an account whose holder knows the password a new second factor, proved by a first code, and ends all its sessions:
+// a lost phone then opens nothing any more. It returns the generation that new sessions have. A code that does not fit is ErrCode and costs
+// nothing, since whoever sends it chose the key; wrong passwords are held back like those of a sign-in.
+func (s *Store) ChangeAuthenticator(ctx context.Context, id, password, totpSecret, code, remote string) (generation int64, err error) {
+	r, err := s.find(ctx, s.db.Read(), id)
+	if err != nil {
+		return 0, err
+	}
+	if err := checkKey(totpSecret); err != nil {
+		return 0, err
+	}
+	step, ok := s.codeStep(totpSecret, code, 0)
+	if !ok {
+		return 0, ErrCode
+	}
+	if _, err := s.attempt(ctx, r.Email, remote); err != nil {
+		return 0, err
+	}
+	if ok, err := s.hash.check(ctx, r.Password, password); err != nil || !ok {
+		return 0, errors.Join(err, ErrSignIn)
+	}
+	sealed, err := s.seal.seal(totpSecret, r.ID)
+	if err != nil {
+		return 0, err
+	}
+	err = s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		// Not over a sign-in that an operator renewed, or a password that was changed, in the meantime.
+		if err := tx.QueryRowContext(ctx, "UPDATE people SET totp_secret = ?, totp_step = ?, generation = generation + 1 WHERE id = ? AND password = ? AND generation = ? AND disabled = 0 RETURNING generation",
+			sealed, step, r.ID, r.Password, r.Generation).Scan(&generation); err != nil {
+			if db.NotFound(err) {
+				return ErrEnded
+			}
+			return err
+		}
+		if _, err := tx.NewRaw("DELETE FROM sessions WHERE person = ?", r.ID).Exec(ctx); err != nil {
+			return err
+		}
+		if err := s.forgive(ctx, tx, r.Email, remote); err != nil {
+			return err
+		}
+		return audit(ctx, tx, Entry{AtNS: s.now(), Who: r.ID, Action: "person.authenticator", Object: r.ID, Tenant: r.Tenant})
+	})
+	return generation, err
+}
+
+// checkKey says whether a key of a second factor is whole and long enough.
+func checkKey(totpSecret string) error {
+	if b, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(strings.ToUpper(totpSecret)); err != nil || len(b) < 16 {
+		return fmt.Errorf("%w: the second factor's key is damaged; load the page again", ErrInvalid)
+	}
+	return nil
 }
 
 // codeStep finds the time step a code belongs to, of the one now and those

@@ -3,6 +3,7 @@ package web
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -97,6 +98,81 @@ func TestAccount(t *testing.T) {
 
 var invitationLink = regexp.MustCompile(`http://localhost:\d+(/invitation/[A-Za-z0-9_-]+)`)
 
+// TestChangeAuthenticator connects a new phone: wrong codes and passwords change nothing, and then the old phone opens nothing any more.
+func TestChangeAuthenticator(t *testing.T) {
+	w := newWorld(t, false)
+	desk, lost := w.client("analyst"), w.client("analyst")
+	contains(t, "account", second(desk.get("/account")), `href="/account/authenticator"`)
+	offered := func() string {
+		t.Helper()
+		_, body := desk.get("/account/authenticator")
+		key := regexp.MustCompile(`>([A-Z2-7]{4}(?: [A-Z2-7]{4}){7})<`).FindStringSubmatch(body)
+		if key == nil {
+			t.Fatalf("no key in %s", trim(body))
+		}
+		return strings.ReplaceAll(key[1], " ", "")
+	}
+	before := w.users["analyst"]
+	next := before
+	next.secret = offered()
+	if next.secret == before.secret || offered() != next.secret {
+		t.Fatal("the key that is offered is the old one, or another each time")
+	}
+	code := func(u user) string {
+		t.Helper()
+		w.users["analyst"] = u
+		defer func() { w.users["analyst"] = before }()
+		return w.code("analyst")
+	}
+	for _, tc := range []struct{ password, code, want string }{
+		{"", "123456", "Enter your password"},
+		{before.password, "12345", "Enter the six digits"},
+		{before.password, code(before), "The code does not fit"}, // of the old phone
+		{"not the password", code(next), "This is not your password"},
+	} {
+		status, body, _ := desk.post("/account/authenticator", url.Values{"password": {tc.password}, "code": {tc.code}})
+		if status != http.StatusUnprocessableEntity {
+			t.Errorf("%+v: %d", tc, status)
+		}
+		contains(t, "refusal", body, tc.want, "<title>Error: ", "There is a problem")
+		lacks(t, "refusal", body, before.password, before.secret)
+	}
+	if status, _ := lost.get("/members"); status != http.StatusOK {
+		t.Fatalf("a refused change ended a session: %d", status)
+	}
+	token := desk.token()
+	if status, body, to := desk.post("/account/authenticator", url.Values{"password": {before.password}, "code": {code(next)}}); status != http.StatusSeeOther || to != "/account" {
+		t.Fatalf("%d %s %s", status, to, trim(body))
+	}
+	if desk.token() == token {
+		t.Error("the session kept its name")
+	}
+	contains(t, "account", second(desk.get("/account")), "Your new authenticator app is connected.", "You are signed in nowhere else.")
+	if status, _ := lost.get("/members"); status != http.StatusSeeOther {
+		t.Errorf("the session of the lost phone: %d", status)
+	}
+	if offered() == next.secret {
+		t.Error("the key in use is shown again")
+	}
+	ctx := t.Context()
+	ticket, err := w.people.CheckPassword(ctx, before.Email, before.password, "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.people.CheckCode(ctx, ticket, code(before), "127.0.0.1"); !errors.Is(err, people.ErrSignIn) {
+		t.Errorf("a code of the old phone: %v", err)
+	}
+	w.users["analyst"] = next
+	if status, _ := w.client("analyst").get("/members"); status != http.StatusOK {
+		t.Errorf("with the new phone: %d", status)
+	}
+	if got := w.log.String(); got != "" {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+func second(_ int, body string) string { return body }
+
 // TestInviteAgain gives somebody who lost their phone a new sign-in, as the sign-in page promises.
 func TestInviteAgain(t *testing.T) {
 	w := newWorld(t, false)
@@ -142,7 +218,7 @@ func TestStreamEndsWithItsSession(t *testing.T) {
 	w.s.pulse = 20 * time.Millisecond
 	c := w.client("analyst")
 	c.Timeout = 0
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.server.URL+"/queue/live", nil)
 	if err != nil {

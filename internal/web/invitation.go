@@ -32,31 +32,38 @@ func (s *server) showInvitation(w http.ResponseWriter, r *http.Request, status i
 		s.failInvitation(w, r, err)
 		return
 	}
-	key, err := s.offeredKey(r, i.Email)
+	key, err := s.offeredKey(r, keyEnrolment, i.Email)
 	if err != nil {
 		s.fail(w, r, nil, err)
 		return
 	}
-	img, err := key.Image(220, 220)
+	img, err := draw(key)
 	if err != nil {
-		s.fail(w, r, nil, fmt.Errorf("drawing the key: %w", err))
+		s.fail(w, r, nil, err)
 		return
 	}
-	var b bytes.Buffer
-	if err := png.Encode(&b, img); err != nil {
-		s.fail(w, r, nil, fmt.Errorf("drawing the key: %w", err))
-		return
-	}
-	v := invitationView{Name: i.Name, Email: i.Email, Organisation: i.Organisation, SecretText: groups(key.Secret()), MinPassword: people.MinPassword,
-		QR: template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(b.Bytes()))}
+	v := invitationView{Name: i.Name, Email: i.Email, Organisation: i.Organisation, SecretText: groups(key.Secret()), MinPassword: people.MinPassword, QR: img}
 	p := s.blank(r, "Set up your sign-in", v)
 	p.Problem, p.Path = problems, "/sign-in" // never the invitation's own address: it is a secret
 	s.showOrLog(w, r, status, "invitation", p)
 }
 
-// offeredKey is the TOTP key of this visit, made once for each invitation.
-func (s *server) offeredKey(r *http.Request, email string) (*otp.Key, error) {
-	if text := s.sessions.GetString(r.Context(), keyEnrolment); text != "" {
+// draw makes the picture of a TOTP key that a phone scans, as an address for an img.
+func draw(key *otp.Key) (template.URL, error) {
+	img, err := key.Image(220, 220)
+	if err != nil {
+		return "", fmt.Errorf("drawing the key: %w", err)
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		return "", fmt.Errorf("drawing the key: %w", err)
+	}
+	return template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(b.Bytes())), nil
+}
+
+// offeredKey is the TOTP key of this visit, kept in the session under name and made once for each account.
+func (s *server) offeredKey(r *http.Request, name, email string) (*otp.Key, error) {
+	if text := s.sessions.GetString(r.Context(), name); text != "" {
 		key, err := otp.NewKeyFromURL(text)
 		if err == nil && key.AccountName() == email {
 			return key, nil
@@ -66,7 +73,7 @@ func (s *server) offeredKey(r *http.Request, email string) (*otp.Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
 	}
-	s.sessions.Put(r.Context(), keyEnrolment, key.URL())
+	s.sessions.Put(r.Context(), name, key.URL())
 	return key, nil
 }
 
@@ -89,7 +96,7 @@ func (s *server) acceptInvitation(w http.ResponseWriter, r *http.Request) {
 	if len([]rune(password)) < people.MinPassword {
 		problems = append(problems, problem{"password", fmt.Sprintf("Choose a password of at least %d characters", people.MinPassword)})
 	}
-	key, err := s.offeredKey(r, i.Email)
+	key, err := s.offeredKey(r, keyEnrolment, i.Email)
 	if err != nil {
 		s.fail(w, r, nil, err)
 		return

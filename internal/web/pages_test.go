@@ -413,7 +413,7 @@ func TestLive(t *testing.T) {
 	w := newWorld(t, false)
 	c := w.client("analyst")
 	c.Timeout = 0
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.server.URL+"/queue/live", nil)
 	if err != nil {

@@ -97,6 +97,7 @@ type People interface {
 	CheckPassword(ctx context.Context, email, password, remote string) (ticket string, err error)
 	CheckCode(ctx context.Context, ticket, code, remote string) (access.Principal, int64, error)
 	ChangePassword(ctx context.Context, id, old, password, remote string) (generation int64, err error)
+	ChangeAuthenticator(ctx context.Context, id, password, totpSecret, code, remote string) (generation int64, err error)
 	EndSessions(ctx context.Context, id string) (generation int64, err error)
 	Principal(ctx context.Context, userID string, generation int64) (access.Principal, error)
 	Name(ctx context.Context, userID string) (string, error)
@@ -252,6 +253,8 @@ func (s *server) routes() []route {
 		{"GET /health", operators, s.health},
 		{"GET /account", everybody, s.account},
 		{"POST /account/password", everybody, s.changePassword},
+		{"GET /account/authenticator", everybody, s.authenticator},
+		{"POST /account/authenticator", everybody, s.changeAuthenticator},
 		{"POST /account/sessions/end", everybody, s.endSessions},
 		{"POST /account/sessions/{session}/end", everybody, s.endSession},
 	}

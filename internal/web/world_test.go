@@ -336,7 +336,7 @@ func (w *world) client(name string) *client {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c := &client{w: w, name: name, Client: &http.Client{Jar: secureJar{jar}, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	c := &client{w: w, name: name, Client: &http.Client{Jar: secureJar{jar}, Timeout: 2 * time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	if name == "" {
 		return c
 	}
