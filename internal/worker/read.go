@@ -19,7 +19,7 @@ type opened struct {
 	msg    bus.Msg
 	n      bus.Notice
 	m      batch.Manifest
-	stream event.StreamID
+	stream event.StreamID // as the notice names it; zero when that cannot be read
 	body   *batch.Body
 	reason string // not empty: put it aside
 	got    time.Time
@@ -137,6 +137,7 @@ func (w *Worker) open(ctx context.Context, m bus.Msg, memory *budget) (*opened, 
 		o.reason = err.Error()
 		return o, nil
 	}
+	o.stream = batch.Stream{Collector: o.n.Collector, Tenant: o.n.Tenant, Lane: batch.Lane(o.n.Lane), Epoch: o.n.Epoch}.ID()
 	var sub []byte
 	wait := 50 * time.Millisecond
 	for {
@@ -189,7 +190,7 @@ func (w *Worker) open(ctx context.Context, m bus.Msg, memory *budget) (*opened, 
 		o.reason = err.Error()
 		return o, nil
 	}
-	o.m, o.body, o.stream = manifest, body, manifest.Stream.ID()
+	o.m, o.body = manifest, body
 	return o, nil
 }
 
@@ -282,16 +283,23 @@ func (w *Worker) batch(o *opened, j *job) {
 		w.m.dead.Add(uint64(events))
 		j.dead = append(j.dead, Dead{BusSeq: o.msg.Seq, Index: index, Tenant: o.n.Tenant, Collector: o.n.Collector, Digest: fmt.Sprintf("%x", o.n.Digest), Events: events, Reason: strings.ToValidUTF8(reason, "?"), Notice: o.msg.Data})
 	}
-	if o.reason != "" {
-		w.log.Warn("a batch is put aside", "tenant", o.n.Tenant, "collector", o.n.Collector, "batch", o.n.Seq, "reason", o.reason)
-		putAside(-1, o.n.Events, o.reason)
-		return
-	}
-	if o.m.Seq <= w.heads[o.stream] {
+	known := o.stream != event.StreamID{}
+	if known && o.n.Seq <= w.heads[o.stream] {
 		w.m.repeats.Add(1)
 		return
 	}
-	w.heads[o.stream] = o.m.Seq
+	if known {
+		w.heads[o.stream] = o.n.Seq
+	}
+	if o.reason != "" {
+		w.log.Warn("a batch is put aside", "tenant", o.n.Tenant, "collector", o.n.Collector, "batch", o.n.Seq, "reason", o.reason)
+		putAside(-1, o.n.Events, o.reason)
+		if known { // the gate gave a receipt for it: its collector's sum must name it
+			j.heads = append(j.heads, Head{Stream: o.stream, Tenant: o.n.Tenant, Collector: o.n.Collector, Lane: o.n.Lane, Seq: o.n.Seq, Batches: 1, Dead: uint64(o.n.Events)})
+			j.msgs = append(j.msgs, o.msg)
+		}
+		return
+	}
 	if o.m.Created.UnixNano()+int64(o.m.ClockOffset) < w.o.Doubt {
 		j.doubt = true
 	}

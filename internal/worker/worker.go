@@ -207,13 +207,13 @@ func New(o Options) (*Worker, error) {
 		return nil, fmt.Errorf("worker: %w", err)
 	}
 	w.free.New = func() any { return o.Store.NewBlock() }
+	w.m.running.Add(1) // until Run returns: one that is about to run is not one that has stopped
 	return w, nil
 }
 
 // Run works until ctx ends, then finishes what is under way (at most Grace), takes a snapshot and gives the lease up. Any
 // error means that the worker's state in memory is not to be trusted any more: make a new Worker, with a feed opened anew.
 func (w *Worker) Run(ctx context.Context) error {
-	w.m.running.Add(1)
 	defer w.m.running.Add(^uint64(0))
 	if err := w.acquire(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -665,10 +665,7 @@ func (w *Worker) persist(ctx context.Context, what string, f func() error) error
 
 // loadHead makes sure that the head of the batch's stream is in memory.
 func (w *Worker) loadHead(ctx context.Context, o *opened) error {
-	if o.reason != "" {
-		return nil
-	}
-	if _, ok := w.heads[o.stream]; ok {
+	if _, ok := w.heads[o.stream]; ok || o.stream == (event.StreamID{}) {
 		return nil
 	}
 	got, err := w.o.Plans.HeadsOf(ctx, []event.StreamID{o.stream})
@@ -753,6 +750,9 @@ func (w *Worker) putAside(j *job, cause error) {
 	w.log.Error("the event store refuses the rows of a plan for good: its batches are put aside", "plan", j.plan.Number, "batches", len(j.heads), "events", j.events, "error", cause)
 	for i := range j.heads {
 		h := &j.heads[i]
+		if h.Events == 0 { // nothing of it was to be stored; why is noted already
+			continue
+		}
 		d := Dead{BusSeq: j.msgs[i].Seq, Index: -1, Tenant: h.Tenant, Collector: h.Collector, Events: int(h.Events), Reason: "the event store refused its rows: " + cause.Error(), Notice: j.msgs[i].Data}
 		if n, err := bus.ParseNotice(j.msgs[i].Data); err == nil {
 			d.Digest = hex.EncodeToString(n.Digest[:])

@@ -361,6 +361,18 @@ func TestPoison(t *testing.T) {
 	if s := w.Stats(); s.Dead != 10*4+1+10+0 {
 		t.Errorf("%d events put aside", s.Dead)
 	}
+	// Every event of which the gate took a receipt is in its collector's sum: stored, or put aside.
+	stored, err := NewPlans(h.db).StoredByCollector(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[event.TenantID][2]uint64{}
+	for _, s := range stored {
+		got[s.Tenant] = [2]uint64{s.Events, s.Dead}
+	}
+	if want := (map[event.TenantID][2]uint64{1: {10, 0}, 2: {0, 10}, 3: {0, 10}, 4: {0, 10}, 5: {0, 10}, 7: {11, 1}, 8: {10, 10}, 9: {10, 0}}); !maps.Equal(got, want) {
+		t.Errorf("stored and put aside by member: %v, want %v", got, want)
+	}
 }
 
 // refusing is a store that can never take the first rows it is given.
