@@ -311,7 +311,7 @@ func TestSiteMemory(t *testing.T) {
 	before := heap()
 	var ev event.Event
 	now := int64(1_800_000_000e9)
-	n := 3 * siteGroups
+	n := siteGroups * 5 / 4
 	for i := range n {
 		ev.Reset()
 		ev.Tenant, ev.Created = 1, now+int64(i)*1e6
