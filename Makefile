@@ -4,7 +4,7 @@ GO       ?= go
 # Static programs, and one build cache for programs and tests; only the race detector needs cgo.
 export CGO_ENABLED = 0
 
-.PHONY: run build release data test lint unit race fuzz-short fuzz peers torture bench clean
+.PHONY: run build release data test lint unit race fuzz-short fuzz peers torture bench packages reproducible appliance clean
 
 run: data build
 	./bin/tocsin demo
@@ -41,6 +41,18 @@ torture: data build
 
 bench: data build
 	scripts/bench.sh
+
+# packages makes the collector's programs, deb, rpm and container image for amd64 and arm64 in dist/ (docs/release.md).
+packages:
+	scripts/packages.sh
+
+# reproducible builds all of that twice, from nothing, in two places, and compares byte for byte.
+reproducible:
+	scripts/reproducible.sh
+
+# appliance makes the virtual appliance from dist/: qcow2, OVA and VHDX. It needs root and Debian's tools (docs/appliance.md).
+appliance:
+	packaging/appliance/build.sh
 
 clean:
 	rm -rf bin lib share node_modules

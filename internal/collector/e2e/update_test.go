@@ -45,7 +45,6 @@ type manager struct {
 	packaged string // the package's program, version 1.0.0
 	config   string
 	keyDir   string
-	env      []string
 	stop     func()
 	serial   uint64
 }
