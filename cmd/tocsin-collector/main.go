@@ -61,6 +61,7 @@ func commands() []command {
 		{"sent", "[--config FILE] [--dir DIR] [--json] [--events] [--since DURATION] [--extract DIGEST]", "show what left, from the member's own record", sentCommand},
 		{"policy", "[NAME] [--config FILE] [--dir DIR] [--file] [--json]", "show in plain words what may leave; NAME is metadata, full or a policy file", policyCommand},
 		{"reveal", "PSEUDONYM... [--config FILE] [--dir DIR] [--json]", "turn pseudonyms back, with the key that only this machine has", revealCommand},
+		{"token", "--name NAME [--config FILE] [--dir DIR] [--json]", "make a token for a sender of logs over HTTP", tokenCommand},
 		{"doctor", "[--config FILE] [--dir DIR] [--json]", "look for the usual faults and say what to do", doctorCommand},
 		{"update", "[--check] [--again] [--config FILE] [--dir DIR] [--json]", "look for a newer signed release and install it; take it back if it is not healthy", updateCommand},
 		{"firstboot", "[--config FILE] [--dir DIR] [--https ADDRESS] [--http ADDRESS] [--console FILE]", "on the appliance: a page that asks for the token", firstbootCommand},

@@ -36,6 +36,8 @@ type Listen struct {
 	Files          []Files   `yaml:"files"`
 	HTTP           []HTTP    `yaml:"http"`
 	Beats          []Beats   `yaml:"beats"`
+	Flows          []Flows   `yaml:"flows"`
+	OTLP           []HTTP    `yaml:"otlp"` // OpenTelemetry logs over HTTP and gRPC, on one port
 	TLS            ListenTLS `yaml:"tls"`
 	MaxLine        int       `yaml:"max_line"`        // bytes of one line that are kept; default 65536
 	MaxConnections int       `yaml:"max_connections"` // of TCP, for each port; default 256
@@ -66,6 +68,11 @@ type HTTP struct {
 	TokenFile string `yaml:"token_file"` // a file with a token of your own, beside those made by tocsin-collector token
 	Timezone  string `yaml:"timezone"`
 	Format    string `yaml:"format"`
+}
+
+// Flows takes NetFlow v5, v9 and IPFIX.
+type Flows struct {
+	UDP string `yaml:"udp"` // address and port, such as 0.0.0.0:2055
 }
 
 // Beats takes events from filebeat, winlogbeat and their kin (output.logstash).

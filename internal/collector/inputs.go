@@ -15,6 +15,7 @@ import (
 
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/listen"
+	"tocsin/internal/collector/listen/evtx"
 	"tocsin/internal/collector/listen/files"
 	"tocsin/internal/collector/parse"
 	"tocsin/internal/event"
@@ -43,6 +44,8 @@ const (
 	slotFiles  = 64
 	slotHTTP   = 80
 	slotBeats  = 96
+	slotFlows  = 112
+	slotOTLP   = 128
 	maxInputs  = 16 // of each kind but syslog
 )
 
@@ -53,6 +56,7 @@ type slotted struct {
 	format   string
 	relay    bool
 	hostdown bool // the setting that makes a Cisco ASA harmless is made
+	ready    bool // its lines are events as the collector itself writes them
 }
 
 // slots lists the slots that the settings use, and slot 0 always.
@@ -73,6 +77,12 @@ func (l *Listen) slots() []slotted {
 	for i, b := range l.Beats {
 		out = append(out, slotted{slot: uint8(slotBeats + i), timezone: b.Timezone, format: b.Format, relay: true})
 	}
+	for i := range l.Flows {
+		out = append(out, slotted{slot: uint8(slotFlows + i), relay: true, ready: true})
+	}
+	for i, o := range l.OTLP {
+		out = append(out, slotted{slot: uint8(slotOTLP + i), timezone: o.Timezone, format: o.Format, relay: true})
+	}
 	return out
 }
 
@@ -82,6 +92,7 @@ type readers struct {
 	hints    [256]string
 	relay    [256]bool
 	hostdown [256]bool
+	ready    [256]bool
 }
 
 func newReaders(slots []slotted) (*readers, error) {
@@ -95,9 +106,27 @@ func newReaders(slots []slotted) (*readers, error) {
 			}
 			zones[s.timezone] = parse.New(parse.Options{Location: loc})
 		}
-		r.sets[s.slot], r.hints[s.slot], r.relay[s.slot], r.hostdown[s.slot] = zones[s.timezone], s.format, s.relay, s.hostdown
+		r.sets[s.slot], r.hints[s.slot], r.relay[s.slot], r.hostdown[s.slot], r.ready[s.slot] = zones[s.timezone], s.format, s.relay, s.hostdown, s.ready
 	}
 	return r, nil
+}
+
+// parse reads a line into e, which holds it as raw text, and names the format that understood it.
+func (r *readers) parse(e *event.Event, l *archive.Line) (format string, ok bool) {
+	i := r.of(l.Listener)
+	if !r.ready[i] {
+		return r.sets[i].Parse(e, r.hints[i])
+	}
+	id := e.ID
+	if err := event.DecodeJSON(e, l.Text); err != nil {
+		e.Reset()
+	} else {
+		format, ok = e.Str(event.EventModule), true
+		e.SetString(event.TocsinFormat, format)
+	}
+	e.SetRaw(l.Text)
+	e.Created, e.ID, e.Ingested = l.Created, id, 0
+	return format, ok
 }
 
 // of gives the slot to use for a line's: its own, or the first one when the settings have it no more.
@@ -231,6 +260,7 @@ func (a *Agent) openFiles(add func(slot uint8, kind string, s server)) error {
 		o, err := f.options(&a.o.Config, i)
 		if err == nil {
 			o.Now, o.Logger = a.o.Now, a.log
+			o.Decoders = []files.Decoder{{Name: "Windows event log", Knows: evtx.Knows, Read: evtx.Read}}
 			var in *files.Input
 			if in, err = files.New(o); err == nil {
 				add(uint8(slotFiles+i), "files", in)

@@ -5,10 +5,12 @@ import (
 
 	"tocsin/internal/collector/listen"
 	"tocsin/internal/collector/listen/beats"
+	"tocsin/internal/collector/listen/flows"
 	"tocsin/internal/collector/listen/httpin"
+	"tocsin/internal/collector/listen/otlp"
 )
 
-// The inputs whose senders wait for an acknowledgement: HTTP and Beats.
+// The inputs whose senders wait for an acknowledgement, HTTP, OTLP and Beats, and flows.
 
 // TokensFile is where the digests of the tokens for HTTP senders are.
 func (c *Config) TokensFile() string { return c.path("tokens") }
@@ -42,8 +44,24 @@ func (c *Config) checkMore(bad func(string, ...any)) {
 		s.check(bad)
 		checkReading(bad, s.key, b.Timezone, b.Format)
 	}
-	if len(c.Listen.HTTP) > maxInputs || len(c.Listen.Beats) > maxInputs {
-		bad("listen.http, listen.beats: at most %d entries each", maxInputs)
+	for i, f := range c.Listen.Flows {
+		if f.UDP == "" {
+			bad("listen.flows[%d]: udp is not set", i)
+		}
+		checkPort(bad, fmt.Sprintf("listen.flows[%d].udp", i), f.UDP)
+	}
+	for i, h := range c.Listen.OTLP {
+		s := stream{fmt.Sprintf("listen.otlp[%d]", i), h.TCP, h.TLS, h.ClientCA}
+		s.check(bad)
+		checkReading(bad, s.key, h.Timezone, h.Format)
+		if _, err := httpin.OpenTokens(c.TokensFile(), h.TokenFile); err != nil {
+			bad("%s: %w", s.key, err)
+		}
+	}
+	for name, n := range map[string]int{"http": len(c.Listen.HTTP), "beats": len(c.Listen.Beats), "flows": len(c.Listen.Flows), "otlp": len(c.Listen.OTLP)} {
+		if n > maxInputs {
+			bad("listen.%s: at most %d entries", name, maxInputs)
+		}
 	}
 }
 
@@ -75,21 +93,38 @@ func (a *Agent) openStream(s stream, lo listen.Options, open opener, add func(se
 
 func (a *Agent) openMore(lo listen.Options, add func(slot uint8, kind string, s server), fail func(network, addr, key string, err error) error) error {
 	c := &a.o.Config
-	for i, h := range c.Listen.HTTP {
-		s := stream{fmt.Sprintf("listen.http[%d]", i), h.TCP, h.TLS, h.ClientCA}
-		tokens, err := httpin.OpenTokens(c.TokensFile(), h.TokenFile)
+	for _, kind := range []struct {
+		name    string
+		slot    uint8
+		entries []HTTP
+		open    func(addr string, o httpin.Options) (server, error)
+	}{
+		{"http", slotHTTP, c.Listen.HTTP, func(addr string, o httpin.Options) (server, error) { return httpin.Listen(addr, o) }},
+		{"otlp", slotOTLP, c.Listen.OTLP, func(addr string, o httpin.Options) (server, error) { return otlp.Listen(addr, o) }},
+	} {
+		for i, h := range kind.entries {
+			s := stream{fmt.Sprintf("listen.%s[%d]", kind.name, i), h.TCP, h.TLS, h.ClientCA}
+			tokens, err := httpin.OpenTokens(c.TokensFile(), h.TokenFile)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.key, err)
+			}
+			if tokens.Len() == 0 {
+				a.log.Warn("no token is known yet: every sender will be refused", "setting", s.key, "next", "tocsin-collector token --name SENDER")
+			}
+			open := func(addr string, o listen.Options) (server, error) {
+				return kind.open(addr, httpin.Options{Options: o, Tokens: tokens})
+			}
+			if err := a.openStream(s, lo, open, func(s server) { add(kind.slot+uint8(i), kind.name, s) }, fail); err != nil {
+				return err
+			}
+		}
+	}
+	for i, f := range c.Listen.Flows {
+		s, err := flows.Listen(f.UDP, flows.Options{Options: lo, State: c.path(fmt.Sprintf("flows/%d.json", i))})
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.key, err)
+			return fail("UDP", f.UDP, fmt.Sprintf("listen.flows[%d].udp", i), err)
 		}
-		if tokens.Len() == 0 {
-			a.log.Warn("no token is known yet: every HTTP sender will be refused", "setting", s.key, "next", "tocsin-collector token --name SENDER")
-		}
-		open := func(addr string, o listen.Options) (server, error) {
-			return httpin.Listen(addr, httpin.Options{Options: o, Tokens: tokens})
-		}
-		if err := a.openStream(s, lo, open, func(s server) { add(uint8(slotHTTP+i), "http", s) }, fail); err != nil {
-			return err
-		}
+		add(uint8(slotFlows+i), "flows", s)
 	}
 	for i, b := range c.Listen.Beats {
 		s := stream{fmt.Sprintf("listen.beats[%d]", i), b.TCP, b.TLS, b.ClientCA}

@@ -209,15 +209,14 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 	e.SetRaw(l.Text)
 	e.Created = l.Created
 	e.ID = event.ID{Seq: l.Number}
-	i := p.read.of(l.Listener)
-	format, ok := p.read.sets[i].Parse(e, p.read.hints[i])
+	format, ok := p.read.parse(e, l)
 	s := p.senders.seen(l.Sender, l.Created)
 	if !ok {
 		s.NotUnderstood++
 		return false
 	}
 	changed := false
-	if !p.read.relay[i] {
+	if !p.read.relay[p.read.of(l.Listener)] {
 		changed = s.product(e, format, l.Created)
 	}
 	p.min.Prepare(e, minimise.Sender{Addr: l.Sender, Assurance: l.Via.String(), Changed: changed})
@@ -315,8 +314,7 @@ func (p *pipeline) understandAgain(e *event.Event, l *archive.Line) bool {
 	e.SetRaw(l.Text)
 	e.Created = l.Created
 	e.ID = event.ID{Seq: l.Number}
-	i := p.read.of(l.Listener)
-	if _, ok := p.read.sets[i].Parse(e, p.read.hints[i]); !ok {
+	if _, ok := p.read.parse(e, l); !ok {
 		return false
 	}
 	p.min.Prepare(e, minimise.Sender{Addr: l.Sender, Assurance: l.Via.String()})

@@ -34,6 +34,13 @@ func (c *Config) Ports() []Port {
 		add("tcp", b.TCP, "listen.beats[%d].tcp", i)
 		add("tcp", b.TLS, "listen.beats[%d].tls", i)
 	}
+	for i, f := range c.Listen.Flows {
+		add("udp", f.UDP, "listen.flows[%d].udp", i)
+	}
+	for i, o := range c.Listen.OTLP {
+		add("tcp", o.TCP, "listen.otlp[%d].tcp", i)
+		add("tcp", o.TLS, "listen.otlp[%d].tls", i)
+	}
 	return ports
 }
 

@@ -71,6 +71,7 @@ type Options struct {
 	IdleEvict   time.Duration // a connection silent for so long may be closed when another needs its place; default 5 min
 	Drain       time.Duration // how long a listener goes on reading after its context has ended; default 2 s
 	ReadBuffer  int           // bytes of kernel buffer asked for a UDP socket; default 16 MiB
+	Binary      bool          // of a UDP socket: give datagrams as they are, neither trimmed nor cut
 	TLS         *tls.Config   // of a stream port: speak TLS; ClientAuth says whether senders must show certificates
 	Now         func() time.Time
 	Logger      *slog.Logger

@@ -115,13 +115,16 @@ func (u *UDP) Serve(ctx context.Context, sink Sink) error {
 		now := u.o.Now().UnixNano()
 		lines = lines[:0]
 		for i := range n {
-			text := trimEnd(buf[i*udpMax : i*udpMax+int(msgs[i].n)])
+			text := buf[i*udpMax : i*udpMax+int(msgs[i].n)]
+			if !u.o.Binary {
+				text = trimEnd(text)
+			}
 			if len(text) == 0 {
 				u.c.empty.Add(1)
 				continue
 			}
 			line := Line{Created: now, Sender: address(&names[i]), Text: text}
-			if len(text) > u.o.MaxLine {
+			if len(text) > u.o.MaxLine && !u.o.Binary {
 				line.Text, line.Cut = text[:u.o.MaxLine], true
 				u.c.cut.Add(1)
 			}

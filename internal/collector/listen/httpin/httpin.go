@@ -45,6 +45,8 @@ type Options struct {
 	Queue   time.Duration // how long a request waits for its turn; default 5 s
 	// Routes are further paths. POST only; the token has been checked and the body read and expanded.
 	Routes map[string]Handler
+	// GRPC are unary gRPC methods by path; Request.Body is the message, the answer another. With any the server speaks HTTP/2, without TLS too.
+	GRPC map[string]Handler
 	// NoLines takes the path for lines away.
 	NoLines bool
 }
@@ -128,6 +130,14 @@ func (s *Server) Serve(ctx context.Context, sink listen.Sink) error {
 	for path, h := range s.o.Routes {
 		mux.HandleFunc(path, s.handler(sink, h))
 	}
+	for path, h := range s.o.GRPC {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			s.grpc(w, r, func(r *http.Request) (answer []byte, p *Problem) {
+				_, answer, p = s.work(r, sink, h, true)
+				return answer, p
+			})
+		})
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, &Problem{Status: 404, Code: "path", Title: "There is nothing here", Detail: fmt.Sprintf("%.100q is not a path of this collector.", r.URL.Path), Next: "Send logs with POST to " + s.paths() + "."})
 	})
@@ -135,11 +145,18 @@ func (s *Server) Serve(ctx context.Context, sink listen.Sink) error {
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, WriteTimeout: 3 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		TLSConfig: s.o.TLS, ErrorLog: log.New(shakeLog{s}, "", 0),
 	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	if len(s.o.GRPC) > 0 {
+		protocols.SetHTTP2(true)
+		protocols.SetUnencryptedHTTP2(true)
+		srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 64}
+	}
+	srv.Protocols = &protocols
 	done := make(chan error, 1)
 	go func() {
 		if s.o.TLS != nil {
 			srv.TLSConfig = s.o.TLS.Clone()
-			srv.TLSConfig.NextProtos = []string{"http/1.1"}
 			done <- srv.ServeTLS(s.guard, "", "")
 		} else {
 			done <- srv.Serve(s.guard)
@@ -194,7 +211,7 @@ func (s *Server) problem(w http.ResponseWriter, p *Problem) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	if p.Status == 503 || p.Status == 429 {
-		h.Set("Retry-After", "5")
+		h.Set("Retry-After", "1")
 	}
 	if p.Status == 401 {
 		h.Set("WWW-Authenticate", `Bearer realm="tocsin-collector"`)
@@ -220,16 +237,29 @@ func (s *Server) handler(sink listen.Sink, h Handler) http.HandlerFunc {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, sink listen.Sink, h Handler) *Problem {
+	contentType, answer, p := s.work(r, sink, h, false)
+	if p != nil {
+		if p.Status == 405 {
+			w.Header().Set("Allow", "POST")
+		}
+		return p
+	}
+	w.Header().Set("Content-Type", contentType)
+	_, _ = w.Write(answer) // if it does not arrive the sender sends again
+	return nil
+}
+
+// work checks a request from the outside in, and gives h its body, or, of a gRPC call, its message.
+func (s *Server) work(r *http.Request, sink listen.Sink, h Handler, isGRPC bool) (contentType string, answer []byte, p *Problem) {
 	if !s.o.Tokens.Check(bearer(r.Header.Get("Authorization"))) {
-		return &Problem{Status: 401, Code: "token", Title: "Not a token of this collector", Detail: "The header Authorization: Bearer TOKEN is missing, or its token is not known here.",
+		return "", nil, &Problem{Status: 401, Code: "token", Title: "Not a token of this collector", Detail: "The header Authorization: Bearer TOKEN is missing, or its token is not known here.",
 			Next: "Make a token on the collector's machine with: tocsin-collector token --name SENDER"}
 	}
 	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", "POST")
-		return &Problem{Status: 405, Code: "method", Title: "Only POST", Detail: "Logs are sent with POST.", Next: "Change the sender's method to POST."}
+		return "", nil, &Problem{Status: 405, Code: "method", Title: "Only POST", Detail: "Logs are sent with POST.", Next: "Change the sender's method to POST."}
 	}
 	if r.ContentLength > int64(s.o.MaxBody) {
-		return s.tooBig()
+		return "", nil, s.tooBig()
 	}
 	turn := time.NewTimer(s.o.Queue)
 	defer turn.Stop()
@@ -237,13 +267,21 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, sink listen.Sink,
 	case s.turns <- struct{}{}:
 		defer func() { <-s.turns }()
 	case <-turn.C:
-		return busy("Too many requests are in work.")
+		return "", nil, busy("Too many requests are in work.")
 	case <-r.Context().Done():
-		return busy("The request was given up.")
+		return "", nil, busy("The request was given up.")
 	}
 	body, p := s.body(r)
 	if p != nil {
-		return p
+		return "", nil, p
+	}
+	if isGRPC {
+		var err error
+		if body, err = message(body, r.Header.Get("Grpc-Encoding"), s.expand); errors.As(err, &p) {
+			return "", nil, p
+		} else if err != nil {
+			return "", nil, badBody(err)
+		}
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
@@ -264,16 +302,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, sink listen.Sink,
 		s.mu.Unlock()
 		return nil
 	}
-	contentType, answer, err := h(r.Context(), req)
-	if err != nil {
-		if errors.As(err, &p) {
-			return p
-		}
-		return &Problem{Status: 400, Code: "body", Title: "The body cannot be read", Detail: err.Error(), Next: "Mend the sender. Nothing of it was taken."}
+	contentType, answer, err = h(r.Context(), req)
+	if errors.As(err, &p) {
+		return "", nil, p
+	} else if err != nil {
+		return "", nil, badBody(err)
 	}
-	w.Header().Set("Content-Type", contentType)
-	_, _ = w.Write(answer) // if it does not arrive the sender sends again
-	return nil
+	return contentType, answer, nil
+}
+
+func badBody(err error) *Problem {
+	return &Problem{Status: 400, Code: "body", Title: "The body cannot be read", Detail: err.Error(), Next: "Mend the sender: look whether it says rightly how the body is written and compressed. Nothing of it was taken."}
 }
 
 func bearer(h string) string {
@@ -290,38 +329,39 @@ func (s *Server) tooBig() *Problem {
 
 // body reads and expands a request's body.
 func (s *Server) body(r *http.Request) ([]byte, *Problem) {
-	in := io.Reader(io.LimitReader(r.Body, int64(s.o.MaxBody)+1))
-	bad := func(err error) *Problem {
-		var timeout net.Error
-		if errors.As(err, &timeout) && timeout.Timeout() {
-			return &Problem{Status: 408, Code: "slow", Title: "Too slow", Detail: "The body did not come in time.", Next: "Send again, or in smaller batches."}
-		}
-		return &Problem{Status: 400, Code: "body", Title: "The body cannot be read", Detail: err.Error(), Next: "Look whether Content-Encoding says what the body is. Nothing of it was taken."}
-	}
-	switch enc := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); enc {
+	return s.expand(io.LimitReader(r.Body, int64(s.o.MaxBody)+1), r.Header.Get("Content-Encoding"))
+}
+
+// expand reads what is compressed in the way named.
+func (s *Server) expand(in io.Reader, encoding string) ([]byte, *Problem) {
+	switch enc := strings.ToLower(strings.TrimSpace(encoding)); enc {
 	case "", "identity":
 	case "gzip":
 		z, err := gzip.NewReader(in)
 		if err != nil {
-			return nil, bad(fmt.Errorf("gzip: %w", err))
+			return nil, badBody(fmt.Errorf("gzip: %w", err))
 		}
 		in = z
 	case "zstd":
 		z, err := zstd.NewReader(in, zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 		if err != nil {
-			return nil, bad(fmt.Errorf("zstd: %w", err))
+			return nil, badBody(fmt.Errorf("zstd: %w", err))
 		}
 		defer z.Close()
 		in = z
 	default:
-		return nil, &Problem{Status: 415, Code: "encoding", Title: "Unknown compression", Detail: fmt.Sprintf("Content-Encoding %.40q is not known here.", enc), Next: "Use gzip, zstd or none."}
+		return nil, &Problem{Status: 415, Code: "encoding", Title: "Unknown compression", Detail: fmt.Sprintf("The encoding %.40q is not known here.", enc), Next: "Use gzip, zstd or none."}
 	}
 	b, err := io.ReadAll(io.LimitReader(in, int64(s.o.MaxBody)+1))
 	if len(b) > s.o.MaxBody {
 		return nil, s.tooBig()
 	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return nil, &Problem{Status: 408, Code: "slow", Title: "Too slow", Detail: "The body did not come in time.", Next: "Send again, or in smaller batches."}
+	}
 	if err != nil {
-		return nil, bad(err)
+		return nil, badBody(err)
 	}
 	return b, nil
 }
