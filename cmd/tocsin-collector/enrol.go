@@ -71,7 +71,7 @@ What to do now:
 Until you confirm, what this machine sends is kept apart and counts for nothing.
 The keys made here are in %s. They never leave this machine: do not copy them to another.
 `, got.Organisation, got.Site, words, c.Dir, c.KeyDir())
-	if len(c.Listen.Syslog) == 0 {
+	if len(c.Ports()) == 0 && len(c.Listen.Files) == 0 {
 		name := s.file
 		if name == "" {
 			name = c.Dir + string(os.PathSeparator) + "collector.yaml"

@@ -23,8 +23,8 @@ func runCommand(ctx context.Context, e *env, args []string) error {
 		return err
 	}
 	log := newLogger(e.stderr, c.Log)
-	if len(c.Listen.Syslog) == 0 {
-		log.Warn("listen.syslog is empty: nothing can arrive; what waits is still sent")
+	if len(c.Ports()) == 0 && len(c.Listen.Files) == 0 {
+		log.Warn("nothing is set below listen: nothing can arrive; what waits is still sent")
 	}
 	pack, err := rulePack()
 	if err != nil {
