@@ -41,7 +41,11 @@ func (s *Set) ops(ops *packs.Ops) {
 			if op.Slot >= 0 {
 				v = s.run.slots.Get(op.Slot)
 			}
-			s.due(op, v)
+			if op.Plain {
+				s.op(op, v)
+			} else {
+				s.due(op, v)
+			}
 		}
 	}
 }

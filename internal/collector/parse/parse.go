@@ -69,7 +69,11 @@ func Formats() []string {
 // false when none did: then e holds at most what the envelope and the careful search of words.go found.
 func (s *Set) Parse(e *event.Event, hint string) (name string, ok bool) {
 	s.e, s.ref = e, e.Created
-	s.packs, s.fuelFor = s.lib.set.Load(), nil
+	s.fuelFor = nil
+	if set := s.lib.set.Load(); set != s.packs {
+		s.packs = set
+		s.code.asa, s.code.netfilter = isCode(set, "asa"), isCode(set, "netfilter")
+	}
 	e.Time = 0
 	name, ok = s.guarded(hint)
 	if name != "" {
@@ -87,6 +91,12 @@ func (s *Set) Parse(e *event.Event, hint string) (name string, ok bool) {
 	}
 	s.e = nil
 	return name, ok
+}
+
+// isCode says whether a format is read by its parser in Go, and not by a pack that took its name.
+func isCode(set *packs.Set, name string) bool {
+	p := set.Pack(name)
+	return p == nil || p.Code == name
 }
 
 // guarded reads one line. A parser's mistake (a panic) costs that line, which then counts as not understood, never the collector.
@@ -161,6 +171,17 @@ func (s *Set) dispatch(msg string) (string, bool) {
 	}
 	if len(msg) < 2 {
 		return "", false
+	}
+	// The two commonest forms with a parser in Go need no look at the packs, unless a pack has taken their name.
+	switch {
+	case msg[0] == '%' && s.code.asa && (strings.HasPrefix(msg, "%ASA-") || strings.HasPrefix(msg, "%FTD-")):
+		if s.asa(msg) || s.undo() {
+			return "asa", true
+		}
+	case s.h.app == "kernel" && s.code.netfilter && strings.Contains(msg, "SRC="):
+		if s.netfilter(msg) || s.undo() {
+			return "netfilter", true
+		}
 	}
 	if name, ok := s.byPack(msg); ok {
 		return name, true

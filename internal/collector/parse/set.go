@@ -37,7 +37,8 @@ type Set struct {
 	json jsonWalk
 
 	lib     *Library
-	packs   *packs.Set   // of lib, as it was when the line at hand was begun
+	packs   *packs.Set // of lib, as it was when the line at hand was begun
+	code    struct{ asa, netfilter bool }
 	run     run          // the pack at work
 	fuelFor *event.Event // the event for which run.fuel was filled
 

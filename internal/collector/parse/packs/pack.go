@@ -153,6 +153,7 @@ type Op struct {
 	Last          bool   // behind the last After instead of the first
 	Table         *Table
 	When          Conds
+	Plain         bool // nothing is to be done with the value before the verb
 	Layout        Layout
 	ZoneSlot      int // slot with the zone of a time; -1
 	Const         event.Value

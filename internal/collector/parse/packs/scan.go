@@ -14,7 +14,6 @@ type index struct {
 	bits  [1 << 10]uint64
 	rows  map[uint32][]uint16 // by the first four bytes of the literal
 	short []uint16            // literals of three bytes
-	most  int
 }
 
 // maxScan bounds the bytes of a message in which marks are sought.

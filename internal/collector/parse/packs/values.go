@@ -52,6 +52,11 @@ func newOps(list []Op, slots int) Ops {
 	words := (len(list) + 63) / 64
 	o.always = make([]uint64, words)
 	for i := range list {
+		op := &list[i]
+		op.Plain = len(op.When) == 0 && len(op.Join) == 0 && op.After == "" && op.Before == "" && op.Table == nil
+		if op.Verb == VerbDrop { // its slot is known, which is all there is to do
+			continue
+		}
 		at := o.always
 		if s := list[i].Slot; s >= 0 {
 			if o.bySlot == nil {
