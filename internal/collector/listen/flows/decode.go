@@ -48,6 +48,7 @@ type domain struct {
 	seq       uint32
 	seen      bool // seq is set
 	sampling  uint64
+	init      int64 // when the exporter started, as its options say; IPFIX of softflowd counts from there
 	ifNames   map[uint32]string
 	apps      map[uint32]string
 }
@@ -279,6 +280,9 @@ func (d *decoder) sets(k key, dom *domain, b []byte, exported int64, uptime uint
 				if f.sampling == 0 {
 					f.sampling = dom.sampling
 				}
+				if f.init == 0 {
+					f.init = dom.init
+				}
 				f.inName, f.outName = dom.ifNames[f.inIf], dom.ifNames[f.outIf]
 				if f.app == "" && f.appID != 0 {
 					f.app = dom.apps[f.appID]
@@ -388,6 +392,9 @@ func (d *decoder) options10(dom *domain, b []byte) error {
 func (dom *domain) learn(f *flow) {
 	if f.sampling > 0 {
 		dom.sampling = f.sampling
+	}
+	if f.init > 0 {
+		dom.init = f.init
 	}
 	if f.ifName != "" && len(dom.ifNames) < maxNames {
 		if dom.ifNames == nil {
