@@ -101,7 +101,7 @@ func TestPacks(t *testing.T) {
 }
 
 // common are forms that many products share: a line may be read by the pack of its product.
-var common = map[string]bool{"cef": true, "leef": true, "json": true, "kv": true, "web": true}
+var common = map[string]bool{"cef": true, "leef": true, "json": true, "kv": true, "text": true, "web": true}
 
 // TestPackFolders checks that every product's folder has what it must: a description, samples with expectations, where they come from,
 // and the device's settings.
