@@ -181,6 +181,9 @@ func (r *run) lines(ctx context.Context) bool {
 			r.add("framing", "framing_lost", Warn, fmt.Sprintf("%d TCP streams to %s were closed because they were not syslog", l.Framing, l.Address), "Set the device to syslog over TCP, one line each or with octet counts (RFC 6587), without TLS on this port.")
 		}
 	}
+	for _, w := range st.Warnings {
+		r.add("sender "+w.Sender, w.Code, Warn, w.Text, w.Next)
+	}
 	if n := st.Counts["udp_dropped"]; n > 0 {
 		r.add("udp", "udp_dropped", Warn, fmt.Sprintf("the kernel dropped %d UDP messages for want of room", n), "Use TCP on the firewall, or raise net.core.rmem_max.")
 	}
