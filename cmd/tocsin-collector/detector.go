@@ -13,7 +13,11 @@ import (
 
 // newDetector makes the engine of the rules that run on a site.
 func newDetector(o collector.DetectorOptions) (collector.Detector, error) {
-	e, err := detect.New(detect.Options{Rules: rules.FS, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger, MaxGroups: 50_000})
+	files := o.Rules
+	if files == nil {
+		files = rules.FS
+	}
+	e, err := detect.New(detect.Options{Rules: files, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger, MaxGroups: 50_000})
 	if err != nil {
 		return nil, fmt.Errorf("on-site rules: %w", err)
 	}

@@ -3,7 +3,7 @@
 //
 // Exit codes: 0 done; 1 something failed; 2 wrong use or wrong settings; 3 not enrolled; 4 enrolled already, or another collector runs in
 // the folder; 5 the hub refused; 6 the hub was not reached; 7 doctor found something that must be mended; 8 a newer release is there; 9 the new
-// release was not healthy and was taken back.
+// release was not healthy and was taken back; 10 sent --compare found that record and hub differ.
 package main
 
 import (
@@ -35,6 +35,7 @@ const (
 	exitUnhealth  = 7
 	exitNewer     = 8
 	exitTakenBack = 9
+	exitDiffers   = 10 // sent --compare found a difference
 )
 
 // version is set by the build.
@@ -58,8 +59,13 @@ func commands() []command {
 		{"run", "[--config FILE] [--dir DIR]", "collect: listen, keep, minimise, send", runCommand},
 		{"enrol", "TOKEN [--dir DIR] [--name NAME] [--again] [--json]", "join a scheme with the token from the portal", enrolCommand},
 		{"explain", "[--config FILE] [--dir DIR] [--json]", "say for lines on standard input what would leave, what would not, and why", explainCommand},
-		{"sent", "[--config FILE] [--dir DIR] [--json] [--events] [--since DURATION] [--extract DIGEST]", "show what left, from the member's own record", sentCommand},
+		{"sent", "[--config FILE] [--dir DIR] [--json] [--events] [--since DURATION] [--until DURATION] [--kind REASON] [--extract DIGEST] [--compare] [--statement]", "show what left, from the member's own record", sentCommand},
 		{"policy", "[NAME] [--config FILE] [--dir DIR] [--file] [--json]", "show in plain words what may leave; NAME is metadata, full or a policy file", policyCommand},
+		{"questions", "[list | allow ID | deny ID] [--config FILE] [--dir DIR] [--json]", "what the hub asks about the past: see, allow, deny", questionsCommand},
+		{"senders", "[list | accept ADDRESS] [--config FILE] [--dir DIR] [--json]", "who sends lines; accept a device that now sends those of another product", sendersCommand},
+		{"unknown", "[--config FILE] [--dir DIR] [--json]", "show lines that are not understood yet", unknownCommand},
+		{"troubleshoot", "on|off [--for 30m] [--sender ADDRESS] [--config FILE] [--dir DIR] [--json]", "let raw lines leave for a limited time", troubleshootCommand},
+		{"page", "[--config FILE] [--dir DIR] [--json]", "print the address of the local page", pageCommand},
 		{"reveal", "PSEUDONYM... [--config FILE] [--dir DIR] [--json]", "turn pseudonyms back, with the key that only this machine has", revealCommand},
 		{"token", "--name NAME [--config FILE] [--dir DIR] [--json]", "make a token for a sender of logs over HTTP", tokenCommand},
 		{"doctor", "[--config FILE] [--dir DIR] [--json]", "look for the usual faults and say what to do", doctorCommand},
@@ -124,7 +130,7 @@ func run(ctx context.Context, e *env, args []string) int {
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "tocsin-collector: the member's side of Tocsin")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.short)
+		fmt.Fprintf(w, "  %-12s %s\n", c.name, c.short)
 	}
 	fmt.Fprintln(w, "tocsin-collector COMMAND --help shows a command's options.")
 }

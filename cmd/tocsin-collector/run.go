@@ -30,7 +30,7 @@ func runCommand(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
-	a, err := collector.Open(collector.Options{Config: c, Version: programVersion(), Detector: newDetector, RulePack: pack, Logger: log})
+	a, err := collector.Open(collector.Options{Config: c, Version: programVersion(), Detector: newDetector, Matcher: newMatcher, RulePack: pack, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -38,15 +39,21 @@ func (v *sinceValue) Set(s string) error {
 	return nil
 }
 
-func sentCommand(_ context.Context, e *env, args []string) error {
+func sentCommand(ctx context.Context, e *env, args []string) error {
 	var s settings
 	var events bool
-	var since sinceValue
+	var since, until sinceValue
+	var kind string
+	var compare, statement bool
 	var extract string
 	rest, err := parseFlags("sent", args, func(fs *flag.FlagSet) {
 		s.define(fs)
 		fs.BoolVar(&events, "events", false, "show every event that left, as it left")
 		fs.Var(&since, "since", "only batches sealed in the last so many hours (24h) or days (7d)")
+		fs.Var(&until, "until", "only batches sealed more than so long ago (24h, 7d)")
+		fs.StringVar(&kind, "kind", "", "with --events: only events that left for this reason, such as denied_inbound")
+		fs.BoolVar(&compare, "compare", false, "compare the record with the hub's signed statement of what it holds")
+		fs.BoolVar(&statement, "statement", false, "with --compare: print the hub's statement as it was signed")
 		fs.StringVar(&extract, "extract", "", "write the batch of this digest, byte for byte as it was sent, to standard output")
 	})
 	if err != nil {
@@ -59,6 +66,9 @@ func sentCommand(_ context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
+	if compare || statement {
+		return sentCompare(ctx, e, &c, s.json, statement)
+	}
 	k, err := keys.OpenCollector(c.KeyDir())
 	if err != nil {
 		return err
@@ -69,6 +79,8 @@ func sentCommand(_ context.Context, e *env, args []string) error {
 	if since > 0 {
 		from = time.Now().Add(-time.Duration(since))
 	}
+	to := time.Now().Add(-time.Duration(until))
+	wanted := []byte(`"tocsin.left.reason":"` + kind + `"`)
 	var total collector.Totals
 	found := false
 	err = collector.ReadSent(&c, func(b *collector.SentBatch) (bool, error) {
@@ -80,17 +92,20 @@ func sentCommand(_ context.Context, e *env, args []string) error {
 			_, err := out.Write(b.Submission())
 			return false, err
 		}
-		if b.Sealed.Before(from) {
+		if b.Sealed.Before(from) || until > 0 && b.Sealed.After(to) {
 			return true, nil
 		}
 		total.Add(b)
 		switch {
-		case events:
+		case events || kind != "":
 			lines, err := b.Lines(k)
 			if err != nil {
 				return false, err
 			}
 			for _, l := range lines {
+				if kind != "" && !bytes.Contains(l, wanted) {
+					continue
+				}
 				out.Write(l)
 				out.WriteByte('\n')
 			}
@@ -118,7 +133,7 @@ func sentCommand(_ context.Context, e *env, args []string) error {
 		}
 		return out.Flush()
 	}
-	if s.json || events {
+	if s.json || events || kind != "" {
 		return out.Flush()
 	}
 	if total.Batches == 0 {
@@ -133,4 +148,38 @@ func sentCommand(_ context.Context, e *env, args []string) error {
 	}
 	fmt.Fprintln(out, "See the events themselves with --events, a batch as it was sent with --extract DIGEST.")
 	return out.Flush()
+}
+
+// sentCompare compares the record with the hub's statement. A difference is an exit code of its own.
+func sentCompare(ctx context.Context, e *env, c *collector.Config, asJSON, statement bool) error {
+	r, err := collector.Reconcile(ctx, c, programVersion())
+	if err != nil {
+		return err
+	}
+	switch {
+	case statement:
+		fmt.Fprintf(e.stdout, "%s\n", bytes.TrimSpace(r.Envelope))
+	case asJSON:
+		if err := printJSON(e.stdout, r); err != nil {
+			return err
+		}
+	default:
+		fmt.Fprintf(e.stdout, "The hub's signed statement of %s:\n", r.HubTime.Local().Format(time.DateTime))
+		for _, x := range r.Streams {
+			mark := "  ok "
+			if !x.Match {
+				mark = "LOOK "
+			}
+			fmt.Fprintf(e.stdout, "%s %-8s %.8s  here %d batches with %d events, at the hub %d with %d: %s\n", mark, x.Lane, x.Epoch, x.Here, x.Events[0], x.Hub, x.Events[1], x.Verdict)
+		}
+		if r.Match {
+			fmt.Fprintf(e.stdout, "The two agree: the hub holds %d batches with %d events of this collector, and this record says the same.\n", r.Batches[1], r.Events[1])
+		} else {
+			fmt.Fprintln(e.stdout, "THE TWO DO NOT AGREE. What differs is named above. Keep this folder as it is, save the hub's statement (--compare --statement), and show both to your data protection officer and your contact at the scheme.")
+		}
+	}
+	if !r.Match {
+		return saidError(exitDiffers)
+	}
+	return nil
 }

@@ -31,9 +31,13 @@ type Options struct {
 	Version string
 	// Detector makes the engine of the on-site rules; nil: none.
 	Detector func(DetectorOptions) (Detector, error)
-	RulePack string // names the rules, in every manifest
-	Logger   *slog.Logger
-	Now      func() time.Time
+	// Matcher compiles one Sigma rule of a question about the past; nil: only indicators are answered.
+	Matcher func(rule string) (func(*event.Event) bool, error)
+	// HouseEvery is how often the hub is asked for what is new; default about half a minute.
+	HouseEvery time.Duration
+	RulePack   string // names the rules, in every manifest
+	Logger     *slog.Logger
+	Now        func() time.Time
 	// HoldStart is how long lines that were on the disk at the start wait for the hub to say whether it knows them already (from another
 	// copy of this folder). Default 10 s.
 	HoldStart time.Duration
@@ -44,6 +48,7 @@ type Options struct {
 // DetectorOptions are what the engine of the on-site rules needs to know.
 type DetectorOptions struct {
 	Collector string                  // the collector's id, which tells the detections of two sites apart
+	Rules     fs.FS                   // a folder of rules; nil: those that are built in
 	Withhold  func(field string) bool // fields that must not stand in sentences: they do not leave
 	Logger    *slog.Logger
 }
@@ -103,13 +108,23 @@ type Agent struct {
 	draining   bool
 	drainBy    time.Time
 
+	packs     packState
+	questions map[string]*QuestionStatus
+	job       *lookBackJob // the question being answered
+	rawEvent  event.Event  // of troubleshooting
+	rawFrames []byte
+	rawCount  int
+	saidRaw   time.Time
+
 	set     atomic.Pointer[loadedSet] // indicator set in force
 	status  atomic.Pointer[Status]
 	shown   time.Time              // when the status was last made; the loop's own
 	noRoom  atomic.Bool            // the loop waits for room on the disk
 	trouble atomic.Pointer[string] // why the hub is not reached; nil: it answers
 	hub     atomic.Pointer[batch.Self]
+	page    atomic.Pointer[page]
 	wake    chan struct{}
+	forgive atomic.Bool // a newer indicator set is in force: what was switched off gets another chance
 }
 
 // How the loop works.
@@ -197,10 +212,17 @@ func Open(o Options) (a *Agent, err error) {
 		return a, err
 	}
 	a.pipe.log = a.log
+	a.pipe.guard.said = func(what, why string) { a.refuse(what, why) }
+	if err = a.loadPacks(); err != nil {
+		return a, err
+	}
 	if err = a.openState(); err != nil {
 		return a, err
 	}
 	a.loadIndicators()
+	if err = a.loadQuestions(); err != nil {
+		return a, err
+	}
 	a.publish()
 	return a, nil
 }
@@ -302,11 +324,12 @@ func (a *Agent) openState() (err error) {
 
 // memoryHead stands before the detector's snapshot.
 type memoryHead struct {
-	Cursor   spool.Pos `json:"cursor"`
-	Line     uint64    `json:"line,string"`
-	RulePack string    `json:"rule_pack"`
-	Senders  []sender  `json:"senders"`
-	Evidence []uint64  `json:"evidence"`
+	Cursor   spool.Pos            `json:"cursor"`
+	Line     uint64               `json:"line,string"`
+	RulePack string               `json:"rule_pack"`
+	Senders  []sender             `json:"senders"`
+	Evidence []uint64             `json:"evidence"`
+	Guard    map[string]time.Time `json:"guard,omitempty"` // what is switched off
 }
 
 // restoreDetector gives the detector its memory back and shows it the lines between that and the state.
@@ -318,11 +341,14 @@ func (a *Agent) restoreDetector() error {
 		if err := json.Unmarshal(head, &h); err != nil {
 			a.log.Warn("the on-site rules' memory is damaged; they begin anew", "error", err)
 		} else {
+			if h.Guard != nil {
+				a.pipe.guard.Off = h.Guard
+			}
 			switch {
 			case a.st.Cursor.Before(h.Cursor):
 				a.log.Warn("the on-site rules' memory is newer than the state; they begin anew")
-			case h.RulePack != a.o.RulePack:
-				a.log.Info("the on-site rules have changed; they begin anew", "before", h.RulePack, "now", a.o.RulePack)
+			case h.RulePack != a.packs.rules:
+				a.log.Info("the on-site rules have changed; they begin anew", "before", h.RulePack, "now", a.packs.rules)
 				a.pipe.senders.restore(h.Senders)
 			default:
 				if err := a.pipe.det.Restore(rest); err != nil {
@@ -365,7 +391,7 @@ func (a *Agent) saveDetector() error {
 	if err != nil {
 		return fmt.Errorf("on-site rules: %w", err)
 	}
-	h, err := json.Marshal(memoryHead{Cursor: a.st.Cursor, Line: a.st.Line, RulePack: a.o.RulePack, Senders: a.pipe.senders.list(), Evidence: a.pipe.evidenceQ})
+	h, err := json.Marshal(memoryHead{Cursor: a.st.Cursor, Line: a.st.Line, RulePack: a.packs.rules, Senders: a.pipe.senders.list(), Evidence: a.pipe.evidenceQ, Guard: a.pipe.guard.Off})
 	if err != nil {
 		return err
 	}
@@ -401,6 +427,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else {
 		defer stopStatus()
 	}
+	defer a.servePage()()
 	for _, l := range a.lanes {
 		l.work = make(chan outgoing, 1)
 		wg.Go(func() { a.sender(run, l) })
@@ -484,6 +511,10 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 			}
 			a.idle = worked == 0
 		}
+		if a.forgive.Swap(false) {
+			a.pipe.guard.forgive("indicator")
+		}
+		more := a.checked && !a.draining && a.lookBack(now)
 		if err := a.seal(a.o.Now()); err != nil {
 			return err
 		}
@@ -505,7 +536,7 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 			a.pipe.flushDetector(a.st.Line, now)
 		}
 		a.publish()
-		if worked == slice {
+		if worked == slice || more {
 			continue
 		}
 		if a.draining {
@@ -603,6 +634,7 @@ func (a *Agent) work(n int) (worked int, err error) {
 			f = silent
 		}
 		a.pipe.line(&l, f)
+		a.rawLine(&l)
 		a.st.Line = l.Number
 		a.dirty = true
 		if len(a.pipe.frames) > 1<<20 {
@@ -618,6 +650,7 @@ func (a *Agent) work(n int) (worked int, err error) {
 		}
 	}
 	a.st.Cursor = a.reader.Pos()
+	a.rawDone(a.o.Now())
 	if lost := a.reader.Lost(); lost > a.lost {
 		a.st.Counts["lost.archive_damage"] += lost - a.lost
 		a.log.Error("raw lines in a damaged file could not be read", "lines", lost-a.lost)

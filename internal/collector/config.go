@@ -12,6 +12,7 @@ import (
 
 	"tocsin/internal/collector/minimise"
 	"tocsin/internal/config"
+	"tocsin/internal/directive"
 )
 
 // Config is the settings file of a collector. Every key may also be set as TOCSIN_COLLECTOR_SECTION_KEY, but for the list of listeners.
@@ -24,6 +25,8 @@ type Config struct {
 	Archive   Archive  `yaml:"archive"`    // raw lines kept on this machine
 	Spool     Spool    `yaml:"spool"`      // events that wait to leave
 	Sent      Sent     `yaml:"sent"`       // the record of what left
+	LookBack  LookBack `yaml:"look_back"`  // questions about the past
+	Page      Page     `yaml:"page"`       // the local page
 	Log       Log      `yaml:"log"`
 	Update    Update   `yaml:"update"` // newer releases of this program
 	// RetryMax is the longest wait between two attempts to reach the hub. Default 1m; the waits are random and grow up to it.
@@ -121,6 +124,17 @@ type Sent struct {
 	MaxBytes int64 `yaml:"max_bytes"` // default 2147483648
 }
 
+// LookBack says how questions about the past are answered.
+type LookBack struct {
+	Consent   string `yaml:"consent"`    // ask (each question waits for the member), standing, or never; default ask
+	MaxEvents int    `yaml:"max_events"` // that one answer may hold, whatever the question says; default 1000
+}
+
+// Page is the page on which the member reads what happens here.
+type Page struct {
+	Listen string `yaml:"listen"` // loopback address and port; default 127.0.0.1:0 (any free port; tocsin-collector page names it); off: none
+}
+
 // Log says how much is written to standard error.
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error; default info
@@ -135,8 +149,8 @@ func DefaultConfig() Config {
 		Policy:  Policy{Name: "metadata"},
 		Archive: Archive{MaxBytes: 4 << 30, MaxDays: 30},
 		Spool:   Spool{MaxBytes: 1 << 30},
-		Sent:    Sent{Days: 14, MaxBytes: 2 << 30},
-		Log:     Log{Level: "info", Format: "text"}, RetryMax: time.Minute,
+		Sent:    Sent{Days: 14, MaxBytes: 2 << 30}, LookBack: LookBack{Consent: ConsentAsk, MaxEvents: 1000}, Page: Page{Listen: "127.0.0.1:0"},
+		Log: Log{Level: "info", Format: "text"}, RetryMax: time.Minute,
 		Update: defaultUpdate(),
 	}
 }
@@ -191,6 +205,15 @@ func (c *Config) Check() error {
 	}
 	if c.Sent.Days < 1 || c.Sent.MaxBytes < 1<<20 {
 		bad("sent needs at least a day (days) and 1 MiB (max_bytes)")
+	}
+	if !slices.Contains([]string{ConsentAsk, ConsentStanding, ConsentNever}, c.LookBack.Consent) {
+		bad("look_back.consent is ask, standing or never")
+	}
+	if c.LookBack.MaxEvents < 1 || c.LookBack.MaxEvents > directive.MaxHits {
+		bad("look_back.max_events must be between 1 and %d", directive.MaxHits)
+	}
+	if err := checkPage(c.Page.Listen); err != nil {
+		bad("page.listen: %w", err)
 	}
 	if c.RetryMax < time.Second || c.RetryMax > time.Hour {
 		bad("retry_max must be between 1s and 1h")

@@ -71,7 +71,7 @@ func (g *guard) over(what string, share int, at int64) bool {
 
 // indicator says whether an indicator must not release the line at hand.
 func (g *guard) indicator(id string, at int64) bool {
-	return g.over("indicators", guardSetShare, at) || g.over("indicator "+id, guardShare, at)
+	return g.over("indicator "+id, guardShare, at) || g.over("indicators", guardSetShare, at)
 }
 
 // rule says whether a rule must not release what it found. events is how many it would release.

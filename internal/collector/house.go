@@ -19,13 +19,16 @@ import (
 // learns whether the member has confirmed the check words.
 func (a *Agent) housekeeping(ctx context.Context) {
 	var trustAt time.Time
-	etag := ""
+	etag, directives := "", ""
 	for attempt := 0; ; {
-		err := a.keepHouse(ctx, &trustAt, &etag)
+		err := a.keepHouse(ctx, &trustAt, &etag, &directives)
 		if ctx.Err() != nil {
 			return
 		}
 		wait := 30*time.Second + send.Backoff(4, 0, a.o.Config.RetryMax)
+		if a.o.HouseEvery > 0 {
+			wait = a.o.HouseEvery
+		}
 		if err != nil {
 			a.log.Debug("housekeeping", "error", err)
 			wait = max(send.Backoff(attempt+2, 0, a.o.Config.RetryMax), time.Second)
@@ -41,7 +44,7 @@ func (a *Agent) housekeeping(ctx context.Context) {
 	}
 }
 
-func (a *Agent) keepHouse(ctx context.Context, trustAt *time.Time, etag *string) error {
+func (a *Agent) keepHouse(ctx context.Context, trustAt *time.Time, etag, directives *string) error {
 	if a.client.RenewDue() {
 		if err := a.client.Renew(ctx); err != nil {
 			level := a.log.Warn
@@ -69,7 +72,7 @@ func (a *Agent) keepHouse(ctx context.Context, trustAt *time.Time, etag *string)
 	if old := a.hub.Swap(&self); old == nil || old.State != self.State {
 		a.log.Info("the hub's view of this collector", "state", self.State, "organisation", self.Organisation, "site", self.Site)
 	}
-	return a.fetchIndicators(ctx, etag)
+	return errors.Join(a.fetchIndicators(ctx, etag), a.fetchDirectives(ctx, directives))
 }
 
 // loadedSet is the indicator set in force.
@@ -122,6 +125,9 @@ func (a *Agent) useIndicators(env []byte) error {
 	}
 	sum := sha256.Sum256(d.Content)
 	a.min.SetIndicators(set)
+	if old := a.set.Load(); old != nil && old.Version < d.Version {
+		a.forgive.Store(true)
+	}
 	a.set.Store(&loadedSet{name: fmt.Sprintf("%d %s", d.Version, hex.EncodeToString(sum[:8])), Directive: d, size: set.Len(0)})
 	a.log.Info("indicators in force", "version", d.Version, "indicators", set.Len(0))
 	return nil

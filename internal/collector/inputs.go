@@ -95,7 +95,7 @@ type readers struct {
 	ready    [256]bool
 }
 
-func newReaders(slots []slotted) (*readers, error) {
+func newReaders(slots []slotted, lib *parse.Library) (*readers, error) {
 	r := &readers{}
 	zones := map[string]*parse.Set{}
 	for _, s := range slots {
@@ -104,7 +104,7 @@ func newReaders(slots []slotted) (*readers, error) {
 			if err != nil {
 				return nil, err
 			}
-			zones[s.timezone] = parse.New(parse.Options{Location: loc})
+			zones[s.timezone] = parse.New(parse.Options{Location: loc, Library: lib})
 		}
 		r.sets[s.slot], r.hints[s.slot], r.relay[s.slot], r.hostdown[s.slot], r.ready[s.slot] = zones[s.timezone], s.format, s.relay, s.hostdown, s.ready
 	}

@@ -12,6 +12,7 @@ import (
 
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/minimise"
+	"tocsin/internal/collector/parse"
 	"tocsin/internal/collector/spool"
 	"tocsin/internal/event"
 )
@@ -50,6 +51,9 @@ type pipeline struct {
 	digests *archive.Digester
 	archive *archive.Archive
 	senders *senders
+	lib     *parse.Library // the parser packs in use
+	guard   *guard
+	unknown *unknowns
 	log     *slog.Logger
 	covered intervals // lines whose events the hub has
 
@@ -71,13 +75,13 @@ type tally struct {
 }
 
 func newPipeline(c *Config, min *minimise.Minimiser, det Detector, secret archive.Secret, a *archive.Archive) (*pipeline, error) {
-	p := &pipeline{min: min, det: det, digests: secret.Digester(), archive: a, senders: newSenders(), log: slog.New(slog.DiscardHandler), evidence: map[uint64]struct{}{}}
+	p := &pipeline{min: min, det: det, digests: secret.Digester(), archive: a, senders: newSenders(), lib: parse.NewLibrary(), guard: newGuard(nil), unknown: newUnknowns(), log: slog.New(slog.DiscardHandler), evidence: map[uint64]struct{}{}}
 	if det == nil {
 		p.det = noDetector{}
 	}
 	p.tally.byClause = make([]uint64, len(min.Policy().Events))
 	var err error
-	if p.read, err = newReaders(c.Listen.slots()); err != nil {
+	if p.read, err = newReaders(c.Listen.slots(), p.lib); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -154,7 +158,8 @@ func (p *pipeline) line(l *archive.Line, f fate) {
 	if !understood {
 		return
 	}
-	d := p.min.Decide(e)
+	p.guard.line()
+	d := p.ceiling(e, p.min.Decide(e), l.Created)
 	detections := p.det.Process(e, l.Created)
 	if f == replay {
 		for i := range detections {
@@ -164,6 +169,7 @@ func (p *pipeline) line(l *archive.Line, f fate) {
 		}
 		return
 	}
+	detections = slices.DeleteFunc(detections, func(d event.Detection) bool { return p.guard.rule(d.RuleID, 1+len(d.Events), l.Created) })
 	send := !p.covered.contains(l.Number)
 	asEvidence := false
 	for i := range detections {
@@ -203,6 +209,27 @@ func (p *pipeline) line(l *archive.Line, f fate) {
 	}
 }
 
+// ceiling takes back what an indicator releases when it releases too much: the line then has the fate it would have without it.
+func (p *pipeline) ceiling(e *event.Event, d minimise.Decision, at int64) minimise.Decision {
+	if !d.Leave || !e.Has(event.TocsinIndicatorID) || !p.min.ByIndicator(d) {
+		return d
+	}
+	id, kind, matched := e.Str(event.TocsinIndicatorID), e.Str(event.TocsinIndicatorKind), e.Str(event.TocsinIndicatorMatched)
+	e.Del(event.TocsinIndicatorID)
+	e.Del(event.TocsinIndicatorKind)
+	e.Del(event.TocsinIndicatorMatched)
+	without := p.min.Decide(e)
+	if !without.Leave && p.guard.indicator(id, at) {
+		return without
+	}
+	e.SetString(event.TocsinIndicatorID, id)
+	e.SetString(event.TocsinIndicatorKind, kind)
+	if matched != "" {
+		e.SetString(event.TocsinIndicatorMatched, matched)
+	}
+	return d
+}
+
 // understand parses a line into e and adds what the collector knows of it.
 func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 	e.Reset()
@@ -213,6 +240,7 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 	s := p.senders.seen(l.Sender, l.Created)
 	if !ok {
 		s.NotUnderstood++
+		p.unknown.add(l)
 		return false
 	}
 	changed := false
@@ -392,6 +420,7 @@ type sender struct {
 	NotUnderstood uint64     `json:"not_understood"`
 	Changed       uint64     `json:"product_changed"` // lines of a product it did not send while it was learnt
 	Products      []string   `json:"products"`
+	Refused       []string   `json:"refused,omitempty"`  // products that it sent after it was learnt, and that nobody has accepted
 	Hostdown      string     `json:"hostdown,omitempty"` // see hostdownWarned
 }
 
@@ -445,7 +474,27 @@ func (s *sender) product(e *event.Event, format string, at int64) bool {
 		return false
 	}
 	s.Changed++
+	if name = fmt.Sprintf("%.60s", name); len(s.Refused) < maxProducts && !slices.Contains(s.Refused, name) {
+		s.Refused = append(s.Refused, name)
+	}
 	return true
+}
+
+// accept lets a sender send the products that it was not known for: the member has looked.
+func (t *senders) accept(a netip.Addr) (products []string, ok bool) {
+	s := t.table[a]
+	if s == nil {
+		return nil, false
+	}
+	products = s.Refused
+	for _, p := range products {
+		if len(s.Products) >= maxProducts {
+			s.Products = slices.Delete(s.Products, 0, 1) // the oldest: the member says what it sends now
+		}
+		s.Products = append(s.Products, p)
+	}
+	s.Refused = nil
+	return products, true
 }
 
 // list gives copies, the busiest first.
@@ -453,7 +502,7 @@ func (t *senders) list() []sender {
 	out := make([]sender, 0, len(t.table)+1)
 	for s := range maps.Values(t.table) {
 		c := *s
-		c.Products = slices.Clone(s.Products)
+		c.Products, c.Refused = slices.Clone(s.Products), slices.Clone(s.Refused)
 		out = append(out, c)
 	}
 	if t.other.Lines > 0 {

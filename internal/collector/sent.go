@@ -54,7 +54,13 @@ func (s *SentBatch) Submission() []byte { return s.submission }
 
 // ReadSent reads the record of what left, oldest first, and gives each batch to f until that answers false. It may be called while the
 // collector runs. Receipts are verified against the trust list.
-func ReadSent(c *Config, f func(*SentBatch) (bool, error)) error {
+func ReadSent(c *Config, f func(*SentBatch) (bool, error)) error { return readSent(c, 1<<62, f) }
+
+// sentTail is how many bytes of the record the page looks at, the newest.
+const sentTail = 16 << 20
+
+// readSent reads the newest so many bytes of the record.
+func readSent(c *Config, tail int64, f func(*SentBatch) (bool, error)) error {
 	k, err := keys.OpenCollector(c.KeyDir())
 	if err != nil {
 		return err
@@ -70,7 +76,7 @@ func ReadSent(c *Config, f func(*SentBatch) (bool, error)) error {
 	receipts := map[string]batch.Receipt{}
 	bad := map[string]string{}
 	walk := func(g func(e entry, body []byte) (bool, error)) error {
-		r, err := spool.View(c.path("batches"))
+		r, err := spool.ViewNewest(c.path("batches"), tail)
 		if err != nil {
 			return fmt.Errorf("record of what left: %w", err)
 		}

@@ -38,7 +38,9 @@ type state struct {
 	// Side are the lanes with spools of their own.
 	Side map[batch.Lane]*sideState `json:"side,omitempty"`
 	// Totals are what the hub has confirmed in each stream, newest last: what the member's statement is compared with.
-	Totals []StreamTotal `json:"totals,omitempty"`
+	Totals   []StreamTotal    `json:"totals,omitempty"`
+	Answered []string         `json:"answered,omitempty"` // questions whose answers are in the spool or left
+	Raw      *Troubleshooting `json:"raw,omitempty"`      // raw lines leave; nil: they do not
 	// CoveredLine: lines up to it were counted by that other copy.
 	CoveredLine uint64 `json:"covered_line,string"`
 }

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"tocsin/internal/batch"
@@ -52,7 +52,25 @@ type Status struct {
 	Streams      []StreamStatus    `json:"streams"`
 	Listeners    []ListenerStatus  `json:"listeners"`
 	Senders      []SenderStatus    `json:"senders"`
+	ParserPack   string            `json:"parser_pack"`
+	Refusals     []Refusal         `json:"refusals,omitempty"`     // what the hub asked and was not done, newest last
+	SwitchedOff  []SwitchedOff     `json:"switched_off,omitempty"` // indicators and rules that would have let too much leave
+	Questions    int               `json:"questions"`              // about the past, that wait for the member
+	Raw          *Troubleshooting  `json:"troubleshooting,omitempty"`
+	StreamTotals []StreamTotal     `json:"stream_totals"`
+	Unknown      []Unknown         `json:"unknown"` // lines that are not understood yet, by sender
+	Page         string            `json:"page,omitempty"`
 	Warnings     []Warning         `json:"warnings"`
+}
+
+// openQuestions counts those that wait for the member.
+func (a *Agent) openQuestions() (n int) {
+	for _, q := range a.questions {
+		if q.State == QuestionWaiting {
+			n++
+		}
+	}
+	return n
 }
 
 // StreamStatus is where a lane stands.
@@ -78,12 +96,14 @@ type SenderStatus struct {
 	NotUnderstood uint64    `json:"not_understood"`
 	Changed       uint64    `json:"product_changed"`
 	Products      []string  `json:"products"`
+	Refused       []string  `json:"refused,omitempty"` // products that it sent after it was learnt
 	Last          time.Time `json:"last"`
 }
 
 const (
 	publishEvery = 100 * time.Millisecond
 	shownSenders = 100
+	shownUnknown = 20
 )
 
 // publish makes a new status now and then; the loop calls it.
@@ -99,7 +119,7 @@ func (a *Agent) publish() {
 	s := &Status{
 		Collector: a.id.Collector, Tenant: a.id.Tenant, Organisation: a.id.Organisation, Site: a.id.Site, CheckWords: a.id.CheckWords,
 		Version: a.o.Version, PID: os.Getpid(), Started: a.began.UTC(), Now: now.UTC(), Policy: a.min.Policy().Name, PolicyDigest: a.min.Digest(), Indicators: a.setName(),
-		RulePack: a.o.RulePack, Counts: counts, Acknowledged: st.Acknowledged, Sent: st.Acknowledged + st.sealed(), Waiting: st.waiting() + uint64(a.pipe.n),
+		RulePack: a.packs.rules, ParserPack: a.packs.parsers, Refusals: slices.Clone(a.packs.refusals), SwitchedOff: a.pipe.guard.list(), Questions: a.openQuestions(), StreamTotals: slices.Clone(st.Totals), Counts: counts, Acknowledged: st.Acknowledged, Sent: st.Acknowledged + st.sealed(), Waiting: st.waiting() + uint64(a.pipe.n),
 		Unreported: a.uncounted(), Backlog: len(st.Ranges) > 0, Full: a.archive.Full() || a.noRoom.Load(), Interval: st.Interval.Seconds(), ClockOffset: st.Offset.Seconds(),
 		LastReceipt: st.ReceiptTime, NotAfter: a.client.NotAfter(), SpoolBytes: a.spool.Size(), ArchiveBytes: a.archive.Size(), BatchBytes: a.batches.Size(),
 	}
@@ -118,6 +138,16 @@ func (a *Agent) publish() {
 	for i, l := range a.listeners {
 		s.Listeners = append(s.Listeners, ListenerStatus{Address: a.addrs[i].String(), Network: a.addrs[i].Network(), Kind: l.kind, Stats: l.Stats()})
 	}
+	if p := a.page.Load(); p != nil {
+		s.Page = p.addr.String()
+	}
+	if st.Raw != nil {
+		raw := *st.Raw
+		s.Raw = &raw
+	}
+	if s.Unknown = a.pipe.unknown.list(); len(s.Unknown) > shownUnknown {
+		s.Unknown = s.Unknown[:shownUnknown]
+	}
 	for i, d := range a.pipe.senders.list() {
 		if i == shownSenders {
 			break
@@ -126,7 +156,7 @@ func (a *Agent) publish() {
 		if d.Addr.IsValid() {
 			addr = d.Addr.String()
 		}
-		s.Senders = append(s.Senders, SenderStatus{Address: addr, Lines: d.Lines, NotUnderstood: d.NotUnderstood, Changed: d.Changed, Products: d.Products, Last: time.Unix(0, d.Last).UTC()})
+		s.Senders = append(s.Senders, SenderStatus{Address: addr, Lines: d.Lines, NotUnderstood: d.NotUnderstood, Changed: d.Changed, Products: d.Products, Refused: d.Refused, Last: time.Unix(0, d.Last).UTC()})
 	}
 	s.Warnings = a.pipe.senders.warnings()
 	a.status.Store(s)
@@ -156,6 +186,7 @@ func (a *Agent) serveStatus() (stop func(), err error) {
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(a.Status())
 	})
+	a.control(mux)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 8 << 10}
 	go srv.Serve(ln) //nolint:errcheck // it always ends with an error, when it is closed
 	return func() { srv.Close(); os.Remove(path) }, nil
@@ -196,29 +227,9 @@ var ErrNotRunning = errors.New("no collector is running in this folder")
 
 // FetchStatus asks the collector that runs in the folder.
 func FetchStatus(ctx context.Context, c *Config) (*Status, error) {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		short, done, err := socketPath(c.StatusSocket())
-		if err != nil {
-			return nil, err
-		}
-		defer done()
-		return new(net.Dialer).DialContext(ctx, "unix", short)
-	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || strings.Contains(err.Error(), "connection refused") {
-			return nil, ErrNotRunning
-		}
-		return nil, fmt.Errorf("ask the running collector: %w", err)
-	}
-	defer res.Body.Close()
 	var s Status
-	if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
-		return nil, fmt.Errorf("ask the running collector: %w", err)
+	if err := callSocket(ctx, c, http.MethodGet, "/status", nil, &s); err != nil {
+		return nil, err
 	}
 	return &s, nil
 }

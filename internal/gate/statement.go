@@ -19,6 +19,7 @@ func (g *Gate) statement(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, id.Collector, p)
 		return
 	}
+	now := g.o.Now().UTC() // before the heads are read: a batch that comes meanwhile may be in the statement, none from before is missing
 	heads, err := g.o.Records.Heads(r.Context(), member.GateReader, reg.ID)
 	if err != nil {
 		g.refuse(w, r, reg.ID, g.refusedBy(err, "the stream heads could not be read"))
@@ -29,7 +30,7 @@ func (g *Gate) statement(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, reg.ID, g.refusedBy(err, "the sums of streams could not be read"))
 		return
 	}
-	s := batch.Statement{Collector: reg.ID, Tenant: uint32(reg.Tenant), HubTime: g.o.Now().UTC()}
+	s := batch.Statement{Collector: reg.ID, Tenant: uint32(reg.Tenant), HubTime: now}
 	for _, h := range heads {
 		s.Streams = append(s.Streams, batch.StatementStream{Lane: batch.Lane(h.Lane), Epoch: h.Epoch, Batches: h.Seq, Events: events[h.Stream], Digest: hex.EncodeToString(h.Digest[:]),
 			First: time.Unix(0, h.StartedNS).UTC(), Last: time.Unix(0, h.UpdatedNS).UTC()})

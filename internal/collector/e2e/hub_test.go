@@ -47,12 +47,13 @@ type hub struct {
 	addr  string
 	life  time.Duration // of certificates
 
-	mu        sync.Mutex
-	stop      func()
-	delay     time.Duration
-	incidents []gate.Incident
-	set       []byte // indicator directive
-	etag      string
+	mu         sync.Mutex
+	stop       func()
+	delay      time.Duration
+	incidents  []gate.Incident
+	set        []byte // indicator directive
+	etag       string
+	directives [][]byte
 }
 
 func newHub(t testing.TB) *hub {
@@ -141,6 +142,11 @@ func (h *hub) serve(ln net.Listener) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			return h.set, h.etag
+		},
+		Directives: func(string) ([][]byte, string) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.directives, fmt.Sprint(len(h.directives))
 		},
 		Incident: func(_ context.Context, i gate.Incident) {
 			h.mu.Lock()
@@ -411,7 +417,10 @@ func newSite(t testing.TB, h *hub, org string) *site {
 }
 
 func detector(o collector.DetectorOptions) (collector.Detector, error) {
-	return detect.New(detect.Options{Rules: rules.FS, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger})
+	if o.Rules == nil {
+		o.Rules = rules.FS
+	}
+	return detect.New(detect.Options{Rules: o.Rules, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger})
 }
 
 // running is a collector in this process.

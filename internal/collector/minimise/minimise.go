@@ -392,6 +392,21 @@ next:
 	return Decision{Clause: len(m.clauses) - 1} // not reached: the last clause has no conditions
 }
 
+// ByIndicator says whether the clause that decided asks for nothing but an indicator.
+func (m *Minimiser) ByIndicator(d Decision) bool {
+	c := &m.clauses[d.Clause]
+	return len(c.conds) == 1 && c.conds[0].key == event.TocsinIndicatorID
+}
+
+// MatchSet says whether the event touches an indicator of a set that is not the one in force, such as that of a question.
+func (m *Minimiser) MatchSet(e *event.Event, set *indicator.Set) bool {
+	for _, k := range [...]event.Key{event.TocsinIndicatorID, event.TocsinIndicatorKind, event.TocsinIndicatorMatched} {
+		e.Del(k)
+	}
+	m.match(e, set)
+	return e.Has(event.TocsinIndicatorID)
+}
+
 // Reason gives the clause's counter name without its prefix, and its plain words.
 func (m *Minimiser) Reason(clause int) (word, text string) {
 	c := &m.o.Policy.Events[clause]

@@ -1,0 +1,222 @@
+package collector
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tocsin/internal/collector/parse/packs"
+	"tocsin/internal/directive"
+	"tocsin/internal/keys"
+)
+
+// Directives come signed, by keys that are not on the hub, and each is checked here again: its signature under the purpose that its type has,
+// whom it is for, that it has not expired, that its version does not go back, and what it would do. What is refused leaves everything as it
+// was, and is said: in the log, in the status, and as a count at the hub.
+//
+//	DIR/directives/versions.json   the highest version taken of each type
+//	DIR/directives/TYPE            the pack in force, as it was signed
+
+// Refusal is a directive that the collector did not obey.
+type Refusal struct {
+	At   time.Time `json:"at"`
+	What string    `json:"what"`
+	Why  string    `json:"why"`
+}
+
+const maxRefusals = 20
+
+// packState is what is known of packs. It is the loop's, but for the housekeeper's own reading at the start.
+type packState struct {
+	versions map[string]uint64
+	rules    string // names of the packs in force, for manifests
+	parsers  string
+	refusals []Refusal
+	refused  map[[32]byte]bool // envelopes that were refused, so that each is said once
+}
+
+func (a *Agent) directiveFile(name string) string {
+	return a.o.Config.path(filepath.Join("directives", name))
+}
+
+// loadPacks puts the packs in force that were kept before the restart. What is not good any more is said, and what is built in goes on.
+func (a *Agent) loadPacks() error {
+	a.packs = packState{versions: map[string]uint64{}, rules: a.o.RulePack, parsers: "built-in " + a.o.Version, refused: map[[32]byte]bool{}}
+	if err := os.MkdirAll(a.directiveFile(""), 0o700); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(a.directiveFile("versions.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &a.packs.versions)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("versions of directives: %w (delete DIR/directives to begin with what is built in)", err)
+	}
+	for _, kind := range []string{directive.Rules, directive.Parsers} {
+		env, err := os.ReadFile(a.directiveFile(kind))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			var d keys.Directive
+			if d, err = a.client.Trust().OpenDirective(env, keys.Packs, a.id.Collector, a.o.Now()); err == nil {
+				err = a.usePack(d)
+			}
+		}
+		if err != nil {
+			a.log.Warn("the kept pack is not used; what is built in goes on until the hub has a newer one", "pack", kind, "error", err)
+		}
+	}
+	return nil
+}
+
+// fetchDirectives asks for what is new and hands it to the loop. Called by the housekeeper.
+func (a *Agent) fetchDirectives(ctx context.Context, etag *string) error {
+	envelopes, tag, changed, err := a.client.Directives(ctx, *etag)
+	if err != nil || !changed {
+		return err
+	}
+	for _, env := range envelopes {
+		if err := a.inLoop(ctx, func() error { a.obey(env); return nil }); err != nil {
+			return err
+		}
+	}
+	*etag = tag
+	return nil
+}
+
+// obey takes one directive, or says why not.
+func (a *Agent) obey(env []byte) {
+	sum := sha256.Sum256(env)
+	if a.packs.refused[sum] {
+		return
+	}
+	what, err := a.takeDirective(env)
+	if err == nil {
+		return
+	}
+	if len(a.packs.refused) < 1000 {
+		a.packs.refused[sum] = true
+	}
+	a.refuse(what, err.Error())
+}
+
+// refuse notes something that the hub asked and that is not done.
+func (a *Agent) refuse(what, why string) {
+	a.log.Error("refused what the hub asked; everything stays as it was", "what", what, "why", why)
+	a.packs.refusals = append(a.packs.refusals, Refusal{At: a.o.Now().UTC(), What: what, Why: why})
+	if n := len(a.packs.refusals); n > maxRefusals {
+		a.packs.refusals = append([]Refusal(nil), a.packs.refusals[n-maxRefusals:]...)
+	}
+	a.st.Counts["directives_refused"]++
+	a.dirty = true
+	a.shown = time.Time{}
+}
+
+func (a *Agent) takeDirective(env []byte) (what string, err error) {
+	trust, now := a.client.Trust(), a.o.Now()
+	var d keys.Directive
+	for _, p := range []keys.Purpose{keys.Packs, keys.Questions} {
+		var perr error
+		if d, perr = trust.OpenDirective(env, p, a.id.Collector, now); perr != nil {
+			if err == nil || errors.Is(err, keys.ErrSignature) { // the other key says more than that it did not sign
+				err = perr
+			}
+			continue
+		}
+		err = nil
+		if want, ok := directive.Purpose(d.Type); !ok {
+			return fmt.Sprintf("%.40q", d.Type), errors.New("this version of the collector does not know what that is")
+		} else if want != p {
+			return d.Type, fmt.Errorf("it is signed with the key for %s, which may not sign that", p)
+		}
+		break
+	}
+	if err != nil {
+		return "a directive", err
+	}
+	what = fmt.Sprintf("%s %d", d.Type, d.Version)
+	if d.Type == directive.LookBack {
+		return what, a.takeQuestion(d)
+	}
+	switch have := a.packs.versions[d.Type]; {
+	case d.Version == have:
+		return what, nil
+	case d.Version < have:
+		return what, fmt.Errorf("version %d was taken before: a version never goes back", have)
+	}
+	if err := a.usePack(d); err != nil {
+		return what, err
+	}
+	a.packs.versions[d.Type] = d.Version
+	b, err := json.Marshal(a.packs.versions)
+	if err == nil {
+		err = errors.Join(writeFile(a.directiveFile(d.Type), env), writeFile(a.directiveFile("versions.json"), b))
+	}
+	if err != nil {
+		a.log.Error("cannot keep the pack over a restart", "pack", what, "error", err)
+	}
+	return what, nil
+}
+
+// usePack checks a pack and puts it in force between two lines. After an error everything is as it was.
+func (a *Agent) usePack(d keys.Directive) error {
+	files, err := directive.Unpack(d.Content)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(d.Content)
+	name := fmt.Sprintf("%d %s", d.Version, hex.EncodeToString(sum[:8]))
+	switch d.Type {
+	case directive.Rules:
+		det, err := a.newRules(files)
+		if err != nil {
+			return err
+		}
+		a.pipe.det = det
+		a.packs.rules = name
+		a.pipe.guard.forgive("rule ")
+		if a.st != nil && a.writer != nil { // not at the start, where the memory has yet to be read
+			if err := a.saveDetector(); err != nil {
+				a.log.Error("cannot save the on-site rules' memory", "error", err)
+			}
+		}
+	case directive.Parsers:
+		set, err := packs.Load(files)
+		if err != nil {
+			return err
+		}
+		if set, err = packs.Builtin().With(set.Packs()...); err != nil {
+			return err
+		}
+		a.pipe.lib.Use(set)
+		a.packs.parsers = name
+	default:
+		return fmt.Errorf("%.40q is no pack", d.Type)
+	}
+	a.log.Info("a pack is in force", "type", d.Type, "version", d.Version)
+	return nil
+}
+
+// newRules makes the engine of a pack's rules, and refuses a pack with a rule that matches everything.
+func (a *Agent) newRules(files fs.FS) (Detector, error) {
+	if a.o.Detector == nil {
+		return nil, errors.New("this collector runs no on-site rules")
+	}
+	o := DetectorOptions{Collector: a.id.Collector, Withhold: withhold(a.min), Rules: files, Logger: a.log}
+	probe, err := a.o.Detector(o)
+	if err != nil {
+		return nil, err
+	}
+	if rule, yes := matchAll(probe); yes {
+		return nil, fmt.Errorf("its rule %s matches everything", rule)
+	}
+	return a.o.Detector(o) // another one: the probe has seen events that never were
+}

@@ -1,0 +1,307 @@
+package collector
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	_ "embed"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html/template"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"tocsin/internal/collector/minimise"
+	"tocsin/internal/keys"
+)
+
+// The local page: what happens here, for the member, in plain words. It listens on a loopback address only, changes nothing, runs no script,
+// and loads nothing from anywhere. A page on the web can point a name of its own at 127.0.0.1, so the Host must be a literal loopback one; and
+// other users of this machine can open its ports, so it wants a secret, which `tocsin-collector page` prints.
+
+//go:embed page.html
+var pageText string
+
+//go:embed page.css
+var pageStyle string
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"when": func(t time.Time) string {
+		if t.IsZero() {
+			return "—"
+		}
+		return t.Local().Format("2 Jan 2006 15:04:05")
+	},
+	"n":     thousands,
+	"join":  func(s []string) string { return strings.Join(s, ", ") },
+	"style": func() template.CSS { return template.CSS(pageStyle) },
+	"text":  func(b []byte) string { return string(b) },
+}).Parse(pageText))
+
+// thousands writes a number with a thin gap every three digits.
+func thousands(v any) string {
+	s := fmt.Sprint(v)
+	var b strings.Builder
+	for i, c := range s {
+		if i > 0 && (len(s)-i)%3 == 0 {
+			b.WriteRune(' ')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+func checkPage(addr string) error {
+	if addr == "off" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q is not an address and port such as 127.0.0.1:8990, nor off", addr)
+	}
+	if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
+		return fmt.Errorf("%q is not on this machine alone: the page listens on a loopback address such as 127.0.0.1 only; from elsewhere use ssh -L", addr)
+	}
+	return nil
+}
+
+// page is the running page.
+type page struct {
+	a      *Agent
+	addr   net.Addr
+	secret string
+	csp    string
+}
+
+const pageCookie = "tocsin_collector"
+
+// servePage opens the page. A page that cannot be shown is said and is no reason not to collect.
+func (a *Agent) servePage() (stop func()) {
+	c := &a.o.Config
+	if c.Page.Listen == "off" || c.Page.Listen == "" {
+		return func() {}
+	}
+	ln, err := net.Listen("tcp", c.Page.Listen)
+	if err != nil {
+		a.log.Warn("the local page is not shown", "error", portHint(err))
+		return func() {}
+	}
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		panic(err) // crypto/rand does not fail on the systems Go supports
+	}
+	sum := sha256.Sum256([]byte(pageStyle))
+	p := &page{a: a, addr: ln.Addr(), secret: hex.EncodeToString(b[:]),
+		csp: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
+	srv := &http.Server{Handler: p, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	a.page.Store(p)
+	go srv.Serve(ln) //nolint:errcheck // it always ends with an error, when it is closed
+	a.log.Info("the local page is there; tocsin-collector page prints the address to open", "listening", ln.Addr())
+	return func() { a.page.Store(nil); srv.Close() }
+}
+
+// pageURL is the address to open, with the secret that signs in; "" when there is no page.
+func (a *Agent) pageURL() string {
+	p := a.page.Load()
+	if p == nil {
+		return ""
+	}
+	return "http://" + p.addr.String() + "/?key=" + p.secret
+}
+
+// loopbackHost says whether a Host header names this machine literally.
+func loopbackHost(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", p.csp)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+	if !loopbackHost(r.Host) {
+		http.Error(w, "This page is for this machine alone: open it as 127.0.0.1 or localhost.", http.StatusForbidden)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		h.Set("Allow", "GET, HEAD")
+		http.Error(w, "This page changes nothing. What can be changed is changed with tocsin-collector on the command line.", http.StatusMethodNotAllowed)
+		return
+	}
+	if key := r.URL.Query().Get("key"); key != "" && p.is(key) {
+		http.SetCookie(w, &http.Cookie{Name: pageCookie, Value: p.secret, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
+		http.Redirect(w, r, r.URL.Path, http.StatusSeeOther)
+		return
+	}
+	if c, err := r.Cookie(pageCookie); err != nil || !p.is(c.Value) {
+		http.Error(w, "To open this page run on this machine, as the user that the collector runs as: tocsin-collector page\nIt prints the address with the secret that signs in.", http.StatusUnauthorized)
+		return
+	}
+	var err error
+	switch r.URL.Path {
+	case "/":
+		err = p.home(w, r)
+	case "/sent":
+		err = p.sent(w, r)
+	default:
+		http.NotFound(w, r)
+	}
+	if err != nil {
+		p.a.log.Warn("the local page cannot be shown", "path", r.URL.Path, "error", err)
+		http.Error(w, "This cannot be shown now: "+err.Error(), http.StatusInternalServerError)
+	}
+}
+
+func (p *page) is(key string) bool {
+	return subtle.ConstantTimeCompare([]byte(key), []byte(p.secret)) == 1
+}
+
+// pageView is what the template gets.
+type pageView struct {
+	Tab       string
+	S         *Status
+	Policy    *minimise.Policy
+	Config    *Config
+	Kept      []reasonView
+	Left      []reasonView
+	Made      []reasonView
+	Dropped   []reasonView
+	Questions []QuestionStatus
+	Batches   []batchView
+	Only      string // one batch
+	Older     bool   // there are older batches than those shown
+	Detail    *batchView
+}
+
+type reasonView struct {
+	Word, Text string
+	N          uint64
+}
+
+type batchView struct {
+	*SentBatch
+	Events [][]byte
+}
+
+var madeTexts = map[string]string{
+	"detection": "detections that a rule on this machine made", "evidence": "events behind such a detection that would have stayed",
+	"look_back": "answers to questions about the past, which you allowed or denied", "raw": "raw lines that left while troubleshooting was on",
+	"spool_full": "they waited so long that the spool was full", "spool_damage": "their file was damaged", "unsendable": "they were too long to be sent",
+	"site_detection": "a rule on this machine fired on it",
+}
+
+func (p *page) home(w http.ResponseWriter, r *http.Request) error {
+	v := pageView{Tab: "home", S: p.a.Status(), Policy: p.a.min.Policy(), Config: &p.a.o.Config}
+	text := map[string]string{}
+	for i := range v.Policy.Events {
+		c := &v.Policy.Events[i]
+		text[c.Reason()] = c.Text
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.S.Counts)) {
+		kind, word, ok := strings.Cut(name, ".")
+		if !ok {
+			continue
+		}
+		x := reasonView{Word: word, Text: text[word], N: v.S.Counts[name]}
+		if x.Text == "" {
+			base, detail, _ := strings.Cut(word, ".")
+			if x.Text = madeTexts[base]; detail != "" && text[detail] != "" {
+				x.Text += ": " + text[detail]
+			}
+		}
+		switch kind {
+		case "kept":
+			v.Kept = append(v.Kept, x)
+		case "left":
+			v.Left = append(v.Left, x)
+		case "made":
+			v.Made = append(v.Made, x)
+		case "dropped", "lost":
+			v.Dropped = append(v.Dropped, x)
+		}
+	}
+	for _, l := range [][]reasonView{v.Kept, v.Left, v.Made} {
+		slices.SortStableFunc(l, func(a, b reasonView) int {
+			switch {
+			case a.N > b.N:
+				return -1
+			case a.N < b.N:
+				return 1
+			}
+			return 0
+		})
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	if err := p.a.inLoop(ctx, func() error { v.Questions = p.a.questionList(); return nil }); err != nil && !errors.Is(err, ErrEnding) {
+		return err
+	}
+	return p.render(w, &v)
+}
+
+const shownBatches = 100
+
+// sent shows the newest batches, or one of them with its events.
+func (p *page) sent(w http.ResponseWriter, r *http.Request) error {
+	v := pageView{Tab: "sent", S: p.a.Status(), Policy: p.a.min.Policy(), Config: &p.a.o.Config, Only: r.URL.Query().Get("batch")}
+	k, err := keys.OpenCollector(p.a.o.Config.KeyDir())
+	if err != nil {
+		return err
+	}
+	err = readSent(&p.a.o.Config, sentTail, func(b *SentBatch) (bool, error) {
+		if v.Only != "" {
+			if b.Digest != v.Only {
+				return true, nil
+			}
+			x := batchView{SentBatch: b}
+			if x.Events, err = b.Lines(k); err != nil {
+				return false, err
+			}
+			v.Detail = &x
+			return false, nil
+		}
+		v.Batches = append(v.Batches, batchView{SentBatch: b})
+		if len(v.Batches) > shownBatches {
+			v.Batches, v.Older = v.Batches[1:], true
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.Reverse(v.Batches)
+	return p.render(w, &v)
+}
+
+func (p *page) render(w http.ResponseWriter, v *pageView) error {
+	var b strings.Builder
+	if err := pageTemplate.Execute(&b, v); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, err := w.Write([]byte(b.String()))
+	if err != nil {
+		return nil // the browser is gone
+	}
+	return nil
+}
