@@ -98,7 +98,7 @@ func (a *Agent) submit(ctx context.Context, o outgoing) (send.Ack, error) {
 				asked = time.Minute
 			}
 		}
-		a.log.Warn("the hub has not taken a batch; trying again", "lane", o.stream.Lane, "seq", o.seq, "attempt", attempt+1, "error", err)
+		a.log.Warn("the hub has not taken a batch; trying again", "lane", o.stream.Lane, "seq", o.seq, "attempt", attempt+1, "error", plain(err))
 		select {
 		case <-ctx.Done():
 			return ack, err
@@ -107,16 +107,23 @@ func (a *Agent) submit(ctx context.Context, o outgoing) (send.Ack, error) {
 	}
 }
 
+// plain says what an error of reaching the hub means. A certificate that the hub does not take is refused in the TLS handshake, before any
+// words can be exchanged: the reason is said here.
+func plain(err error) string {
+	if !send.Refused(err) {
+		return err.Error()
+	}
+	return "the hub does not take this collector's certificate: it was revoked in the portal, or it has expired and is about to be renewed. Nothing is lost: what waits here is kept. " +
+		"If it was revoked and that was not meant, ask for a new token in the portal and run: tocsin-collector enrol TOKEN --again (" + err.Error() + ")"
+}
+
 // reached notes whether the hub answers. Safe for any goroutine.
 func (a *Agent) reached(err error) {
 	if err == nil {
 		a.trouble.Store(nil)
 		return
 	}
-	s := err.Error()
-	if send.Refused(err) {
-		s = "the hub does not take this collector's certificate: it was revoked in the portal, or it has expired and is about to be renewed (" + s + ")"
-	}
+	s := plain(err)
 	a.trouble.Store(&s)
 	select {
 	case a.wake <- struct{}{}:

@@ -42,7 +42,7 @@ func (a *Agent) askHeads(ctx context.Context, ask <-chan struct{}, heads chan<- 
 				}
 			}
 			a.reached(err)
-			a.log.Warn("cannot compare streams with the hub; trying again", "attempt", attempt+1, "error", err)
+			a.log.Warn("cannot compare streams with the hub; trying again", "attempt", attempt+1, "error", plain(err))
 			var asked time.Duration
 			var p *send.Problem
 			if errors.As(err, &p) {

@@ -90,8 +90,8 @@ func secretOf(v string, n int, allowed func(word string) bool) string {
 
 var hostLike = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+\.?(:\d+)?(/|\?|$)`)
 
-// sentences are the fields and keys that hold a device's own sentence, of which parsers take zones, signatures and actions.
-var sentences = regexp.MustCompile(`^(message|rule\.description|event\.reason|msg|message|reason|note|extra .*)$`)
+// sentences are the fields and keys that hold a device's own words, of which parsers take zones, signatures, codes and actions.
+var sentences = regexp.MustCompile(`^(message|rule\.description|event\.reason|process\.name|host\.name|host\.hostname|msg|message|reason|note|extra .*)$`)
 
 // notContent are words of the device, not of people: the name that a product gives a kind of event in CEF's header, and the word before an
 // access list's name, without which the parser takes the next one for it.

@@ -110,9 +110,14 @@ func New(o Options) (*Minimiser, error) {
 	for k := 1; k < len(m.treat); k++ {
 		m.treat[k] = m.treatmentOf(event.Key(k).Name())
 	}
-	for _, list := range [][]string{o.Policy.Fields.Leave, o.AlsoLeave} {
-		m.extras = append(m.extras, list...)
+	// Fields that the schema does not know have names that a sender chose: "threat.*" means the schema's, not whatever a device's JSON calls
+	// so. They leave by their whole names, under "*", or when the member lets them go.
+	for _, name := range o.Policy.Fields.Leave {
+		if name == "*" || !strings.HasSuffix(name, "*") {
+			m.extras = append(m.extras, name)
+		}
 	}
+	m.extras = append(m.extras, o.AlsoLeave...)
 	var pseudonyms []string
 	if o.PseudonymAddresses {
 		pseudonyms = append(pseudonyms, "addresses")
