@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +24,7 @@ import (
 )
 
 // storyLimit ends a demo that hangs. One without faults takes about 55 s.
-const storyLimit = 4 * time.Minute
+const storyLimit = 8 * time.Minute
 
 // result is what the demo prints, with what it names as lost between a device and a collector that was killed, in the order of members.
 type result struct {
@@ -200,12 +199,7 @@ func checkPast(t *testing.T, dir string, rows uint64) {
 // drains. before is how many lines the first run received.
 func again(t *testing.T, dir string, before uint64) time.Duration {
 	t.Helper()
-	limit := 10 * time.Second // on a machine of its own
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		if load, err := strconv.ParseFloat(strings.Fields(string(b))[0], 64); err == nil {
-			limit = max(limit, time.Duration(float64(limit)*load/float64(runtime.NumCPU())))
-		}
-	}
+	crowd := crowding(t)
 	begun := time.Now()
 	d := start(t, "tocsin", "demo", "--dir", dir)
 	address := regexp.MustCompile(`Open  (http://\S+)`)
@@ -222,8 +216,15 @@ func again(t *testing.T, dir string, before uint64) time.Duration {
 		return nil
 	})
 	took := time.Since(begun)
+	// Ten seconds are promised for a machine of its own. In a crowd, whose size differs from second to second, only a start that is slower
+	// beyond all waiting for the processor says something.
+	crowd = max(crowd, crowding(t))
+	limit := 10 * time.Second
+	if crowd > 1 {
+		limit = time.Duration(3 * crowd * float64(limit))
+	}
 	if took > limit {
-		t.Errorf("the second start took %.1f s, more than %.1f", took.Seconds(), limit.Seconds())
+		t.Errorf("the second start took %.1f s, more than %.1f with %.1f times more work than cores", took.Seconds(), limit.Seconds(), crowd)
 	}
 	resp, err := http.Get(page)
 	if err != nil {
@@ -255,8 +256,8 @@ func again(t *testing.T, dir string, before uint64) time.Duration {
 	}
 	select {
 	case <-d.done:
-	case <-time.After(time.Minute):
-		t.Fatal("the demo did not end within a minute of Ctrl-C")
+	case <-time.After(patience * time.Minute):
+		t.Fatal("the demo did not end within four minutes of Ctrl-C")
 	}
 	if d.err != nil {
 		t.Errorf("after Ctrl-C the demo ended with %v", d.err)
@@ -284,11 +285,12 @@ func TestDemoOnce(t *testing.T) {
 		t.Skip("SKIPPED: -short; the story takes a minute")
 	}
 	dir := folder(t)
+	crowd := crowding(t)
 	code, res := play(t, dir, nil, "--history", "14d")
 	if code != 0 || !res.OK || !res.Balanced || res.Restarts != 0 {
 		t.Errorf("exit code %d, ok %v, balanced %v, %d restarts", code, res.OK, res.Balanced, res.Restarts)
 	}
-	if res.FirstAlert <= 0 || res.FirstAlert > 60 {
+	if res.FirstAlert <= 0 || res.FirstAlert > 60*max(crowd, crowding(t)) {
 		t.Errorf("first alert after %.1f s", res.FirstAlert)
 	}
 	checkStory(t, res.Result)

@@ -196,7 +196,7 @@ func (s *site) client(cert *tls.Certificate) *http.Client {
 	s.t.Helper()
 	tr := &http.Transport{TLSClientConfig: keys.ClientConfig(func() *keys.Trust { return s.trust }, func() *tls.Certificate { return cert })}
 	s.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
+	return &http.Client{Transport: tr, Timeout: patience * 30 * time.Second}
 }
 
 // own is a client that shows the collector's certificate.

@@ -22,7 +22,7 @@ import (
 // tool runs a stranger's program and returns all it said.
 func tool(t *testing.T, stdin string, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, needTool(t, name), args...)
 	cmd.Stdin = strings.NewReader(stdin)

@@ -39,7 +39,7 @@ func (h *hub) signIn(t testing.TB, email, role string, more ...string) *person {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &person{t: t, client: http.Client{Jar: jar, Timeout: 30 * time.Second}, base: "http://" + h.web}
+	p := &person{t: t, client: http.Client{Jar: jar, Timeout: patience * 30 * time.Second}, base: "http://" + h.web}
 	t.Cleanup(p.client.CloseIdleConnections)
 	p.post("/sign-in", url.Values{"email": {email}, "password": {made.Password}})
 	code, err := totp.GenerateCode(made.Secret, time.Now())

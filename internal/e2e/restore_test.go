@@ -69,7 +69,17 @@ func (r *restored) said(text string) int { return strings.Count(r.hub.log.String
 
 // A hub is lost and put back from copies that are not equally old, while collectors run on with newer state. Whatever has a receipt is there
 // again, once: from the blobs, or sent again by the collector; what the event store has already is not doubled.
-func TestRestoredHub(t *testing.T) {
+func TestRestoredHub(t *testing.T) { lose(t, false) }
+
+// The same, and then the worst night: everything but the records is lost.
+func TestTortureRestoredHub(t *testing.T) {
+	if os.Getenv("TOCSIN_TEST_TORTURE") == "" {
+		t.Skip("SKIPPED: set TOCSIN_TEST_TORTURE=long (make torture); a third loss costs as much time as the two of the ordinary run")
+	}
+	lose(t, true)
+}
+
+func lose(t *testing.T, worst bool) {
 	t.Parallel()
 	h := newHub(t)
 	s := h.join(t)
@@ -135,6 +145,9 @@ func TestRestoredHub(t *testing.T) {
 	r.lines(5)
 	r.whole("after the second restore")
 
+	if !worst {
+		return
+	}
 	// The worst night: blobs, event store and bus are gone. The collector has it all.
 	h.stop()
 	for _, name := range []string{"bus", "blobs", "engine", "ledger"} {

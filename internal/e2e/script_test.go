@@ -121,12 +121,12 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// await asks for at most a minute.
+// await asks for at most four minutes: one on a machine of its own.
 func await(ts *testscript.TestScript, try func() error) {
-	end := time.Now().Add(time.Minute)
+	end := time.Now().Add(patience * time.Minute)
 	for err := try(); err != nil; err = try() {
 		if time.Now().After(end) {
-			ts.Fatalf("not within a minute: %v", err)
+			ts.Fatalf("not within four minutes: %v", err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
