@@ -475,7 +475,7 @@ func TestPage(t *testing.T) {
 	if code, _, _ := get(client, base, "", "POST"); code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", code)
 	}
-	code, body, _ = get(client, base+"sent", "localhost:1", "GET")
+	code, _, _ = get(client, base+"sent", "localhost:1", "GET")
 	if code != 200 && code != http.StatusUnauthorized {
 		t.Errorf("as localhost: %d", code)
 	}
