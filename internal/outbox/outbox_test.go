@@ -65,7 +65,7 @@ func start(t testing.TB, b *Box) (stop func()) {
 
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { // a poll, bounded by end
 		if ok() {
 			return
 		}

@@ -130,7 +130,7 @@ func TestContainer(t *testing.T) {
 	}
 	fmt.Fprintf(conn, "%s\n", traffic("deny", "203.0.113.1", "198.51.100.7", 1))
 	conn.Close()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // a poll of another process, bounded by end
 		if st, err := collector.FetchStatus(t.Context(), &s.cfg); err == nil && st.Counts["received"] == 1 && st.Acknowledged == 1 {
 			break
 		} else if time.Now().After(end) {

@@ -462,7 +462,7 @@ func inside(bin, config, dir string) error {
 	defer func() { run.Process.Kill(); run.Wait() }()
 	c := collector.DefaultConfig()
 	c.Dir = dir
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // a poll of another process, bounded by end
 		if _, err := collector.FetchStatus(context.Background(), &c); err == nil {
 			break
 		} else if time.Now().After(end) {

@@ -148,7 +148,7 @@ func TestFirstBoot(t *testing.T) {
 	if err := h.store.ConfirmWords(context.Background(), operator, "test", e.Collector, strings.Join(e.CheckWords, " ")); err != nil {
 		t.Error(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // a poll of another process, bounded by end
 		if _, body = answer(client.Get(page)); strings.Contains(body, "lines received") {
 			break
 		}

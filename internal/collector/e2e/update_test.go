@@ -119,7 +119,7 @@ func write(t *testing.T, name string, b []byte, mode os.FileMode) {
 func (m *manager) runs(version string) {
 	m.t.Helper()
 	last := ""
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) { // a poll of another process, bounded by end
 		st, err := collector.FetchStatus(context.Background(), &m.s.cfg)
 		if err == nil && st.Version == version {
 			return
@@ -233,7 +233,7 @@ func testReleases(t *testing.T, packaged, newer string) {
 		t.Fatalf("a good release: %d %s", code, out)
 	}
 	m.runs("1.1.0")
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // a poll of another process, bounded by end
 		if p, err := collector.FetchStatus(t.Context(), &m.s.cfg); err == nil && p.Counts["received"] == 100 && p.Acknowledged >= 100 {
 			st = *p
 			break
@@ -427,7 +427,7 @@ func testUpdateKilled(t *testing.T, packaged, newer string) {
 	// Killed with a bad program on trial, and no updater ever again: the service's own start takes it back.
 	m.publish("1.2.0", script("1.2.0", "exit 3"))
 	m.killedAt("restarted")
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // a poll of another process, bounded by end
 		k, err := update.Known(m.s.cfg.Update.Dir, "1.0.0")
 		if err == nil && strings.Contains(k.Refused, "on its own") {
 			break
