@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"tocsin/internal/collector/minimise"
 	"tocsin/internal/config"
 	"tocsin/internal/directive"
+	"tocsin/internal/durable"
 )
 
 // Config is the settings file of a collector. Every key may also be set as TOCSIN_COLLECTOR_SECTION_KEY, but for the list of listeners.
@@ -279,24 +279,4 @@ func (c *Config) StatusSocket() string { return c.path(filepath.Join("run", "sta
 func (c *Config) enrolmentFile() string { return c.path("enrolment.json") }
 
 // writeFile replaces a file so that a crash leaves the old one or the new one.
-func writeFile(name string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	d, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
+func writeFile(name string, b []byte) error { return durable.Replace(name, b, 0o600) }

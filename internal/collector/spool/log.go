@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -8,10 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
+
+	"tocsin/internal/durable"
 )
 
 // File is what a log needs of a file; *os.File is one. Tests put a failing one in its place.
@@ -47,8 +48,22 @@ func (p Pos) Before(q Pos) bool {
 // Segment describes one file of a log.
 type Segment struct {
 	Base    uint64 // number of its first record
-	Size    int64  // bytes, header included
+	Size    int64  // bytes, header included; of one that was packed before the log was opened, those on disk
 	ModTime time.Time
+	Packed  bool
+	packed  int64 // bytes on disk, when packed since the log was opened
+}
+
+// Disk is how many bytes the segment takes on disk.
+func (s *Segment) Disk() int64 {
+	if s.packed > 0 {
+		return s.packed
+	}
+	return s.Size
+}
+
+func sortSegments(s []Segment) {
+	slices.SortFunc(s, func(a, b Segment) int { return cmp.Compare(a.Base, b.Base) })
 }
 
 // Log is an append-only list of records. Its methods may be called by several goroutines.
@@ -83,30 +98,27 @@ func Open(o Options) (*Log, error) {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
 	l := &Log{dir: o.Dir, max: o.SegmentBytes, openFile: o.OpenFile, next: o.First, grown: make(chan struct{})}
-	entries, err := os.ReadDir(o.Dir)
+	segments, temporary, err := segmentsIn(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("list segments: %w", err)
 	}
-	for _, e := range entries {
-		base, ok := parseName(e.Name())
-		if !ok || !e.Type().IsRegular() {
-			continue
+	for _, name := range temporary {
+		if err := os.Remove(name); err != nil {
+			return nil, fmt.Errorf("remove what a crash left: %w", err)
 		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list segments: %w", err)
-		}
-		l.segments = append(l.segments, Segment{Base: base, Size: info.Size(), ModTime: info.ModTime()})
 	}
-	slices.SortFunc(l.segments, func(a, b Segment) int {
-		if a.Base < b.Base {
-			return -1
+	for _, s := range segments {
+		if n := len(l.segments); n > 0 && l.segments[n-1].Base == s.Base { // a crash came between packing and removing the original
+			if err := os.Remove(segmentName(o.Dir, s.Base)); err != nil {
+				return nil, fmt.Errorf("remove what is packed: %w", err)
+			}
+			if s.Packed {
+				l.segments[n-1] = s
+			}
+			continue
 		}
-		return 1
-	})
+		l.segments = append(l.segments, s)
+	}
 	for len(l.segments) > 0 {
 		if done, err := l.repairNewest(); err != nil {
 			return nil, err
@@ -121,6 +133,12 @@ func Open(o Options) (*Log, error) {
 // removed and the one before it becomes the newest: done is false.
 func (l *Log) repairNewest() (done bool, err error) {
 	s := &l.segments[len(l.segments)-1]
+	if ended, end, err := l.finished(s.Base); err != nil {
+		return false, fmt.Errorf("read segment %016x: %w", s.Base, err)
+	} else if ended { // the next append begins another
+		l.next = max(l.next, end)
+		return true, nil
+	}
 	name := l.path(s.Base)
 	good, records, err := scan(name, s.Base)
 	if err != nil {
@@ -185,19 +203,35 @@ func scan(name string, base uint64) (good int64, records uint64, err error) {
 	}
 }
 
-const suffix = ".seg"
-
-func parseName(name string) (uint64, bool) {
-	hex, ok := strings.CutSuffix(name, suffix)
-	if !ok || len(hex) != 16 {
-		return 0, false
+// finished says whether a segment is one that is never appended to, and the number after its last record.
+func (l *Log) finished(base uint64) (yes bool, end uint64, err error) {
+	f, err := openSegment(l.dir, base)
+	if err != nil {
+		return false, 0, err
 	}
-	n, err := strconv.ParseUint(hex, 16, 64)
-	return n, err == nil
+	defer f.Close()
+	switch {
+	case f.thin:
+		return true, f.end, nil
+	case !f.packed:
+		return false, 0, nil
+	}
+	end = base
+	r := chunkReader{f: f.data, off: f.head, limit: f.size}
+	for {
+		_, n, err := r.frame()
+		if err != nil || n == 0 {
+			return true, end, err
+		}
+		end++
+	}
 }
 
-func (l *Log) path(base uint64) string {
-	return filepath.Join(l.dir, fmt.Sprintf("%016x%s", base, suffix))
+func (l *Log) path(base uint64) string { return segmentName(l.dir, base) }
+
+// index finds a segment. The caller holds mu.
+func (l *Log) index(base uint64) (int, bool) {
+	return slices.BinarySearchFunc(l.segments, base, func(s Segment, b uint64) int { return cmp.Compare(s.Base, b) })
 }
 
 // Append writes the payloads as records and gives the number of the first. All of them are in the log, or none.
@@ -276,7 +310,7 @@ func (l *Log) rotate(base uint64) error {
 		os.Remove(name)
 		return fmt.Errorf("begin segment: %w", err)
 	}
-	if err := syncDir(l.dir); err != nil {
+	if err := durable.SyncDir(l.dir); err != nil {
 		f.Close()
 		os.Remove(name)
 		return fmt.Errorf("begin segment: %w", err)
@@ -324,6 +358,11 @@ func (l *Log) Truncate(pos Pos) (removed int64, err error) {
 	}
 	for len(l.segments) > 0 {
 		s := &l.segments[len(l.segments)-1]
+		if ended, _, err := l.finished(s.Base); err != nil {
+			return removed, fmt.Errorf("read segment: %w", err)
+		} else if ended && s.Base <= pos.Segment { // nothing was appended after the place
+			return removed, nil
+		}
 		if s.Base < pos.Segment || s.Base == pos.Segment && s.Size <= pos.Offset {
 			return removed, nil
 		}
@@ -344,14 +383,22 @@ func (l *Log) Truncate(pos Pos) (removed int64, err error) {
 			l.file.Close()
 			l.file = nil
 		}
-		if err := os.Remove(l.path(s.Base)); err != nil {
+		if err := l.unlink(s.Base); err != nil {
 			return removed, fmt.Errorf("remove segment: %w", err)
 		}
 		removed += s.Size - headerSize
 		l.next = s.Base
 		l.segments = l.segments[:len(l.segments)-1]
 		if n := len(l.segments); n > 0 {
-			f, err := l.openFile(l.path(l.segments[n-1].Base))
+			base := l.segments[n-1].Base
+			ended, _, err := l.finished(base)
+			if err != nil {
+				return removed, fmt.Errorf("read segment: %w", err)
+			}
+			if ended {
+				continue
+			}
+			f, err := l.openFile(l.path(base))
 			if err != nil {
 				return removed, fmt.Errorf("open segment: %w", err)
 			}
@@ -359,6 +406,16 @@ func (l *Log) Truncate(pos Pos) (removed int64, err error) {
 		}
 	}
 	return removed, nil
+}
+
+// unlink deletes a segment's file, however it is kept.
+func (l *Log) unlink(base uint64) error {
+	for _, name := range []string{segmentName(l.dir, base), packedName(l.dir, base)} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // scanTo counts the frames of a segment up to the offset, which must be the end of one; good is the offset or the last frame end before it.
@@ -387,19 +444,14 @@ func scanTo(name string, base uint64, offset int64) (good int64, records uint64,
 func (l *Log) Remove(base uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.segments {
-		if l.segments[i].Base != base {
-			continue
-		}
-		if i == len(l.segments)-1 {
-			return nil
-		}
-		if err := os.Remove(l.path(base)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove segment: %w", err)
-		}
-		l.segments = slices.Delete(l.segments, i, i+1)
+	i, ok := l.index(base)
+	if !ok || i == len(l.segments)-1 {
 		return nil
 	}
+	if err := l.unlink(base); err != nil {
+		return fmt.Errorf("remove segment: %w", err)
+	}
+	l.segments = slices.Delete(l.segments, i, i+1)
 	return nil
 }
 
@@ -415,7 +467,7 @@ func (l *Log) Size() (n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.segments {
-		n += l.segments[i].Size
+		n += l.segments[i].Disk()
 	}
 	return n
 }
@@ -482,26 +534,9 @@ func (l *Log) Close() error {
 func (l *Log) after(base uint64) (Segment, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(l.segments, base, func(s Segment, b uint64) int {
-		switch {
-		case s.Base < b:
-			return -1
-		case s.Base > b:
-			return 1
-		}
-		return 0
-	})
+	i, _ := l.index(base)
 	if i == len(l.segments) {
 		return Segment{}, false
 	}
 	return l.segments[i], true
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -1,18 +1,19 @@
 package spool
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 )
 
 // chunkReader reads frames of a file through a buffer that grows only for frames larger than it.
 type chunkReader struct {
 	f     io.ReaderAt
-	off   int64 // offset in the file of buf[at]
-	limit int64 // no byte from here on is read
+	off   int64  // offset in the file of buf[at]
+	limit int64  // no byte from here on is read
+	seed  uint32 // of the checksums
 	buf   []byte
 	at    int
 }
@@ -54,7 +55,7 @@ func (r *chunkReader) frame() (payload []byte, n int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	payload, n, ok := frameAt(b)
+	payload, n, ok := frameAt(b, r.seed)
 	if !ok && n > len(b) {
 		if int64(n) > r.limit-r.off { // a length that points past the end is damage: do not make room for it
 			return nil, 0, nil
@@ -65,7 +66,7 @@ func (r *chunkReader) frame() (payload []byte, n int, err error) {
 		if len(b) < n {
 			return nil, 0, nil
 		}
-		payload, n, ok = frameAt(b)
+		payload, n, ok = frameAt(b, r.seed)
 	}
 	if !ok {
 		return nil, 0, nil
@@ -78,8 +79,8 @@ func (r *chunkReader) frame() (payload []byte, n int, err error) {
 type Reader struct {
 	log     *Log
 	pos     Pos
-	num     uint64 // number of the record at pos, once the segment is open
-	file    *os.File
+	num     uint64 // number of the record at pos, once the segment is open; in a thinned segment it may be lower than that record's
+	seg     *segmentFile
 	chunks  chunkReader
 	damaged int64
 	lost    uint64
@@ -92,7 +93,7 @@ func (l *Log) Reader(pos Pos) *Reader { return &Reader{log: l, pos: pos} }
 // may be called again after the log has grown.
 func (r *Reader) Next() (payload []byte, num uint64, err error) {
 	for {
-		if r.file == nil {
+		if r.seg == nil {
 			ok, err := r.open()
 			if err != nil {
 				return nil, 0, err
@@ -102,17 +103,14 @@ func (r *Reader) Next() (payload []byte, num uint64, err error) {
 			}
 		}
 		seg, ok := r.log.after(r.pos.Segment)
-		if ok && seg.Base == r.pos.Segment {
+		if ok && seg.Base == r.pos.Segment && !r.seg.finished() {
 			r.chunks.limit = seg.Size
 		} // else the segment was removed under us; its open file still holds what it held
-		payload, n, err := r.chunks.frame()
+		payload, num, n, err := r.frame()
 		if err != nil {
 			return nil, 0, fmt.Errorf("read segment %016x: %w", r.pos.Segment, err)
 		}
 		if n > 0 {
-			num = r.num
-			r.num++
-			r.pos.Offset += int64(n)
 			return payload, num, nil
 		}
 		next, ok := r.log.after(r.pos.Segment + 1)
@@ -126,22 +124,45 @@ func (r *Reader) Next() (payload []byte, num uint64, err error) {
 		}
 		if bytes := r.chunks.limit - r.pos.Offset; bytes > 0 {
 			r.damaged += bytes
+			end := next.Base
+			if r.seg.thin {
+				end = r.seg.end
+			}
 			// The gap in the numbers says how many records the damaged end held, unless numbers were left out on purpose behind it.
-			if gap := next.Base - r.num; gap > 0 && gap <= uint64(bytes)/frameHeader {
+			if gap := end - r.num; gap > 0 && gap <= uint64(bytes)/frameHeader {
 				r.lost += gap
 			} else {
 				r.lost++
 			}
 		}
 		r.close()
-		r.pos = Pos{next.Base, headerSize}
+		r.pos = Pos{Segment: next.Base}
 	}
+}
+
+// frame takes the next frame of the open segment; n is 0 when there is none.
+func (r *Reader) frame() (payload []byte, num uint64, n int, err error) {
+	payload, n, err = r.chunks.frame()
+	if err != nil || n == 0 {
+		return nil, 0, n, err
+	}
+	num = r.num
+	if r.seg.thin {
+		if len(payload) < 8 {
+			return nil, 0, 0, nil
+		}
+		num = binary.LittleEndian.Uint64(payload)
+		payload = payload[8:]
+	}
+	r.num = num + 1
+	r.pos.Offset += int64(n)
+	return payload, num, n, nil
 }
 
 // grewBehind says whether the segment has more bytes now than when its limit was taken.
 func (r *Reader) grewBehind() bool {
 	seg, ok := r.log.after(r.pos.Segment)
-	return ok && seg.Base == r.pos.Segment && seg.Size > r.chunks.limit
+	return ok && seg.Base == r.pos.Segment && !r.seg.finished() && seg.Size > r.chunks.limit
 }
 
 func (r *Reader) open() (bool, error) {
@@ -150,7 +171,7 @@ func (r *Reader) open() (bool, error) {
 		if !ok {
 			return false, nil
 		}
-		f, err := os.Open(r.log.path(seg.Base))
+		f, err := openSegment(r.log.dir, seg.Base)
 		if errors.Is(err, fs.ErrNotExist) { // removed since
 			r.pos = Pos{Segment: seg.Base + 1}
 			continue
@@ -160,26 +181,29 @@ func (r *Reader) open() (bool, error) {
 		}
 		r.num = seg.Base
 		want := r.pos.Offset
-		if seg.Base != r.pos.Segment || want < headerSize {
-			want = headerSize
+		if seg.Base != r.pos.Segment || want < f.head {
+			want = f.head
 		}
-		r.chunks = chunkReader{f: f, off: headerSize, limit: min(want, seg.Size), buf: r.chunks.buf[:0]}
-		r.pos = Pos{seg.Base, headerSize}
+		size := seg.Size
+		if f.finished() {
+			size = f.size
+		}
+		r.seg = f
+		r.chunks = chunkReader{f: f.data, off: f.head, limit: min(want, size), seed: f.seed, buf: r.chunks.buf[:0]}
+		r.pos = Pos{seg.Base, f.head}
 		// Count the frames before the place, to know the number of the record at it. A place that is not a frame's end falls back to the
 		// frame before it.
 		for r.pos.Offset < want {
-			_, n, err := r.chunks.frame()
+			_, _, n, err := r.frame()
 			if err != nil {
-				f.Close()
+				r.close()
 				return false, fmt.Errorf("read segment: %w", err)
 			}
 			if n == 0 {
 				break
 			}
-			r.num++
-			r.pos.Offset += int64(n)
 		}
-		r.file = f
+		r.chunks.limit = max(r.chunks.limit, size)
 		return true, nil
 	}
 }
@@ -194,9 +218,9 @@ func (r *Reader) Damaged() int64 { return r.damaged }
 func (r *Reader) Lost() uint64 { return r.lost }
 
 func (r *Reader) close() {
-	if r.file != nil {
-		r.file.Close()
-		r.file = nil
+	if r.seg != nil {
+		r.seg.Close()
+		r.seg = nil
 	}
 }
 

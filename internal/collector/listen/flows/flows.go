@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"tocsin/internal/collector/listen"
+	"tocsin/internal/durable"
 	"tocsin/internal/event"
 )
 
@@ -160,10 +161,7 @@ func (s *Server) save() {
 		err = os.MkdirAll(filepath.Dir(s.state), 0o700)
 	}
 	if err == nil {
-		err = os.WriteFile(s.state+".tmp", b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(s.state+".tmp", s.state)
+		err = durable.Replace(s.state, b, 0o600)
 	}
 	if err != nil {
 		s.log.Warn("cannot keep the templates of flow exporters", "error", err)

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"tocsin/internal/durable"
 )
 
 // Tokens are the tokens that senders may show. The file holds one line for each: the SHA-256 of the token in hexadecimal, a space, and a name
@@ -68,17 +70,7 @@ func NewToken(file, name string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return "", err
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".tmp-*") // mode 0600
-	if err != nil {
-		return "", err
-	}
-	_, err = fmt.Fprintf(f, "%s%s %s\n", old, hex.EncodeToString(sum[:]), name)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		os.Remove(f.Name())
+	if err := durable.Replace(file, fmt.Appendf(old, "%s %s\n", hex.EncodeToString(sum[:]), name), 0o600); err != nil {
 		return "", err
 	}
 	return token, nil
