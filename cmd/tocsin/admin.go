@@ -46,6 +46,7 @@ const adminHelp = `Usage: tocsin admin [--config FILE | --data DIR] [--json] ACT
   report --member NAME --out FILE.pdf|FILE.html [--week 2026-W47]
                                                  a member's weekly report, from the running hub; without --week the last whole week
   dead-letters list [--limit N]                  what the hub could not process and put aside, with the reason
+  dead-letters retry --all|NAME... [--wait 1m]   have it tried again, when what the reason names is mended
   backup FILE                                    a consistent copy of the database, while the hub runs
   doctor                                         look for what is wrong, and say what to do
 
@@ -123,8 +124,8 @@ func (a *admin) run(ctx context.Context, args []string) (int, error) {
 	table := map[string]func(context.Context, *app.Office, []string) error{
 		"member add": a.memberAdd, "member list": a.memberList, "token": a.token, "collector list": a.collectorList, "collector confirm": a.collectorConfirm, "collector revoke": a.collectorRevoke,
 		"user add": a.userAdd, "user list": a.userList, "user reset": a.userReset, "indicator import": a.indicatorImport, "indicator list": a.indicatorList, "backup": a.backup, "report": a.report,
-		"dead-letters list": a.deadLetterList,
-		"pack publish":      a.packPublish, "look-back ask": a.lookBackAsk, "look-back list": a.lookBackList,
+		"dead-letters list": a.deadLetterList, "dead-letters retry": a.deadLetterRetry,
+		"pack publish": a.packPublish, "look-back ask": a.lookBackAsk, "look-back list": a.lookBackList,
 	}
 	f, ok := table[action]
 	if !ok {
@@ -161,8 +162,8 @@ func (a *admin) office(ctx context.Context) (*app.Office, error) {
 	return app.OpenOffice(ctx, h, nil, slog.New(slog.DiscardHandler))
 }
 
-// flags parses an action's own flags; what is left must be as many words as names says.
-func (a *admin) flags(name string, args []string, define func(*flag.FlagSet), names ...string) ([]string, error) {
+// anyWords parses an action's own flags; what is left are words, however many.
+func (a *admin) anyWords(name string, args []string, define func(*flag.FlagSet)) ([]string, error) {
 	set := flag.NewFlagSet("tocsin admin "+name, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	define(set)
@@ -176,6 +177,15 @@ func (a *admin) flags(name string, args []string, define func(*flag.FlagSet), na
 		}
 		words = append(words, set.Arg(0))
 		args = set.Args()[1:]
+	}
+	return words, nil
+}
+
+// flags parses an action's own flags; what is left must be as many words as names says.
+func (a *admin) flags(name string, args []string, define func(*flag.FlagSet), names ...string) ([]string, error) {
+	words, err := a.anyWords(name, args, define)
+	if err != nil {
+		return nil, err
 	}
 	if len(words) > len(names) {
 		return nil, fmt.Errorf("%w: %q is not an option of %s", errUsage, words[len(names)], name)

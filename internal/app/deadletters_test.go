@@ -2,10 +2,13 @@ package app
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"tocsin/internal/bus"
 	"tocsin/internal/db"
+	"tocsin/internal/event"
 	"tocsin/internal/worker"
 )
 
@@ -24,17 +27,17 @@ func TestDeadLetters(t *testing.T) {
 	if err := plans.Record(t.Context(), lease, p); err != nil {
 		t.Fatal(err)
 	}
-	dead := []worker.Dead{{BusSeq: 1, Index: -1, Tenant: 3, Collector: "c", Digest: "ab", Events: 10, Reason: "its blob is gone", Notice: []byte("{}")},
+	dead := []worker.Dead{{BusSeq: 1, Index: -1, Tenant: 3, Collector: "c", Digest: strings.Repeat("ab", 32), Stream: event.StreamID{1}, Events: 10, Reason: "its blob is gone", Notice: bus.Notice{Events: 10}.Encode()},
 		{BusSeq: 2, Index: 7, Tenant: 3, Collector: "c", Digest: "cd", Events: 1, Reason: "no time", Notice: []byte("{}")}}
-	if err := plans.Done(t.Context(), lease, p, nil, dead, now.UnixNano()); err != nil {
+	if err := plans.Done(t.Context(), lease, p, nil, dead, nil, now.UnixNano()); err != nil {
 		t.Fatal(err)
 	}
 	list, err := (&Office{DB: d}).DeadLetters(t.Context(), 10)
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	want := DeadLetter{At: now, Tenant: 3, Collector: "c", Batch: "ab", Place: -1, Events: 10, Reason: "its blob is gone"}
-	if list[1] != want || list[0].Place != 7 {
+	want := DeadLetter{At: now, Tenant: 3, Collector: "c", ID: "abababababab/all", Batch: strings.Repeat("ab", 32), Place: -1, Events: 10, Reason: "its blob is gone"}
+	if list[1] != want || list[0].Place != 7 || list[0].Never == "" {
 		t.Errorf("%+v, want %+v last", list, want)
 	}
 	if list, err := (&Office{DB: d}).DeadLetters(t.Context(), 1); err != nil || len(list) != 1 {

@@ -28,7 +28,8 @@
 // are durable when their calls return; the ledger and the worker may see a message again and drop what they know; the event store is
 // written under tokens, counted, and mended when the engine was killed; alerts have keys; outbox entries run once per key.
 //
-// A hub put back from copies that are not equally old makes itself whole before anything comes in: restored.go.
+// What the worker cannot read it puts aside, with the reason, and goes on; when the fault is mended the operator has it tried again:
+// deadletters.go. A hub put back from copies that are not equally old makes itself whole before anything comes in: restored.go.
 //
 // # What may be wrong
 //

@@ -111,18 +111,28 @@ func (h *hub) noticeRestore(ctx context.Context) error {
 	return h.office.Intel.Publish(ctx)
 }
 
-// makeWhole does what the comment above says of streams, when a restore was noticed or the event store lacks what was stored last.
+// makeWhole does what the comment above says of streams, when a restore was noticed. Whether one was noticed or not, it asks the worker
+// again for the tries of dead letters that are not done: word of them may not have come onto the bus, or was on another one.
 func (h *hub) makeWhole(ctx context.Context) error {
 	pending, err := h.counter(ctx, restoring)
 	if err != nil {
 		return err
 	}
+	if pending != 0 {
+		if err := h.putTogether(ctx); err != nil {
+			return err
+		}
+	}
+	if err := h.resumeTries(ctx); err != nil {
+		h.log.WarnContext(ctx, "what was put aside is not tried again yet; `tocsin admin dead-letters retry` asks anew", "err", err)
+	}
+	return nil
+}
+
+func (h *hub) putTogether(ctx context.Context) error {
 	heads, err := h.plans.Heads(ctx)
 	if err != nil {
 		return err
-	}
-	if pending == 0 {
-		return nil
 	}
 	// What is older than this cannot be told: the records of single batches are kept for 35 days.
 	newest, err := h.store.Newest(ctx, time.Now().Add(-keepBatches).UnixNano())

@@ -20,6 +20,7 @@ import (
 	"tocsin/internal/member"
 	"tocsin/internal/people"
 	"tocsin/internal/report"
+	"tocsin/internal/worker"
 )
 
 // serveAdmin answers the operator of this machine on a unix socket that only the hub's own user can open. It is how the demo, the load
@@ -138,6 +139,7 @@ func (h *hub) adminHandler() http.Handler {
 		return map[string]any{"added": res.Added, "updated": res.Updated, "refused": res.Refused}, nil
 	})
 	mux.HandleFunc("GET /admin/report", h.serveReport)
+	answer(mux, "POST /admin/dead-letters/retry", h.serveRetry)
 	return mux
 }
 
@@ -185,6 +187,8 @@ func tell(w http.ResponseWriter, err error) {
 		return false
 	}
 	switch {
+	case is(worker.ErrNoLetter):
+		status, code, next = http.StatusNotFound, "not_found", "See `tocsin admin dead-letters list`."
 	case is(member.ErrNotFound, people.ErrNotFound, intel.ErrNotFound):
 		status, code, next = http.StatusNotFound, "not_found", "Check the number or name."
 	case is(member.ErrExists, people.ErrExists):

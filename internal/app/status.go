@@ -102,7 +102,7 @@ func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
 	return map[string]status.Stage{
 		"gate":   {In: g.In, Out: g.Out + g.Repeats, Failed: g.Refused},
 		"ledger": {In: l.Added + l.Repeated, Out: l.Added, Failed: reason("failed", l.Failed), Lag: l.Lag},
-		"worker": {In: w.Batches, Out: w.Batches - w.Dead, Failed: reason("dead", w.Dead), Lag: lag},
+		"worker": {In: w.Batches, Out: w.Batches - w.Aside, Failed: reason("dead", w.Dead), Lag: lag},
 		"detect": {In: e.Events, Out: e.Detections, Failed: reason("evicted", e.Evicted)},
 		"store":  {In: w.Events, Out: s.Rows, Failed: reason("failed_queries", s.Failed)},
 		"alert":  {In: a.Detections, Out: a.Opened + a.Updated, Failed: reason("failed", a.Failed)},

@@ -55,6 +55,14 @@ type Notice struct {
 	Quarantined bool   // the collector's check words are not confirmed: store, count towards nothing shared
 	Urgent      bool   // of the manifest
 	Blob        string // where in the blob store; see blob.Store.Get
+	Retry       *Retry // nil: the batch is new
+}
+
+// Retry makes a notice one of a batch that came before, of which something was put aside and is to be tried again.
+type Retry struct {
+	ID       string   `json:"id"`                 // of the try: what it stands for is done once, however often it is published
+	Places   []uint32 `json:"places,omitempty"`   // indices of the events in the batch, rising; none: all
+	Detected bool     `json:"detected,omitempty"` // the rules have seen these events
 }
 
 type wireNotice struct {
@@ -70,11 +78,12 @@ type wireNotice struct {
 	Quarantined bool   `json:"quarantined,omitempty"`
 	Urgent      bool   `json:"urgent,omitempty"`
 	Blob        string `json:"blob"`
+	Retry       *Retry `json:"retry,omitempty"`
 }
 
 // Encode returns the notice as a message's data, JSON.
 func (n Notice) Encode() []byte {
-	b, err := json.Marshal(wireNotice{hex.EncodeToString(n.Digest[:]), uint32(n.Tenant), n.Collector, n.Lane, n.Epoch, n.Seq, n.Received, n.Events, n.Size, n.Quarantined, n.Urgent, n.Blob})
+	b, err := json.Marshal(wireNotice{hex.EncodeToString(n.Digest[:]), uint32(n.Tenant), n.Collector, n.Lane, n.Epoch, n.Seq, n.Received, n.Events, n.Size, n.Quarantined, n.Urgent, n.Blob, n.Retry})
 	if err != nil {
 		panic(err) // strings and numbers always marshal
 	}
@@ -91,7 +100,7 @@ func ParseNotice(b []byte) (Notice, error) {
 	if err != nil || len(d) != 32 {
 		return Notice{}, fmt.Errorf("bus notice: digest %.80q is not 64 hexadecimal digits", w.Digest)
 	}
-	return Notice{[32]byte(d), event.TenantID(w.Tenant), w.Collector, w.Lane, w.Epoch, w.Seq, w.Received, w.Events, w.Size, w.Quarantined, w.Urgent, w.Blob}, nil
+	return Notice{[32]byte(d), event.TenantID(w.Tenant), w.Collector, w.Lane, w.Epoch, w.Seq, w.Received, w.Events, w.Size, w.Quarantined, w.Urgent, w.Blob, w.Retry}, nil
 }
 
 // Errors a caller decides on.

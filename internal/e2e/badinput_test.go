@@ -33,6 +33,7 @@ import (
 	"tocsin/internal/batch"
 	"tocsin/internal/collector/send"
 	"tocsin/internal/config"
+	"tocsin/internal/db"
 	"tocsin/internal/event"
 	"tocsin/internal/keys"
 	"tocsin/internal/member"
@@ -374,13 +375,34 @@ func deadLetter(t *testing.T, h *hub) {
 	})
 	text := must(t, "", "tocsin", "admin", "--config", h.config, "dead-letters", "list")
 	t.Logf("dead-letters list:\n%s", text)
-	for _, want := range []string{"PUT ASIDE", s.id, fmt.Sprintf("%x", sealed.Digest[:8]), "nested object"} {
+	name := fmt.Sprintf("%x/1", sealed.Digest[:6])
+	for _, want := range []string{"PUT ASIDE", s.id, name, "nested object"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the list of dead letters does not say %q:\n%s", want, text)
 		}
 	}
 	if text := h.admin(t, "dead-letters", "list"); strings.Count(text, "\n") != 1 || !strings.Contains(text, `"events":1`) {
 		t.Errorf("for programs: %s", text)
+	}
+	// Nothing is mended: tried again it fails again, and stays, and whoever asked is told and noted.
+	code, out, errs := run(t, "", "tocsin", "admin", "--config", h.config, "dead-letters", "retry", name)
+	if code != 1 || !strings.Contains(out, "1 letter tried again: 0 processed, with 0 events stored; 1 failed again") || !strings.Contains(errs, "mend what the reason names") {
+		t.Errorf("another try: exit code %d\n%s%s", code, out, errs)
+	}
+	if text := h.admin(t, "dead-letters", "list"); !strings.Contains(text, `"tries":1`) || !strings.Contains(text, `"trying":""`) {
+		t.Errorf("after another try: %s", text)
+	}
+	if code, _, errs := run(t, "", "tocsin", "admin", "--config", h.config, "dead-letters", "retry", "ffffffffffff/1"); code != 1 || !strings.Contains(errs, "dead-letters list") {
+		t.Errorf("a name that is not there: exit code %d, %s", code, errs)
+	}
+	d, err := db.Open(t.Context(), db.Options{Path: filepath.Join(h.dir, "db", "tocsin.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var who string
+	if err := d.Read().NewRaw("SELECT who FROM audit WHERE action = 'dead_letter.retry' AND object = ? AND tenant = ?", name, s.tenant).Scan(t.Context(), &who); err != nil || who == "" {
+		t.Errorf("the trail does not say who asked: %q, %v", who, err)
 	}
 }
 

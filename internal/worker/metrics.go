@@ -69,9 +69,9 @@ func (l *latency) quantiles() Quantiles {
 }
 
 type metrics struct {
-	batches, events, repeats, dead, plans, redone, replayed, detections, badDetections, retries, restarts, running atomic.Uint64
-	position                                                                                                       atomic.Uint64
-	lastDone                                                                                                       atomic.Int64
+	batches, events, repeats, dead, plans, redone, replayed, detections, badDetections, retries, restarts, running, aside, retried atomic.Uint64
+	position                                                                                                                       atomic.Uint64
+	lastDone                                                                                                                       atomic.Int64
 
 	gate        latency // gate's receipt to fetched
 	decode      latency // one batch: decode, enrich, detect, make rows
@@ -106,6 +106,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		{"batches_replayed_total", "Batches read again after a start to rebuild the detector's state.", &m.replayed},
 		{"detections_total", "Detections applied.", &m.detections},
 		{"bad_detections_total", "Detections from sites that could not be read.", &m.badDetections},
+		{"retried_events_total", "Events that had been put aside and were stored after all, when somebody asked for another try.", &m.retried},
 		{"restarts_total", "Times the worker ended with an error and was started again.", &m.restarts},
 		{"retries_total", "Attempts that failed and were repeated.", &m.retries},
 	} {
@@ -123,11 +124,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 // Stats are counts since the worker was made.
 type Stats struct {
-	Batches, Events, Repeats, Dead, Plans, Redone, Replayed, Detections, BadDetections, Retries, Restarts uint64
-	Position                                                                                              uint64    // bus sequence up to which all is done
-	LastDone                                                                                              time.Time // zero: nothing yet
-	Running                                                                                               bool
-	GateToWorker, DecodeDetect, InsertPlan, ReceiptToAlert, GateToAlert, ReceiptToStored                  Quantiles
+	Batches, Events, Repeats, Dead, Plans, Redone, Replayed, Detections, BadDetections, Retries, Restarts, Aside, Retried uint64
+	Position                                                                                                              uint64    // bus sequence up to which all is done
+	LastDone                                                                                                              time.Time // zero: nothing yet
+	Running                                                                                                               bool      // Aside: batches put aside whole; Dead: events; Retried: events stored after another try
+	GateToWorker, DecodeDetect, InsertPlan, ReceiptToAlert, GateToAlert, ReceiptToStored                                  Quantiles
 }
 
 // Stats may be called from any goroutine.
@@ -135,7 +136,7 @@ func (w *Worker) Stats() Stats {
 	m := w.m
 	s := Stats{
 		Batches: m.batches.Load(), Events: m.events.Load(), Repeats: m.repeats.Load(), Dead: m.dead.Load(), Plans: m.plans.Load(), Redone: m.redone.Load(), Replayed: m.replayed.Load(),
-		Detections: m.detections.Load(), BadDetections: m.badDetections.Load(), Retries: m.retries.Load(), Restarts: m.restarts.Load(), Running: m.running.Load() > 0, Position: m.position.Load(),
+		Detections: m.detections.Load(), BadDetections: m.badDetections.Load(), Retries: m.retries.Load(), Restarts: m.restarts.Load(), Running: m.running.Load() > 0, Aside: m.aside.Load(), Retried: m.retried.Load(), Position: m.position.Load(),
 		GateToWorker: m.gate.quantiles(), DecodeDetect: m.decode.quantiles(), InsertPlan: m.store.quantiles(),
 		ReceiptToAlert: m.alerted.quantiles(), GateToAlert: m.gateAlerted.quantiles(), ReceiptToStored: m.stored.quantiles(),
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"tocsin/internal/bus"
 	"tocsin/internal/db"
 	"tocsin/internal/event"
 )
@@ -51,19 +50,6 @@ type Head struct {
 	Batches   uint64
 	Events    uint64
 	Dead      uint64
-}
-
-// Dead is one thing that could not be processed: a batch, or one event of it.
-type Dead struct {
-	BusSeq    uint64
-	Index     int // -1: the whole batch
-	At        int64
-	Tenant    event.TenantID
-	Collector string
-	Digest    string
-	Events    int
-	Reason    string
-	Notice    []byte
 }
 
 // Plans is the workers' durable memory in the scheme's database. Every method is one transaction, durable on return, and safe
@@ -125,15 +111,23 @@ func (p *Plans) Renew(ctx context.Context, l Lease, until time.Time) error {
 	})
 }
 
-// Rewind forgets position and pending plans, because the bus they speak of is gone. Heads stay.
+// Rewind forgets position and pending plans, because the bus they speak of is gone. Heads and dead letters stay.
 func (p *Plans) Rewind(ctx context.Context, l Lease) error {
 	return p.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
 		if err := guard(ctx, tx, l, "position = 0"); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND done_ns = 0", l.Shard)
-		return err
+		return forgetBus(ctx, tx, l.Shard)
 	})
+}
+
+// forgetBus forgets the pending plans, and gives the dead letters other numbers: those of a new bus begin at 1 again.
+func forgetBus(ctx context.Context, tx bun.IDB, shard string) error {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND done_ns = 0", shard); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "UPDATE worker_dead SET bus_seq = (SELECT min(0, min(bus_seq)) FROM worker_dead WHERE shard = ?) - bus_seq WHERE shard = ? AND bus_seq > 0", shard, shard)
+	return err
 }
 
 // Release gives the shard up.
@@ -179,7 +173,7 @@ func (p *Plans) Record(ctx context.Context, l Lease, pl Plan) error {
 }
 
 // Done marks the plan as done and moves position, heads and counts along, all or nothing.
-func (p *Plans) Done(ctx context.Context, l Lease, pl Plan, heads []Head, dead []Dead, at int64) error {
+func (p *Plans) Done(ctx context.Context, l Lease, pl Plan, heads []Head, dead []Dead, tried []Tried, at int64) error {
 	return p.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
 		if err := guard(ctx, tx, l, "position = max(position, ?)", pl.Last); err != nil {
 			return err
@@ -201,8 +195,12 @@ func (p *Plans) Done(ctx context.Context, l Lease, pl Plan, heads []Head, dead [
 			}
 		}
 		for _, d := range dead {
-			if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO worker_dead (shard, bus_seq, place, at_ns, tenant, collector, digest, events, reason, notice) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-				l.Shard, d.BusSeq, d.Index, at, d.Tenant, d.Collector, d.Digest, d.Events, d.Reason, d.Notice); err != nil {
+			if err := d.insert(ctx, tx, l.Shard, at); err != nil {
+				return err
+			}
+		}
+		for _, t := range tried {
+			if err := t.note(ctx, tx); err != nil {
 				return err
 			}
 		}
@@ -250,44 +248,6 @@ func (p *Plans) StoredByCollector(ctx context.Context) ([]Stored, error) {
 			return nil, fmt.Errorf("count what is stored: %w", err)
 		}
 		out = append(out, s)
-	}
-	return out, rows.Err()
-}
-
-// DeadLetters lists what could not be processed, newest first.
-func (p *Plans) DeadLetters(ctx context.Context, limit int) ([]Dead, error) {
-	rows, err := p.db.Read().DB.QueryContext(ctx, "SELECT bus_seq, place, at_ns, tenant, collector, digest, events, reason, notice FROM worker_dead ORDER BY at_ns DESC, bus_seq DESC, place LIMIT ?", limit)
-	if err != nil {
-		return nil, fmt.Errorf("list the dead letters: %w", err)
-	}
-	defer rows.Close()
-	var out []Dead
-	for rows.Next() {
-		var d Dead
-		if err := rows.Scan(&d.BusSeq, &d.Index, &d.At, &d.Tenant, &d.Collector, &d.Digest, &d.Events, &d.Reason, &d.Notice); err != nil {
-			return nil, fmt.Errorf("list the dead letters: %w", err)
-		}
-		out = append(out, d)
-	}
-	return out, rows.Err()
-}
-
-// HeldBlobs lists where the blobs of all dead letters are: what could not be processed must not expire while somebody may still ask for it.
-func (p *Plans) HeldBlobs(ctx context.Context) ([]string, error) {
-	rows, err := p.db.Read().DB.QueryContext(ctx, "SELECT min(notice) FROM worker_dead GROUP BY shard, bus_seq")
-	if err != nil {
-		return nil, fmt.Errorf("list the blobs of dead letters: %w", err)
-	}
-	defer rows.Close()
-	var out []string
-	for rows.Next() {
-		var data []byte
-		if err := rows.Scan(&data); err != nil {
-			return nil, fmt.Errorf("list the blobs of dead letters: %w", err)
-		}
-		if n, err := bus.ParseNotice(data); err == nil && n.Blob != "" { // a letter whose notice cannot be read leads to no blob
-			out = append(out, n.Blob)
-		}
 	}
 	return out, rows.Err()
 }

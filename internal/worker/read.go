@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,11 +248,14 @@ func (w *Worker) prepare(o *opened, i int, ingested int64) error {
 func (w *Worker) replay(o *opened) {
 	w.m.replayed.Add(1)
 	defer func() { w.seen = max(w.seen, o.msg.Seq) }()
-	if o.msg.Seq <= w.covered || w.o.Detect == nil || o.body == nil || o.n.Quarantined || o.m.Seq <= w.again[o.stream] {
+	if o.msg.Seq <= w.covered || w.o.Detect == nil || o.body == nil || o.n.Quarantined {
 		return
 	}
-	w.again[o.stream] = o.m.Seq
-	for i := range o.body.Lines() {
+	aside := w.aside[batchKey{o.stream, o.m.Seq}]
+	again := func(i int) {
+		if o.n.Retry == nil && slices.Contains(aside, uint32(i)) {
+			return // it found a fault then and may not now; it is seen when it is tried again
+		}
 		_ = w.guarded(func() error { // what it says was said, and put aside, the first time
 			err := w.prepare(o, i, o.n.Received)
 			if err == nil {
@@ -259,6 +263,28 @@ func (w *Worker) replay(o *opened) {
 			}
 			return err
 		})
+	}
+	if r := o.n.Retry; r != nil {
+		if w.tried[r.ID] || r.Detected {
+			return
+		}
+		w.tried[r.ID] = true
+		if len(r.Places) > 0 {
+			for _, i := range r.Places {
+				if int(i) < len(o.body.Lines()) {
+					again(int(i))
+				}
+			}
+			return
+		}
+	} else {
+		if o.m.Seq <= w.again[o.stream] {
+			return
+		}
+		w.again[o.stream] = o.m.Seq
+	}
+	for i := range o.body.Lines() {
+		again(i)
 	}
 }
 
@@ -276,12 +302,58 @@ func (w *Worker) guarded(f func() error) (err error) {
 
 const maxDeadPerBatch = 20
 
+// meta is what the rows of a batch need beside their events.
+func (w *Worker) meta(o *opened) Meta {
+	m := Meta{ClockOffset: o.m.ClockOffset, Quarantined: o.n.Quarantined}
+	if w.o.Keep != nil {
+		m.Keep = w.o.Keep(o.m.Stream.Tenant)
+	}
+	return m
+}
+
+// row makes event i of the batch ready in w.e and, unless the rules have seen it before, gathers what they say of it. After an error nothing
+// of it is left.
+func (w *Worker) row(o *opened, i int, j *job, detected bool) error {
+	e := &w.e
+	from := len(j.dets)
+	err := w.guarded(func() error {
+		if err := w.prepare(o, i, j.plan.Ingested); err != nil || o.n.Quarantined || detected {
+			return err
+		}
+		if e.IsDetection() {
+			if d, err := event.ToDetection(e); err != nil {
+				w.m.badDetections.Add(1)
+			} else {
+				// Keys are the senders' words: each in its own member's space, or one could silence another.
+				d.Key = "site/" + strconv.FormatUint(uint64(d.Tenant), 10) + "/" + d.Key
+				j.dets = append(j.dets, d)
+			}
+		}
+		if w.o.Detect != nil {
+			j.dets = append(j.dets, w.o.Detect.Process(e, o.n.Received)...)
+		}
+		return nil
+	})
+	if err != nil {
+		j.dets = j.dets[:from]
+		return err
+	}
+	created := e.Created + int64(o.m.ClockOffset)
+	if o.n.Retry == nil { // how long a letter lay is not how long the line takes
+		j.created = max(j.created, created)
+	}
+	for range len(j.dets) - from {
+		j.causes = append(j.causes, cause{created, o.n.Received})
+	}
+	return nil
+}
+
 // batch makes the rows and detections of one batch.
 func (w *Worker) batch(o *opened, j *job) {
 	w.m.batches.Add(1)
-	putAside := func(index, events int, reason string) {
+	putAside := func(index int, places []uint32, events int, reason string) {
 		w.m.dead.Add(uint64(events))
-		j.dead = append(j.dead, Dead{BusSeq: o.msg.Seq, Index: index, Tenant: o.n.Tenant, Collector: o.n.Collector, Digest: fmt.Sprintf("%x", o.n.Digest), Events: events, Reason: strings.ToValidUTF8(reason, "?"), Notice: o.msg.Data})
+		j.dead = append(j.dead, Dead{BusSeq: o.msg.Seq, Index: index, Places: places, Stream: o.stream, Seq: o.n.Seq, Tenant: o.n.Tenant, Collector: o.n.Collector, Digest: fmt.Sprintf("%x", o.n.Digest), Events: events, Reason: strings.ToValidUTF8(reason, "?"), Notice: o.msg.Data})
 	}
 	known := o.stream != event.StreamID{}
 	if known && o.n.Seq <= w.heads[o.stream] {
@@ -292,8 +364,9 @@ func (w *Worker) batch(o *opened, j *job) {
 		w.heads[o.stream] = o.n.Seq
 	}
 	if o.reason != "" {
+		w.m.aside.Add(1)
 		w.log.Warn("a batch is put aside", "tenant", o.n.Tenant, "collector", o.n.Collector, "batch", o.n.Seq, "reason", o.reason)
-		putAside(-1, o.n.Events, o.reason)
+		putAside(-1, nil, o.n.Events, o.reason)
 		if known { // the gate gave a receipt for it: its collector's sum must name it
 			j.heads = append(j.heads, Head{Stream: o.stream, Tenant: o.n.Tenant, Collector: o.n.Collector, Lane: o.n.Lane, Seq: o.n.Seq, Batches: 1, Dead: uint64(o.n.Events)})
 			j.msgs = append(j.msgs, o.msg)
@@ -304,61 +377,32 @@ func (w *Worker) batch(o *opened, j *job) {
 		j.doubt = true
 	}
 	h := Head{Stream: o.stream, Tenant: o.m.Stream.Tenant, Collector: o.m.Stream.Collector, Lane: string(o.m.Stream.Lane), Seq: o.m.Seq, Batches: 1}
-	meta := Meta{ClockOffset: o.m.ClockOffset, Quarantined: o.n.Quarantined}
-	if w.o.Keep != nil {
-		meta.Keep = w.o.Keep(o.m.Stream.Tenant)
-	}
+	meta := w.meta(o)
 	if !j.redo {
 		w.m.gate.observe(o.got.Sub(time.Unix(0, o.n.Received)))
 	}
 	block := j.blocks[len(j.blocks)-1]
-	bad, badReason := 0, ""
+	var more []uint32 // what fails beyond maxDeadPerBatch shares one letter
+	moreReason := ""
 	for i := range o.body.Lines() {
-		e := &w.e
-		from := len(j.dets)
-		err := w.guarded(func() error {
-			if err := w.prepare(o, i, j.plan.Ingested); err != nil || o.n.Quarantined {
-				return err
-			}
-			if e.IsDetection() {
-				if d, err := event.ToDetection(e); err != nil {
-					w.m.badDetections.Add(1)
-				} else {
-					// Keys are the senders' words: each in its own member's space, or one could silence another.
-					d.Key = "site/" + strconv.FormatUint(uint64(d.Tenant), 10) + "/" + d.Key
-					j.dets = append(j.dets, d)
-				}
-			}
-			if w.o.Detect != nil {
-				j.dets = append(j.dets, w.o.Detect.Process(e, o.n.Received)...)
-			}
-			return nil
-		})
-		if err != nil {
-			j.dets = j.dets[:from]
-			if bad++; bad <= maxDeadPerBatch {
-				putAside(i, 1, err.Error())
+		if err := w.row(o, i, j, false); err != nil {
+			if h.Dead++; h.Dead <= maxDeadPerBatch {
+				putAside(i, nil, 1, err.Error())
 			} else {
-				badReason = err.Error()
+				more, moreReason = append(more, uint32(i)), err.Error()
 			}
 			continue
 		}
-		created := e.Created + int64(o.m.ClockOffset)
-		j.created = max(j.created, created)
-		for range len(j.dets) - from {
-			j.causes = append(j.causes, cause{created, o.n.Received})
-		}
-		if !block.Add(e, meta) {
+		if !block.Add(&w.e, meta) {
 			block = w.free.Get().(Block)
 			j.blocks = append(j.blocks, block)
-			block.Add(e, meta)
+			block.Add(&w.e, meta)
 		}
 		h.Events++
 	}
-	if bad > maxDeadPerBatch {
-		putAside(len(o.body.Lines()), bad-maxDeadPerBatch, "more events like this: "+badReason)
+	if len(more) > 0 {
+		putAside(len(o.body.Lines()), more, len(more), "more events like this: "+moreReason)
 	}
-	h.Dead = uint64(bad)
 	j.events += h.Events
 	j.rows += int(h.Events)
 	j.heads = append(j.heads, h)

@@ -42,10 +42,19 @@ func (p *Plans) Heads(ctx context.Context) ([]Head, error) {
 }
 
 // SetBack says of streams that less is stored than was noted: their heads and counts become those given. The worker then takes what follows
-// again. No worker may run on them.
+// again; what was put aside of that is forgotten, for it will be found again. Of what was counted as stored a head has lost every event
+// of the batches after it, so those that were put aside are given back to it. No worker may run on them.
 func (p *Plans) SetBack(ctx context.Context, heads []Head) error {
 	return p.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
 		for _, h := range heads {
+			var aside uint64
+			if err := tx.QueryRowContext(ctx, "SELECT COALESCE(sum(events), 0) FROM worker_dead WHERE stream = ? AND seq > ?", h.Stream[:], h.Seq).Scan(&aside); err != nil {
+				return fmt.Errorf("set a stream's head back: %w", err)
+			}
+			if _, err := tx.ExecContext(ctx, "DELETE FROM worker_dead WHERE stream = ? AND seq > ?", h.Stream[:], h.Seq); err != nil {
+				return fmt.Errorf("set a stream's head back: %w", err)
+			}
+			h.Dead, h.Events = h.Dead-min(aside, h.Dead), h.Events+aside
 			if _, err := tx.ExecContext(ctx, "UPDATE worker_heads SET seq = ?, batches = ?, events = ?, dead = ? WHERE stream = ?", h.Seq, h.Batches, h.Events, h.Dead, h.Stream[:]); err != nil {
 				return fmt.Errorf("set a stream's head back: %w", err)
 			}
@@ -60,7 +69,6 @@ func (p *Plans) Begin(ctx context.Context, shard string) error {
 		if _, err := tx.ExecContext(ctx, "UPDATE worker_leases SET position = 0 WHERE shard = ?", shard); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND done_ns = 0", shard)
-		return err
+		return forgetBus(ctx, tx, shard)
 	})
 }

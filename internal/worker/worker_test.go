@@ -47,6 +47,7 @@ type hub struct {
 	applied map[string]event.Detection // by key
 	applies int
 	streams map[event.TenantID]*chain
+	blobsOf map[[32]byte][]byte // of notBlob: what should have been stored
 }
 
 type chain struct {
@@ -59,7 +60,7 @@ var signer = keys.NewSigner(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32)))
 
 func newHub(t testing.TB) *hub {
 	t.Helper()
-	h := &hub{t: t, dir: enginetest.Dir(t), applied: map[string]event.Detection{}, streams: map[event.TenantID]*chain{}}
+	h := &hub{t: t, dir: enginetest.Dir(t), applied: map[string]event.Detection{}, streams: map[event.TenantID]*chain{}, blobsOf: map[[32]byte][]byte{}}
 	h.engine = enginetest.Start(t, h.dir)
 	must := func(err error) {
 		t.Helper()
@@ -201,7 +202,9 @@ func (h *hub) send(tenant event.TenantID, events int, c change) bus.Notice {
 	if c.blob != nil {
 		sub = c.blob(sub)
 	}
-	if !c.notBlob {
+	if c.notBlob {
+		h.blobsOf[s.Digest] = sub
+	} else {
 		if n.Blob, err = h.blobs.Put(context.Background(), blob.Blob{Name: s.Digest, Tenant: tenant, Kind: blob.Batch, Received: time.Now()}, sub); err != nil {
 			h.t.Fatal(err)
 		}
@@ -587,7 +590,7 @@ func TestFence(t *testing.T) {
 		t.Fatalf("after expiry: %+v, %v", b, err)
 	}
 	for what, err := range map[string]error{
-		"renew": p.Renew(ctx, a, now.Add(time.Hour)), "record": p.Record(ctx, a, Plan{Number: 2}), "done": p.Done(ctx, a, Plan{Number: 1}, nil, nil, 1), "release": p.Release(ctx, a),
+		"renew": p.Renew(ctx, a, now.Add(time.Hour)), "record": p.Record(ctx, a, Plan{Number: 2}), "done": p.Done(ctx, a, Plan{Number: 1}, nil, nil, nil, 1), "release": p.Release(ctx, a),
 	} {
 		if !errors.Is(err, ErrFenced) {
 			t.Errorf("%s by the old holder: %v", what, err)
@@ -599,7 +602,7 @@ func TestFence(t *testing.T) {
 	}
 	head := Head{Stream: event.StreamID{1}, Tenant: 1, Collector: "c", Lane: "live", Seq: 3, Batches: 3, Events: 30}
 	for range 2 { // the second changes nothing
-		if err := p.Done(ctx, b, pend[0], []Head{head}, nil, 5); err != nil {
+		if err := p.Done(ctx, b, pend[0], []Head{head}, nil, nil, 5); err != nil {
 			t.Fatal(err)
 		}
 	}
