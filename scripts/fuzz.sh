@@ -3,7 +3,6 @@
 # the package's testdata/fuzz: commit it with the mend.
 set -eu
 cd "$(dirname "$0")/.."
-root=$PWD
 each=${1:-10s}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -31,4 +30,3 @@ while read -r dir; do
 	done <"$tmp/targets"
 	echo "fuzz: $dir: $(wc -l <"$tmp/targets") targets for $each each"
 done <"$tmp/packages"
-cd "$root"

@@ -82,7 +82,7 @@ func (d *demo) result(ctx context.Context, st status.Status) *Result {
 		// Only when the collector has reported all that it has is the difference what was lost; before, it is on its way.
 		settled := err == nil && !d.stopped.IsZero() && time.Since(d.stopped) > settleTime && site.Counts["received"] == c.Received
 		if lost := x.Devices - x.Received; settled && x.Devices > x.Received && lost <= uint64(m.child.Restarts())*maxInSockets {
-			x.Lost["collector_killed"] = x.Devices - x.Received
+			x.Lost["collector_killed"] = lost
 		}
 		x.check(known, err)
 		if n := site.Counts["udp_dropped"]; n > 0 && x.Devices != x.Received {

@@ -506,7 +506,6 @@ func TestAcceptRace(t *testing.T) {
 	}
 }
 
-// A collector that reports absurd numbers spoils no sum but its own.
 // A number that was claimed is for that batch alone, before and after it is accepted.
 func TestClaim(t *testing.T) {
 	s, c := newStore(t)
@@ -541,6 +540,7 @@ func TestClaim(t *testing.T) {
 	claim(aBatch(r, 2, "e2", 1, nil), Opening, false) // another stream
 }
 
+// A collector that reports absurd numbers spoils no sum but its own.
 func TestAbsurdCounts(t *testing.T) {
 	s, c := newStore(t)
 	_, site := organisation(t, s, "Ashgrove School")

@@ -205,8 +205,6 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// An entry that was running when the hub died runs again at once, or, of a kind
-// registered as Once, lies dead.
 // TestStoppedBeforeItBegan: Run told to stop at once is no fault, whichever of its first steps it had come to.
 func TestStoppedBeforeItBegan(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "x.db"))
@@ -220,6 +218,8 @@ func TestStoppedBeforeItBegan(t *testing.T) {
 	}
 }
 
+// An entry that was running when the hub died runs again at once, or, of a kind
+// registered as Once, lies dead.
 func TestOrphans(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "t.db"))
 	b := New(d, Options{Poll: 5 * time.Millisecond})
