@@ -159,6 +159,9 @@ func (e *Event) mark(k Key) {
 	}
 }
 
+// Find gives the index, for At, of the first value under k; further ones follow it. -1: there is none.
+func (e *Event) Find(k Key) int { return e.find(k) }
+
 // find gives the index of the first value under k, or -1.
 func (e *Event) find(k Key) int {
 	if w := int(k >> 6); w < bitsetWords && e.present[w]&(1<<(k&63)) == 0 {

@@ -30,6 +30,8 @@ type Options struct {
 type Minimiser struct {
 	o          Options
 	clauses    []clause
+	questions  []question
+	answers    []answer    // of the event at hand, by question
 	treat      []treatment // by event.Key; keys beyond it stay
 	extras     []string    // patterns of extras that may leave
 	own        []netip.Prefix
@@ -46,19 +48,6 @@ const (
 	address
 	user
 )
-
-type clause struct {
-	conds  []cond
-	leave  bool
-	urgent bool
-	first  bool
-}
-
-type cond struct {
-	key  event.Key
-	any  bool
-	vals []string
-}
 
 func prefixes(s ...string) (ps []netip.Prefix) {
 	for _, p := range s {
@@ -86,25 +75,13 @@ func New(o Options) (*Minimiser, error) {
 		}
 		m.own = append(m.own, p)
 	}
-	for i, name := range slices.Concat(o.AlsoLeave, o.AlsoKeep) {
+	for _, name := range slices.Concat(o.AlsoLeave, o.AlsoKeep) {
 		if err := checkName(name); err != nil {
 			return nil, err
 		}
-		if _, ok := event.Lookup(name); !ok && !strings.HasSuffix(name, "*") && i < len(o.AlsoLeave) && strings.Count(name, ".") == 0 {
-			continue // the name of an extra
-		}
 	}
-	for i := range o.Policy.Events {
-		pc := &o.Policy.Events[i]
-		c := clause{leave: pc.Leave != "", urgent: pc.Urgent == "true", first: pc.Urgent == "first"}
-		for name, values := range pc.When {
-			k, ok := event.Lookup(name)
-			if !ok {
-				return nil, fmt.Errorf("policy clause %s: unknown field %s", pc.Reason(), name)
-			}
-			c.conds = append(c.conds, cond{key: k, any: slices.Contains(values, "*"), vals: values})
-		}
-		m.clauses = append(m.clauses, c)
+	if err := m.compile(); err != nil {
+		return nil, err
 	}
 	m.treat = make([]treatment, event.NumKeys())
 	for k := 1; k < len(m.treat); k++ {
@@ -186,25 +163,26 @@ func (m *Minimiser) Prepare(e *event.Event, s Sender) (clock bool) {
 	return clock
 }
 
-// ours marks the fields that only the collector, the engine and the hub may set: a sender who writes them into a line must not be believed.
-var ours = func() (t [1024]bool) {
-	for k := event.Key(1); int(k) < event.NumKeys() && int(k) < len(t); k++ {
-		t[k] = strings.HasPrefix(k.Name(), "tocsin.")
+// ours are the fields that only the collector, the engine and the hub may set: a sender who writes them into a line must not be believed.
+var ours = func() (keys []event.Key) {
+	for k := event.Key(1); int(k) < event.NumKeys(); k++ {
+		switch k {
+		case event.TocsinFormat, event.TocsinService, event.TocsinSeverity, event.TocsinVerdict: // the parser's
+		default:
+			if strings.HasPrefix(k.Name(), "tocsin.") {
+				keys = append(keys, k)
+			}
+		}
 	}
-	for _, k := range []event.Key{event.TocsinFormat, event.TocsinService, event.TocsinSeverity, event.TocsinVerdict} { // the parser's
-		t[k] = false
-	}
-	return t
+	return append(keys, event.EventSequence) // the number of the line in the archive stands there
 }()
 
 // clean removes what a line must not say of itself.
 func clean(e *event.Event) {
-	for i := 0; i < e.Len(); {
-		if k, _ := e.At(i); int(k) < len(ours) && ours[k] {
+	for _, k := range ours {
+		if e.Has(k) {
 			e.Del(k)
-			continue
 		}
-		i++
 	}
 	if e.Str(event.EventModule) == "tocsin" {
 		e.Del(event.EventModule)
@@ -212,7 +190,6 @@ func clean(e *event.Event) {
 	if strings.HasPrefix(e.Str(event.EventDataset), "tocsin.") {
 		e.Del(event.EventDataset)
 	}
-	e.Del(event.EventSequence) // the number of the line in the archive stands there
 }
 
 // IsOwn says whether an address is one of the member's: private, or in the ranges the member named.
@@ -363,77 +340,6 @@ func proof(e *event.Event) string {
 		return "handshake"
 	}
 	return "none"
-}
-
-// Decision is what the policy says of an event.
-type Decision struct {
-	Clause int  // index in Policy().Events
-	Leave  bool // it leaves
-	Urgent bool // and at once
-	First  bool // it is the first denial of its source in a day
-}
-
-// Decide finds the first clause that fits.
-func (m *Minimiser) Decide(e *event.Event) Decision {
-next:
-	for i := range m.clauses {
-		c := &m.clauses[i]
-		for j := range c.conds {
-			if !c.conds[j].fits(e) {
-				continue next
-			}
-		}
-		d := Decision{Clause: i, Leave: c.leave, Urgent: c.urgent}
-		if c.first {
-			if a, ok := e.IP(event.SourceIP); ok && m.denied.add(a, e.Created) {
-				d.Urgent, d.First = true, true
-			}
-		}
-		if e.Has(event.TocsinSenderProductChanged) {
-			d.Urgent = false
-		}
-		return d
-	}
-	return Decision{Clause: len(m.clauses) - 1} // not reached: the last clause has no conditions
-}
-
-// ByIndicator says whether the clause that decided asks for nothing but an indicator.
-func (m *Minimiser) ByIndicator(d Decision) bool {
-	c := &m.clauses[d.Clause]
-	return len(c.conds) == 1 && c.conds[0].key == event.TocsinIndicatorID
-}
-
-// MatchSet says whether the event touches an indicator of a set that is not the one in force, such as that of a question.
-func (m *Minimiser) MatchSet(e *event.Event, set *indicator.Set) bool {
-	for _, k := range [...]event.Key{event.TocsinIndicatorID, event.TocsinIndicatorKind, event.TocsinIndicatorMatched} {
-		e.Del(k)
-	}
-	m.match(e, set)
-	return e.Has(event.TocsinIndicatorID)
-}
-
-// Reason gives the clause's counter name without its prefix, and its plain words.
-func (m *Minimiser) Reason(clause int) (word, text string) {
-	c := &m.o.Policy.Events[clause]
-	return c.Reason(), c.Text
-}
-
-func (c *cond) fits(e *event.Event) bool {
-	if !e.Has(c.key) {
-		return false
-	}
-	if c.any {
-		return true
-	}
-	if c.key.Kind() == event.String {
-		for _, v := range c.vals {
-			if e.HasString(c.key, v) {
-				return true
-			}
-		}
-		return false
-	}
-	return slices.Contains(c.vals, e.Text(c.key))
 }
 
 // Mark writes the decision into the event, so that it leaves with its reason.
@@ -614,33 +520,4 @@ func replaceWord(s, word, with string) string {
 
 func wordByte(c byte) bool {
 	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
-}
-
-// firstSeen remembers which sources have been seen in the last day or two, in two generations, so that it neither grows nor needs a timer.
-// IPv6 sources count by /64. A full generation is begun anew: some sources are then "first" again, which costs an early batch.
-type firstSeen struct {
-	now, before map[netip.Addr]struct{}
-	began       int64
-}
-
-const (
-	maxFirstSeen  = 1 << 16
-	firstSeenSpan = int64(24 * time.Hour)
-)
-
-// add says whether a is new.
-func (f *firstSeen) add(a netip.Addr, at int64) bool {
-	if a.Is6() {
-		p, _ := a.Prefix(64)
-		a = p.Addr()
-	}
-	if f.now == nil || at-f.began > firstSeenSpan || len(f.now) >= maxFirstSeen {
-		f.before, f.now, f.began = f.now, map[netip.Addr]struct{}{}, at
-	}
-	if _, ok := f.now[a]; ok {
-		return false
-	}
-	f.now[a] = struct{}{}
-	_, ok := f.before[a]
-	return !ok
 }
