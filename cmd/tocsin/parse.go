@@ -26,11 +26,13 @@ const maxParseLine = 1 << 20
 func runParse(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("tocsin parse", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	format := fs.String("format", "auto", "auto, or the format to try first: "+strings.Join(parse.Formats(), ", "))
+	format := fs.String("format", "auto", "auto, or the `name` of the format to try first")
+	list := fs.Bool("formats", false, "list the formats' names, one a line, and stop")
 	folder := fs.String("packs", "", "folder of parser packs (NAME/parser.yaml) to use beside, or in place of, those of the program")
 	zone := fs.String("timezone", "Europe/London", "time zone of devices that write none")
 	fs.Usage = func() {
 		fmt.Fprintln(stderr, "Usage: tocsin parse [--format auto|NAME] [--timezone ZONE] [--packs FOLDER] < lines > events.ndjson")
+		fmt.Fprintln(stderr, "       tocsin parse --formats")
 		fmt.Fprintln(stderr, "Reads log lines and writes one JSON object with flat ECS names for each, {} when a line is not understood.")
 		fs.PrintDefaults()
 	}
@@ -57,8 +59,22 @@ func runParse(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		}
 		library.Use(set)
 	}
-	if *format != "auto" && !slices.Contains(parse.Formats(), *format) && library.Packs().Pack(*format) == nil {
-		fmt.Fprintf(stderr, "tocsin parse: no format is called %q; use auto or one of %s\n", *format, strings.Join(parse.Formats(), ", "))
+	names := parse.Formats()
+	for _, p := range library.Packs().Packs() {
+		if !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
+		}
+	}
+	if *list {
+		slices.Sort(names)
+		if _, err := fmt.Fprintln(stdout, strings.Join(names, "\n")); err != nil {
+			fmt.Fprintf(stderr, "tocsin parse: writing standard output: %v\n", err)
+			return 1
+		}
+		return 0
+	}
+	if *format != "auto" && !slices.Contains(names, *format) {
+		fmt.Fprintf(stderr, "tocsin parse: no format is called %q. %s\nWithout --format each line's own is found; tocsin parse --formats lists all names.\n", *format, parse.FormatHint(*format, names))
 		return 2
 	}
 	loc, err := time.LoadLocation(*zone)

@@ -115,7 +115,7 @@ func newReaders(slots []slotted, lib *parse.Library) (*readers, error) {
 func (r *readers) parse(e *event.Event, l *archive.Line) (format string, ok bool) {
 	i := r.of(l.Listener)
 	if !r.ready[i] {
-		return r.sets[i].Parse(e, r.hints[i])
+		return r.sets[i].ParseFrom(e, r.hints[i], parse.Origin{Listener: i, Sender: l.Sender})
 	}
 	id := e.ID
 	if err := event.DecodeJSON(e, l.Text); err != nil {
@@ -204,7 +204,7 @@ func checkReading(bad func(string, ...any), key, timezone, format string) {
 		bad("%s: there is no time zone %q; use a name such as Europe/London or UTC", key, timezone)
 	}
 	if format != "" && format != "auto" && !slices.Contains(parse.Formats(), format) {
-		bad("%s: there is no format %q; use auto or one of %v", key, format, parse.Formats())
+		bad("%s: there is no format %q. %s Leave it out, or use auto, and each line's own is found", key, format, parse.FormatHint(format, parse.Formats()))
 	}
 }
 

@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"math/bits"
 	"strings"
 
 	"tocsin/internal/collector/parse/packs"
@@ -98,16 +99,85 @@ func (s *Set) cefSeverity(v string) {
 		}
 		return
 	}
-	switch {
-	case equalFold(v, "low"), equalFold(v, "medium"), equalFold(v, "high"):
-		s.str(event.TocsinSeverity, s.lower(v))
-	case equalFold(v, "very-high"), equalFold(v, "critical"):
-		s.str(event.TocsinSeverity, "critical")
-	}
+	s.severity(v)
 }
 
 // cefCustom remembers cs1..cs15, cn1..cn9, flexString1.., c6a1.. and their labels until both are known.
 type cefCustom struct{ label, value string }
+
+// cefWalk goes over the pairs of a CEF extension: quotes and escapes are undone, empty values passed over, values of custom fields and
+// their labels kept until both are known. It is part of a Set, so that a line costs no memory.
+type cefWalk struct {
+	kv       kv
+	n        int
+	key, val string
+	custom   bool // key is that of a custom field, its value or its label
+	label    bool // its label
+	slot     int  // its place in fields
+	used     uint64
+	fields   [48]cefCustom
+}
+
+// cefPairs begins a walk. There is one for each Set, so it ends before the next begins.
+func (s *Set) cefPairs(ext string) *cefWalk {
+	w := &s.cef
+	for b := w.used; b != 0; b &= b - 1 {
+		w.fields[bits.TrailingZeros64(b)] = cefCustom{}
+	}
+	w.kv, w.n, w.used = kv{s: ext, bare: true}, 0, 0
+	return w
+}
+
+func (w *cefWalk) next(s *Set) bool {
+	for w.n < maxPairs {
+		w.n++
+		key, v, ok := w.kv.next()
+		if !ok {
+			return false
+		}
+		if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' {
+			v = v[1 : len(v)-1]
+		}
+		if v == "" {
+			continue
+		}
+		if strings.IndexByte(v, '\\') >= 0 {
+			v = s.cefUnescape(v)
+		}
+		slot, label, ok := customSlot(key)
+		w.key, w.val, w.custom, w.label, w.slot = key, v, ok, label, slot
+		if ok {
+			w.used |= 1 << slot
+			c := &w.fields[slot]
+			if label && c.label == "" {
+				c.label = v
+			} else if !label && c.value == "" {
+				c.value = v
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// forget leaves out the pair at hand, if it is one of a custom field.
+func (w *cefWalk) forget() {
+	switch {
+	case w.label:
+		w.fields[w.slot].label = ""
+	case w.custom:
+		w.fields[w.slot].value = ""
+	}
+}
+
+// labelled gives the custom fields of which both label and value are known.
+func (w *cefWalk) labelled(f func(label, v string)) {
+	for b := w.used; b != 0; b &= b - 1 {
+		if c := &w.fields[bits.TrailingZeros64(b)]; c.label != "" && c.value != "" {
+			f(c.label, c.value)
+		}
+	}
+}
 
 // customSlot gives the place of "cs3" and "cs3Label" and whether it is a label.
 func customSlot(key string) (slot int, label, ok bool) {
@@ -148,33 +218,17 @@ func customSlot(key string) (slot int, label, ok bool) {
 
 func (s *Set) cefExtension(ext, name string) {
 	e := s.e
-	var custom [48]cefCustom
-	used := false
 	s.weak = ""
 	act, outcome, request := "", "", ""
-	w := kv{s: ext, bare: true}
-	for pairs := 0; pairs < 1000; pairs++ {
-		key, v, ok := w.next()
-		if !ok {
-			break
-		}
-		if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' {
-			v = v[1 : len(v)-1]
-		}
-		if v == "" || s.owns(key) {
+	w := s.cefPairs(ext)
+	for w.next(s) {
+		key, v := w.key, w.val
+		switch {
+		case s.owns(key):
+			w.forget()
 			continue
-		}
-		if slot, label, ok := customSlot(key); ok {
-			used = true
-			if label && custom[slot].label == "" {
-				custom[slot].label = v
-			} else if !label && custom[slot].value == "" {
-				custom[slot].value = v
-			}
+		case w.custom:
 			continue
-		}
-		if strings.IndexByte(v, '\\') >= 0 {
-			v = s.cefUnescape(v)
 		}
 		switch key {
 		case "src", "sourceAddress", "caIP", "c-ip", "sourceIp":
@@ -340,19 +394,11 @@ func (s *Set) cefExtension(ext, name string) {
 			}
 		}
 	}
-	if used {
-		for i := range custom {
-			c := &custom[i]
-			if c.value == "" || c.label == "" || s.owns(c.label) {
-				continue
-			}
-			v := c.value
-			if strings.IndexByte(v, '\\') >= 0 {
-				v = s.cefUnescape(v)
-			}
-			s.customField(c.label, v)
+	w.labelled(func(label, v string) {
+		if !s.owns(label) {
+			s.customField(label, v)
 		}
-	}
+	})
 	if request != "" {
 		s.urlText(request)
 	}
@@ -419,7 +465,7 @@ func (s *Set) customField(label, v string) {
 	}
 }
 
-// cefUnescape undoes \=, \|, \\, \n and \r.
+// cefUnescape undoes \=, \| and \\. \n stays: it may be the path C:\new, which CEF does not tell apart.
 func (s *Set) cefUnescape(v string) string {
 	b := s.buf[:0]
 	changed := false
@@ -431,8 +477,6 @@ func (s *Set) cefUnescape(v string) string {
 				i++
 				changed = true
 				continue
-			case 'n', 'r':
-				// A path such as C:\new must stay; only a real escape at the end of a sentence is undone, which CEF does not mark.
 			}
 		}
 		b = append(b, v[i])
@@ -442,140 +486,4 @@ func (s *Set) cefUnescape(v string) string {
 		return v
 	}
 	return s.e.Copy(b)
-}
-
-// leef reads IBM's Log Event Extended Format: "LEEF:1.0|vendor|product|version|id|key=value<TAB>..." and LEEF:2.0 with its own
-// delimiter. Pipes and blanks instead of tabs are forgiven, as PAN-OS's and others' templates have them.
-func (s *Set) leef(msg string) bool {
-	t := trimLeft(strings.TrimPrefix(msg, "LEEF:"))
-	var head [5]string
-	rest, n := cefHeader(t, head[:])
-	if n < 5 || len(head[0]) > 4 {
-		return false
-	}
-	if strings.IndexByte(rest, '\t') < 0 && strings.Contains(rest, "#011") { // rsyslog writes control characters so
-		t = s.tabs(t)
-		rest, _ = cefHeader(t, head[:])
-	}
-	if s.h.app == "LEEF" {
-		s.h.app = ""
-	}
-	line := packs.Line{Message: msg, Program: s.h.app, Host: s.h.host, ID: s.h.id, Data: s.h.sd}
-	if p := s.packs.ByVendor(true, head[1], head[2], &line); p != nil && s.runPack(p, t) {
-		s.as = p.Name
-		return true
-	}
-	e := s.e
-	s.str(event.ObserverVendor, head[1])
-	s.str(event.ObserverProduct, head[2])
-	s.str(event.ObserverVersion, head[3])
-	s.str(event.EventCode, head[4])
-	s.weak = ""
-	w := leefPairs(head[0], rest)
-	for pairs := 0; pairs < 1000; pairs++ {
-		key, v, ok := w.next()
-		if !ok {
-			break
-		}
-		if v = unquote(trim(v)); v != "" {
-			s.leefField(key, v)
-		}
-	}
-	if !e.Has(event.TocsinVerdict) {
-		s.decide(verdictOf(head[4]))
-		if !e.Has(event.EventAction) {
-			s.low(event.EventAction, head[4])
-		}
-	}
-	s.dataset("leef.generic")
-	s.genericDone("leef.generic")
-	return true
-}
-
-// tabs puts tabs where rsyslog wrote #011.
-func (s *Set) tabs(t string) string {
-	b := s.buf[:0]
-	for {
-		i := strings.Index(t, "#011")
-		if i < 0 {
-			break
-		}
-		b = append(append(b, t[:i]...), '\t')
-		t = t[i+4:]
-	}
-	s.buf = append(b, t...)
-	return s.e.Copy(s.buf)
-}
-
-// leefPairs gives the walk over the pairs behind a LEEF header.
-func leefPairs(version, rest string) kv {
-	sep := byte('\t')
-	if version == "2.0" {
-		if i := strings.IndexByte(rest, '|'); i >= 0 && i <= 6 && strings.IndexByte(rest[:i], '=') < 0 {
-			d := rest[:i]
-			rest = rest[i+1:]
-			switch {
-			case len(d) == 1:
-				sep = d[0]
-			case len(d) >= 2 && (d[0] == 'x' || strings.HasPrefix(d, "0x")):
-				h := strings.TrimPrefix(strings.TrimPrefix(d, "0x"), "x")
-				if len(h) == 2 && isHex(h[0]) && isHex(h[1]) {
-					sep = hexNibble(h[0])<<4 | hexNibble(h[1])
-				}
-			}
-		}
-	}
-	w := kv{s: rest, sep: sep}
-	if sep == '\t' && strings.IndexByte(rest, '\t') < 0 {
-		if strings.Count(rest, "|") > 2 {
-			w.sep = '|'
-		} else {
-			w.sep, w.bare = 0, true
-		}
-	}
-	return w
-}
-
-// leefField maps one of LEEF's own names, or any other through the dictionary.
-func (s *Set) leefField(key, v string) {
-	switch key {
-	case "devTime":
-		s.setTime(v)
-	case "srcPostNAT":
-		s.ip(event.SourceNATIP, v)
-	case "dstPostNAT":
-		s.ip(event.DestinationNATIP, v)
-	case "srcPostNATPort":
-		s.port(event.SourceNATPort, v)
-	case "dstPostNATPort":
-		s.port(event.DestinationNATPort, v)
-	case "usrName", "accountName":
-		s.user(v)
-	case "cat":
-		s.str(event.RuleCategory, v)
-	case "sev":
-		s.cefSeverity(v)
-	case "srcBytes":
-		s.int(event.SourceBytes, v)
-	case "dstBytes":
-		s.int(event.DestinationBytes, v)
-	case "devTimeFormat":
-	case "totalBytes":
-		s.int(event.NetworkBytes, v)
-	case "identSrc":
-		s.ip(event.SourceIP, v)
-	default:
-		if !s.generic(key, v) {
-			s.extra(key, v)
-		}
-	}
-}
-
-func hexNibble(c byte) byte {
-	switch {
-	case isDigit(c):
-		return c - '0'
-	default:
-		return c | 0x20 - 'a' + 10
-	}
 }

@@ -6,18 +6,42 @@ import (
 	"tocsin/internal/event"
 )
 
+// eveTypes are Suricata's own event types ("Eve JSON Format", Suricata User Guide, and the protocol loggers of Suricata 4 to 8). Others
+// write an event_type too.
+var eveTypes = map[string]bool{
+	"alert": true, "anomaly": true, "arp": true, "bittorrent_dht": true, "dcerpc": true, "dhcp": true, "dnp3": true, "dns": true, "doh2": true, "drop": true, "email": true,
+	"engine": true, "enip": true, "fileinfo": true, "files": true, "flow": true, "frame": true, "ftp": true, "ftp_data": true, "http": true, "http2": true, "igmp": true, "ike": true,
+	"ikev2": true, "krb5": true, "ldap": true, "mdns": true, "metadata": true, "modbus": true, "mqtt": true, "netflow": true, "nfs": true, "packet": true, "pgsql": true,
+	"pop3": true, "quic": true, "rdp": true, "rfb": true, "sip": true, "smb": true, "smtp": true, "snmp": true, "ssh": true, "stats": true, "telnet": true, "template": true,
+	"tftp": true, "tls": true, "verdict": true, "websocket": true,
+}
+
+// eveLine says whether a JSON object is one of Suricata's.
+func eveLine(msg string) bool {
+	i := strings.Index(msg, `"event_type"`)
+	if i < 0 || !strings.Contains(msg, `"timestamp"`) {
+		return false
+	}
+	t := trimLeft(msg[i+len(`"event_type"`):])
+	if t == "" || t[0] != ':' {
+		return false
+	}
+	if t = trimLeft(t[1:]); t == "" || t[0] != '"' {
+		return false
+	}
+	t = t[1:]
+	j := strings.IndexByte(t[:min(len(t), 24)], '"')
+	if j < 0 || !eveTypes[t[:j]] {
+		return false
+	}
+	return strings.Contains(msg, `"flow_id"`) || strings.Contains(msg, `"src_ip"`) || strings.Contains(msg, `"stats"`) || strings.Contains(msg, `"engine"`)
+}
+
 // eve reads Suricata's EVE JSON, all event types: the common part and the fields of alert, anomaly, drop, http, dns, tls, ssh,
 // smtp, fileinfo, flow, netflow, ftp, krb5, rdp, smb, dhcp and the rest as far as ECS names them. A line that was cut gives what it holds.
 func (s *Set) eve(msg string) bool {
-	if len(msg) < 20 || msg[0] != '{' {
-		return false
-	}
-	i := strings.Index(msg, `"event_type"`)
-	if i < 0 {
-		return false
-	}
-	if !strings.Contains(msg, `"timestamp"`) || !strings.Contains(msg, `"flow_id"`) && !strings.Contains(msg, `"src_ip"`) && !strings.Contains(msg, `"stats"`) && !strings.Contains(msg, `"engine"`) {
-		return false // others name an event_type too
+	if len(msg) < 20 || msg[0] != '{' || !eveLine(msg) {
+		return false // before anything else is done: every JSON object comes by here
 	}
 	w := &s.json
 	w.start(msg)

@@ -1,6 +1,10 @@
 package parse
 
-import "strings"
+import (
+	"strings"
+
+	"tocsin/internal/event"
+)
 
 // kv walks key=value pairs separated by blanks, tabs, commas or semicolons. A value may stand in double or single quotes;
 // `\"` inside does not end it. A word without '=' is skipped. Keys are at most 64 bytes of letters, digits and "_-.:/@".
@@ -23,6 +27,14 @@ func keyByte(c byte) bool { return keyBytes[c] }
 
 // next gives the next pair; ok is false at the end. It always moves on.
 func (w *kv) next() (key, val string, ok bool) {
+	if key, ok = w.key(); !ok {
+		return "", "", false
+	}
+	return key, w.value(), true
+}
+
+// key gives the next pair's name and moves on to its value.
+func (w *kv) key() (key string, ok bool) {
 	s := w.s
 	i := w.i
 	for {
@@ -31,7 +43,7 @@ func (w *kv) next() (key, val string, ok bool) {
 		}
 		if i >= len(s) {
 			w.i = i
-			return "", "", false
+			return "", false
 		}
 		start := i
 		for i < len(s) && keyByte(s[i]) {
@@ -53,7 +65,7 @@ func (w *kv) next() (key, val string, ok bool) {
 		}
 	}
 	w.i = i
-	return key, w.value(), true
+	return key, true
 }
 
 // value gives the value at w.i, behind the equals sign, and moves on.
@@ -149,4 +161,61 @@ func nextKey(s string, i int) int {
 		}
 		i = j + 1
 	}
+}
+
+// genericKV reads key=value lines of unknown products. At least two pairs must be there, one of them known.
+func (s *Set) genericKV(msg string) bool {
+	if strings.Count(msg[:min(len(msg), 4096)], "=") < 2 {
+		return false
+	}
+	s.weak = ""
+	w := kv{s: msg, bare: bareValues(msg)}
+	if strings.Count(msg[:min(len(msg), 400)], "|") > 3 {
+		w.sep = '|'
+	} else if strings.IndexByte(msg, '\t') >= 0 && strings.Count(msg, "\t") > 3 {
+		w.sep = '\t'
+	}
+	if strings.Count(msg[:min(len(msg), 400)], ";") > 1 && !strings.Contains(msg, "; ") && w.sep == 0 {
+		w.sep = ';'
+	}
+	known := 0
+	for pairs := 0; pairs < 1000; pairs++ {
+		key, v, ok := w.next()
+		if !ok {
+			break
+		}
+		if v = unquote(trim(v)); v == "" {
+			continue
+		}
+		if i := strings.LastIndexByte(key, ':'); i >= 0 && i+1 < len(key) { // "BG[1]: 1427:01:event=logout"
+			key = key[i+1:]
+		}
+		if s.generic(key, v) {
+			known++
+		} else {
+			s.extra(key, v)
+		}
+	}
+	// A time or a message alone is not an understood line.
+	if known == 0 || !s.telling() {
+		return false
+	}
+	s.genericDone("kv.generic")
+	return true
+}
+
+// telling says whether the event has a field that says what happened to whom.
+func (s *Set) telling() bool {
+	for _, k := range [...]event.Key{event.SourceIP, event.DestinationIP, event.UserName, event.TocsinVerdict, event.URLOriginal, event.URLDomain, event.DNSQuestionName,
+		event.EventAction, event.EventOutcome, event.RuleName, event.RuleID, event.FileName, event.SourceMAC, event.HostHostname, event.EmailFromAddress} {
+		if s.e.Has(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// bareValues guesses whether unquoted values hold blanks: when few values are quoted and most words are not pairs.
+func bareValues(msg string) bool {
+	return strings.IndexByte(msg, '"') < 0 && !strings.Contains(msg, "='") && strings.Count(msg, ", ") < 3 && strings.IndexByte(msg, '|') < 0 && strings.IndexByte(msg, '\t') < 0
 }

@@ -177,28 +177,38 @@ func vocabulary(k event.Key) bool {
 // packVocabulary is the fields that packs make of several values, or give words of their own.
 var packVocabulary = sync.OnceValue(func() map[event.Key]bool {
 	m := map[event.Key]bool{}
-	ops := func(ops []packs.Op) {
-		for _, op := range ops {
-			if len(op.Join) > 0 || op.Table != nil || op.Verb == packs.VerbConst {
-				m[op.Key] = true
-			}
+	eachOp(func(op *packs.Op) {
+		if len(op.Join) > 0 || op.Table != nil || op.Verb == packs.VerbConst {
+			m[op.Key] = true
+		}
+		if len(op.Join) > 0 && op.Verb == packs.VerbURL {
+			m[event.URLFull] = true
+		}
+	})
+	return m
+})
+
+// eachOp goes over all that the descriptions say of values.
+func eachOp(f func(*packs.Op)) {
+	ops := func(o *packs.Ops) {
+		for i := range o.List {
+			f(&o.List[i])
 		}
 	}
 	rules := func(rules []packs.Rule) {
-		for _, r := range rules {
-			ops(r.Ops.List)
+		for i := range rules {
+			ops(&rules[i].Ops)
 		}
 	}
 	for _, p := range packs.Builtin().Packs() {
-		ops(p.Fields.List)
+		ops(&p.Fields)
 		rules(p.Rules)
-		for _, x := range p.Messages {
-			ops(x.Fields.List)
-			rules(x.Rules)
+		for i := range p.Messages {
+			ops(&p.Messages[i].Fields)
+			rules(p.Messages[i].Rules)
 		}
 	}
-	return m
-})
+}
 
 // occurs says whether str is in the line: byte for byte, in another case, or after escapes are undone.
 func occurs(line []byte, str string) bool {

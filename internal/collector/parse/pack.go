@@ -45,13 +45,59 @@ type run struct {
 	others [packMaxOthers]pair
 	n      int // others
 	fuel   int
+	head   *head  // the header that announced the line
+	header bool   // the line is a header itself
 	cef    string // the extension and the name of a CEF or LEEF message
 	name   string
 	words  string // a sentence to search
 
-	next   []uint16 // of the pack at work: the slot that followed a slot when it was last seen, less one; 0 for none
-	nextOf map[*packs.Pack][]uint16
-	last   *packs.Pack // whose next this is
+	memory   *memory // of the pack at work
+	memories map[*packs.Pack]*memory
+	last     *packs.Pack // whose memory it is
+}
+
+// memory is what a Set remembers of the lines that it read with one pack: which name follows which, because a device writes its names in
+// the same order again and again. It saves time and changes no answer.
+type memory struct {
+	names []string // by number: the pack's own, then others that were met
+	own   int      // how many are the pack's
+	next  []uint16 // by number: the name that came next when it was last seen, plus one; 0 for none
+	begin int      // the number that stands for the line's start
+}
+
+// maxMet bounds the names that a pack does not speak of and that are remembered.
+const maxMet = 128
+
+func newMemory(p *packs.Pack) *memory {
+	n := len(p.Slots)
+	m := &memory{own: n, begin: n + maxMet, names: make([]string, n, n+maxMet), next: make([]uint16, n+maxMet+1)}
+	copy(m.names, p.Slots)
+	return m
+}
+
+// meet gives the number of a name, plus one, and remembers that it came behind the one at the given number. A name for which there is no
+// room counts as a line's start.
+func (m *memory) meet(p *packs.Pack, at int, name string) int {
+	k := 0
+	if slot, ok := p.Names.Slot(name); ok {
+		k = int(slot) + 1
+	} else {
+		for i := m.own; i < len(m.names); i++ {
+			if m.names[i] == name {
+				k = i + 1
+				break
+			}
+		}
+		if k == 0 {
+			if len(m.names) == cap(m.names) {
+				return m.begin + 1
+			}
+			m.names = append(m.names, strings.Clone(name))
+			k = len(m.names)
+		}
+	}
+	m.next[at] = uint16(k)
+	return k
 }
 
 // packMaxOthers bounds the names of one line that a pack does not speak of.
@@ -87,8 +133,8 @@ func (s *Set) byPackInside(msg string) (string, bool) {
 }
 
 func (s *Set) tryFound(line *packs.Line) (string, bool) {
-	for f := s.run.find.Next(); f != nil; f = s.run.find.Next() {
-		if f.Fits(line) && s.runPack(f.Pack, line.Message) {
+	for f := s.run.find.Next(line); f != nil; f = s.run.find.Next(line) {
+		if s.runPack(f.Pack, line.Message) {
 			return f.Pack.Name, true
 		}
 	}
@@ -124,9 +170,9 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 	r := &s.run
 	r.slots.Clear()
 	if r.last != p {
-		s.predict(p)
+		s.remember(p)
 	}
-	r.pack, r.n, r.cef, r.name, r.words = p, 0, "", "", ""
+	r.pack, r.n, r.header, r.cef, r.name, r.words = p, 0, false, "", "", ""
 	// What a line may cost grows with its length alone, however many packs and patterns there are (see package packs).
 	if s.fuelFor != s.e {
 		r.fuel, s.fuelFor = packFuel+len(msg), s.e
@@ -151,18 +197,18 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 	return ok
 }
 
-// predict gives the pack its memory of which name follows which: a device writes its names in the same order again and again.
-func (s *Set) predict(p *packs.Pack) {
+// remember takes up the pack's memory.
+func (s *Set) remember(p *packs.Pack) {
 	r := &s.run
-	next, ok := r.nextOf[p]
+	m, ok := r.memories[p]
 	if !ok {
-		if r.nextOf == nil || len(r.nextOf) > 2*packs.MaxPacks { // packs that were exchanged long ago
-			r.nextOf = map[*packs.Pack][]uint16{}
+		if r.memories == nil || len(r.memories) > 2*packs.MaxPacks { // packs that were exchanged long ago
+			r.memories = map[*packs.Pack]*memory{}
 		}
-		next = make([]uint16, len(p.Slots)+1)
-		r.nextOf[p] = next
+		m = newMemory(p)
+		r.memories[p] = m
 	}
-	r.next, r.last = next, p
+	r.memory, r.last = m, p
 }
 
 // packFuel is what all patterns and conditions together may cost on one line, in units of 32 bytes looked at.
@@ -180,6 +226,10 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 		if !s.step(&p.Read[i], msg) && !p.Read[i].Optional {
 			return false
 		}
+	}
+	if r.header {
+		s.headerDone(p)
+		return true
 	}
 	var m *packs.Message
 search:
@@ -351,17 +401,18 @@ func (s *Set) condField(c *packs.Cond) bool {
 	if c.Kind == packs.CondPresent {
 		return s.e.Has(c.Key) != c.Not
 	}
-	for _, w := range c.Values {
-		if s.e.HasString(c.Key, w) {
-			return !c.Not
-		}
+	v, ok := s.e.Get(c.Key)
+	if !ok {
+		return c.Not
 	}
-	if v, ok := s.e.Get(c.Key); ok && v.Kind() != event.String {
-		t := v.Text()
-		for _, w := range c.Values {
-			if t == w {
-				return !c.Not
-			}
+	t := v.Str()
+	if v.Kind() != event.String {
+		t = v.Text()
+	}
+	list := c.Key == event.EventCategory || c.Key == event.EventType || c.Key == event.Tags // what packs can give several values
+	for _, w := range c.Values {
+		if t == w || list && s.e.HasString(c.Key, w) {
+			return !c.Not
 		}
 	}
 	return c.Not

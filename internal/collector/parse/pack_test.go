@@ -50,13 +50,15 @@ rules:
 
 const harbourLine = `<134>Nov 12 08:41:07 quay lockgate: gate<3> shut for mate of night watch from 203.0.113.77:51514 to 198.51.100.20:3389/tcp; since: 2026-11-12 08:41:06; clock: +0100; by rule: no strangers; mood: foul`
 
-func packFS(text string) fstest.MapFS {
-	return fstest.MapFS{"harbour/parser.yaml": {Data: []byte(text)}, "harbour/README.md": {Data: []byte("# Lock Gate\n")}}
+func packFS(name, text string) fstest.MapFS {
+	return fstest.MapFS{name + "/parser.yaml": {Data: []byte(text)}, name + "/README.md": {Data: []byte("# " + name + "\n")}}
 }
 
 func mustLoad(t *testing.T, text string) *packs.Set {
 	t.Helper()
-	set, err := packs.Load(packFS(text))
+	_, name, _ := strings.Cut(text, "name: ")
+	name, _, _ = strings.Cut(name, "\n")
+	set, err := packs.Load(packFS(name, text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +231,7 @@ func TestBadPacks(t *testing.T) {
 		if text == harbour {
 			t.Fatalf("%q is not in the description", c.old)
 		}
-		_, err := packs.Load(packFS(text))
+		_, err := packs.Load(packFS("harbour", text))
 		var e *packs.Error
 		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q for %q: %v, want %q", c.new, c.old, err, c.want)

@@ -33,13 +33,19 @@ func (s *Set) ops(ops *packs.Ops) {
 		}
 		return
 	}
-	n := ops.Due(&s.run.slots, &s.run.todo)
+	slots := &s.run.slots
+	n := ops.Due(slots, &s.run.todo)
 	for w := range n {
 		for b := s.run.todo[w]; b != 0; b &= b - 1 {
-			op := &ops.List[w<<6+bits.TrailingZeros64(b)]
+			i := w<<6 + bits.TrailingZeros64(b)
+			if q := &ops.Quick[i]; q.Slot >= 0 {
+				s.quick(q, slots.Get(int(q.Slot)))
+				continue
+			}
+			op := &ops.List[i]
 			v := ""
 			if op.Slot >= 0 {
-				v = s.run.slots.Get(op.Slot)
+				v = slots.Get(op.Slot)
 			}
 			if op.Plain {
 				s.op(op, v)
@@ -47,6 +53,36 @@ func (s *Set) ops(ops *packs.Ops) {
 				s.due(op, v)
 			}
 		}
+	}
+}
+
+// quick does the commonest ops, as op does them.
+func (s *Set) quick(q *packs.Quick, v string) {
+	if s.e.Has(q.Key) {
+		return
+	}
+	switch q.Verb {
+	case packs.VerbText, packs.VerbLower:
+		if v[0] <= ' ' || v[len(v)-1] <= ' ' {
+			v = trim(v)
+		}
+		if empty(v) {
+			return
+		}
+		if q.Verb == packs.VerbLower {
+			v = s.lower(v)
+		}
+		s.e.SetString(q.Key, v)
+	case packs.VerbInt:
+		if n, ok := atoi(v); ok {
+			s.e.SetInt(q.Key, n)
+		}
+	case packs.VerbPort:
+		if n, ok := atoi(v); ok && n > 0 && n < 65536 {
+			s.e.SetInt(q.Key, n)
+		}
+	case packs.VerbIP:
+		s.ip(q.Key, v)
 	}
 }
 

@@ -87,50 +87,70 @@ func (s *Set) stepKV(st *packs.Step, t string) bool {
 	return n > 0
 }
 
+// valueEnds are the bytes that end a value without quotes.
+var valueEnds = [256]bool{' ': true, '\t': true, ',': true, ';': true}
+
 // stepPairs is the walk of kv over key=value for a pack, which tries the name that followed the one before when it was last seen.
 func (s *Set) stepPairs(t string) bool {
-	p, next := s.run.pack, s.run.next
-	slots := &s.run.slots
-	prev := len(p.Slots)
+	r := &s.run
+	m, slots := r.memory, &r.slots
+	mapped := r.pack.Mapped
+	at := m.begin
 	w := kv{s: t}
-	n := 0
+	n, i := 0, 0
 	for ; n < maxPairs; n++ {
-		i := w.i
 		for i < len(t) && (t[i] == ' ' || t[i] == ',') {
 			i++
 		}
-		if k := int(next[prev]); k > 0 {
-			name := p.Slots[k-1]
-			end := i + len(name)
-			if end < len(t) && t[end] == '=' && t[i:end] == name {
-				w.i = end + 1
-				if v := w.value(); v != "" {
-					slots.First(k-1, v)
-					if !p.Mapped[k-1] {
-						s.other(name, v, 0)
-					}
-				}
-				prev = k - 1
+		k := int(m.next[at]) // the name expected here, plus one
+		name := ""
+		if k > 0 {
+			name = m.names[k-1]
+			if end := i + len(name); end < len(t) && t[end] == '=' && t[i:end] == name {
+				i = end + 1
+			} else {
+				k = 0
+			}
+		}
+		if k == 0 {
+			w.i = i
+			var ok bool
+			if name, ok = w.key(); !ok {
+				break
+			}
+			k = m.meet(r.pack, at, name)
+			i = w.i
+		}
+		at = k - 1
+		j := i
+		var v string
+		switch {
+		case i < len(t) && t[i] == '"':
+			if q := strings.IndexByte(t[i+1:], '"'); q >= 0 && t[i+q] != '\\' {
+				v, i = t[i+1:i+1+q], i+q+2
+				break
+			}
+			fallthrough
+		case i < len(t) && t[i] == '\'':
+			w.i = i
+			v = w.value()
+			i = w.i
+		default:
+			for j < len(t) && !valueEnds[t[j]] {
+				j++
+			}
+			v, i = t[i:j], j
+		}
+		if v == "" {
+			continue
+		}
+		if at < len(mapped) {
+			slots.First(at, v)
+			if mapped[at] {
 				continue
 			}
 		}
-		key, v, ok := w.next()
-		if !ok {
-			break
-		}
-		slot, known := p.Names.Slot(key)
-		if known {
-			next[prev] = slot + 1
-			prev = int(slot)
-			if v != "" {
-				slots.First(prev, v)
-			}
-		} else {
-			prev = len(p.Slots)
-		}
-		if v != "" && (!known || !p.Mapped[slot]) {
-			s.other(key, v, 0)
-		}
+		s.other(name, v, 0)
 	}
 	return n > 0
 }
@@ -173,6 +193,13 @@ func cutPair(t, sep string) (item, rest string) {
 }
 
 func (s *Set) stepColumns(st *packs.Step, t string) bool {
+	if h := s.run.head; h != nil && h.step == st {
+		return s.headed(h, st, t)
+	}
+	if len(st.Header)+len(st.Titles) > 0 && s.header(st, t) {
+		s.run.header = true
+		return true
+	}
 	n := 0
 	more := true
 	for i := 0; i < len(st.Columns) && more; i++ {
@@ -292,31 +319,12 @@ func (s *Set) stepCEF(st *packs.Step, t string) bool {
 	}
 	s.run.cef, s.run.name = rest, head[5]
 	s.cefHead(head[3], head[4], head[6])
-	var custom [48]cefCustom
-	used := false
-	w := kv{s: rest, bare: true}
-	for pairs := 0; pairs < maxPairs; pairs++ {
-		key, v, ok := w.next()
-		if !ok {
-			break
-		}
-		if v = unquote(v); v == "" {
+	w := s.cefPairs(rest)
+	for w.next(s) {
+		if w.label {
 			continue
 		}
-		if slot, label, ok := customSlot(key); ok {
-			used = true
-			if label && custom[slot].label == "" {
-				custom[slot].label = v
-			} else if !label && custom[slot].value == "" {
-				custom[slot].value = v
-			}
-			if label {
-				continue
-			}
-		}
-		if strings.IndexByte(v, '\\') >= 0 {
-			v = s.cefUnescape(v)
-		}
+		key, v := w.key, w.val
 		if (len(st.Prefixes) > 0 || st.Mark != "") && s.takeMarked(st, &key, v) {
 			continue
 		}
@@ -324,15 +332,7 @@ func (s *Set) stepCEF(st *packs.Step, t string) bool {
 			s.other(key, v, 0)
 		}
 	}
-	for i := range custom {
-		if c := &custom[i]; used && c.label != "" && c.value != "" {
-			v := c.value
-			if strings.IndexByte(v, '\\') >= 0 {
-				v = s.cefUnescape(v)
-			}
-			s.take(c.label, v)
-		}
-	}
+	w.labelled(func(label, v string) { s.take(label, v) })
 	return true
 }
 

@@ -66,13 +66,18 @@ func Formats() []string {
 
 // Parse reads the line in e.Raw() and fills e's fields and e.Time (which becomes e.Created when the line has no time).
 // hint names a format to try first ("" or "auto": none). It answers the name of the format that understood the line; ok is
-// false when none did: then e holds at most what the envelope and the careful search of words.go found.
+// false when none did: then e holds at most what the envelope and the careful search of words.go found. All lines count as of one origin.
 func (s *Set) Parse(e *event.Event, hint string) (name string, ok bool) {
-	s.e, s.ref = e, e.Created
+	return s.ParseFrom(e, hint, Origin{})
+}
+
+// ParseFrom is Parse for a line of several origins', which may have announced what stands in which column of their lines.
+func (s *Set) ParseFrom(e *event.Event, hint string, from Origin) (name string, ok bool) {
+	s.e, s.ref, s.from = e, e.Created, from
 	s.fuelFor = nil
 	if set := s.lib.set.Load(); set != s.packs {
 		s.packs = set
-		s.code.asa, s.code.netfilter = isCode(set, "asa"), isCode(set, "netfilter")
+		s.code.asa, s.code.netfilter, s.code.eve = isCode(set, "asa"), isCode(set, "netfilter"), isCode(set, "eve")
 	}
 	e.Time = 0
 	name, ok = s.guarded(hint)
@@ -116,6 +121,11 @@ func (s *Set) guarded(hint string) (name string, ok bool) {
 }
 
 func (s *Set) pick(hint string) (string, bool) {
+	if len(s.origins) > 0 {
+		if name, ok := s.announced(); ok {
+			return name, true
+		}
+	}
 	msg := s.h.msg
 	if hint != "" && hint != "auto" {
 		if p := s.packs.Pack(hint); p != nil && len(msg) > 1 && s.runPack(p, msg) {
@@ -172,7 +182,7 @@ func (s *Set) dispatch(msg string) (string, bool) {
 	if len(msg) < 2 {
 		return "", false
 	}
-	// The two commonest forms with a parser in Go need no look at the packs, unless a pack has taken their name.
+	// The commonest forms with a parser in Go need no look at the packs, unless a pack has taken their name.
 	switch {
 	case msg[0] == '%' && s.code.asa && (strings.HasPrefix(msg, "%ASA-") || strings.HasPrefix(msg, "%FTD-")):
 		if s.asa(msg) || s.undo() {
@@ -181,6 +191,10 @@ func (s *Set) dispatch(msg string) (string, bool) {
 	case s.h.app == "kernel" && s.code.netfilter && strings.Contains(msg, "SRC="):
 		if s.netfilter(msg) || s.undo() {
 			return "netfilter", true
+		}
+	case msg[0] == '{' && s.code.eve:
+		if s.eve(msg) || s.undo() {
+			return "eve", true
 		}
 	}
 	if name, ok := s.byPack(msg); ok {
@@ -205,9 +219,6 @@ func (s *Set) dispatch(msg string) (string, bool) {
 			return "leef", true
 		}
 	case '{':
-		if s.eve(msg) || s.undo() {
-			return "eve", true
-		}
 		if name, ok := s.wrapped(msg); ok {
 			return name, true
 		}

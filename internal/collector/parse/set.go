@@ -35,12 +35,16 @@ type Set struct {
 	buf  []byte
 	cols [128]string
 	json jsonWalk
+	cef  cefWalk
+
+	from    Origin // of the line at hand
+	origins map[Origin]*origin
 
 	lib     *Library
-	packs   *packs.Set // of lib, as it was when the line at hand was begun
-	code    struct{ asa, netfilter bool }
-	run     run          // the pack at work
-	fuelFor *event.Event // the event for which run.fuel was filled
+	packs   *packs.Set                         // of lib, as it was when the line at hand was begun
+	code    struct{ asa, netfilter, eve bool } // read in Go, not by a pack of that name
+	run     run                                // the pack at work
+	fuelFor *event.Event                       // the event for which run.fuel was filled
 
 	utc     bool   // times without a zone are UTC: services that write JSON mean that
 	weak    string // an account number, taken as the user when nothing better is there

@@ -176,7 +176,10 @@ func (s *Set) squid(msg string) bool {
 	return true
 }
 
-// haproxy reads HAProxy's HTTP and TCP logs: 'ip:port [12/Nov/2026:08:50:01.123] frontend backend/server timers status bytes ... "GET / HTTP/1.1"'.
+// haproxy reads HAProxy's HTTP and TCP logs ("Log formats", HAProxy Configuration Manual):
+//
+//	httplog: ip:port [12/Nov/2026:08:50:01.123] frontend backend/server TR/Tw/Tc/Tr/Ta status bytes ... "GET / HTTP/1.1"
+//	tcplog:  ip:port [12/Nov/2026:08:50:01.123] frontend backend/server Tw/Tc/Tt bytes state connections queues
 func (s *Set) haproxy(msg string) bool {
 	w, r := cutSpace(msg)
 	if !strings.HasPrefix(r, "[") || strings.LastIndexByte(w, ':') < 2 {
@@ -203,12 +206,21 @@ func (s *Set) haproxy(msg string) bool {
 	rest := trimLeft(r[end+1:])
 	_, rest = cutSpace(rest) // frontend
 	_, rest = cutSpace(rest) // backend/server
-	_, rest = cutSpace(rest) // timers
+	timers, rest := cutSpace(rest)
+	if strings.Count(timers, "/") == 2 { // three timers are a TCP session's: no status stands behind them
+		size, _ := cutSpace(rest)
+		s.int(event.DestinationBytes, strings.TrimPrefix(size, "+"))
+		s.transport("tcp")
+		s.device("HAProxy", "HAProxy", "proxy")
+		s.dataset("haproxy.log")
+		s.network()
+		return true
+	}
 	status, rest := cutSpace(rest)
 	if len(status) == 3 {
 		s.int(event.HTTPResponseStatusCode, status)
 		size, _ := cutSpace(rest)
-		s.int(event.DestinationBytes, size)
+		s.int(event.DestinationBytes, strings.TrimPrefix(size, "+"))
 	}
 	if i := strings.IndexByte(rest, '"'); i >= 0 {
 		s.request(strings.TrimSuffix(rest[i+1:], `"`))

@@ -350,6 +350,7 @@ func (c *compiler) cond(k, v *yaml.Node) []Cond {
 	}
 	if v.Kind != yaml.MappingNode {
 		base.Kind, base.Values = CondIs, words(v)
+		base.Absent = base.holds("")
 		return []Cond{base}
 	}
 	var out []Cond
@@ -397,6 +398,9 @@ func (c *compiler) cond(k, v *yaml.Node) []Cond {
 	}
 	if len(out) == 0 {
 		c.fail(v, "when %s: says nothing", k.Value)
+	}
+	for i := range out {
+		out[i].Absent = out[i].holds("") != out[i].Not
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package packs
 
 import (
+	"slices"
 	"time"
 
 	"tocsin/internal/event"
@@ -87,12 +88,21 @@ type Step struct {
 	Prefixes []string // cef: cut from the names
 	Mark     string   // cef: put before names that had none of Prefixes, where the description knows the name so
 
-	Delimiter byte  // columns
-	Quote     byte  // columns; 0 for none
-	Columns   []int // slot by column; -1 when it is not wanted
-	Min       int   // columns that must be there
+	Delimiter byte     // columns
+	Quote     byte     // columns; 0 for none
+	Columns   []int    // slot by column; -1 when it is not wanted
+	Min       int      // columns that must be there
+	Header    []string // starts of a line whose rest names the columns of those behind it
+	Titles    []string // starts of a line that is itself the list of names
+	Marks     []Mark   // lines that give a value to those behind them
 
 	Lists []NameValue // json: arrays of name and value
+}
+
+// Mark is the start of a line whose rest is a value of all lines behind it ("#path<TAB>conn").
+type Mark struct {
+	Text string
+	Slot int
 }
 
 // NameValue is a JSON array of {"name": n, "value": v}, read as if it were an object at Path.
@@ -219,10 +229,16 @@ type Cond struct {
 	Values []string // any of
 	Lo, Hi int64
 	Not    bool
+	Absent bool // whether it holds when there is no value
 }
 
 // Holds says whether v fulfils the comparison.
-func (c *Cond) Holds(v string) bool { return c.holds(v) != c.Not }
+func (c *Cond) Holds(v string) bool {
+	if v == "" {
+		return c.Absent
+	}
+	return c.holds(v) != c.Not
+}
 
 func (c *Cond) holds(v string) bool {
 	switch c.Kind {
@@ -288,6 +304,9 @@ func (t *Table) Get(v string) string {
 	}
 	return t.other
 }
+
+// Words are all that Get can give beside the words it is asked for.
+func (t *Table) Words() []string { return append(slices.Clone(t.values), t.other) }
 
 // Special is a slot that the line's envelope fills.
 type Special struct {

@@ -53,7 +53,10 @@ type Line struct {
 }
 
 // Fits says whether all conditions hold on the line.
-func (f *Ref) Fits(l *Line) bool {
+func (f *Ref) Fits(l *Line) bool { return f.head(l) && f.texts(l, false) }
+
+// head says whether the conditions hold that look at the header and at the message's start.
+func (f *Ref) head(l *Line) bool {
 	if f.program != "" {
 		if f.progStart {
 			if !strings.HasPrefix(l.Program, f.program) {
@@ -69,16 +72,18 @@ func (f *Ref) Fits(l *Line) bool {
 	if f.host != "" && (f.hostStart && !foldPrefix(l.Host, f.host) || !f.hostStart && !foldEqual(l.Host, f.host)) {
 		return false
 	}
-	if f.id != "" && l.ID != f.id {
-		return false
-	}
-	for _, c := range f.contains {
-		if !strings.Contains(l.Message, c) && (l.Data == "" || !strings.Contains(l.Data, c)) {
+	return f.id == "" || l.ID == f.id
+}
+
+// texts says whether the conditions hold on what stands in the message. indexed: those that the index looked for are known to hold.
+func (f *Ref) texts(l *Line, indexed bool) bool {
+	for _, c := range f.contains { // of JSON only the names are in the index
+		if (!indexed || len(c) < 4 || f.isJSON) && !strings.Contains(l.Message, c) && (l.Data == "" || !strings.Contains(l.Data, c)) {
 			return false
 		}
 	}
 	for _, c := range f.json {
-		if !strings.Contains(l.Message, c) {
+		if (!indexed || len(c) < 4) && !strings.Contains(l.Message, c) {
 			return false
 		}
 	}
@@ -149,8 +154,8 @@ func NewSet(list ...*Pack) (*Set, error) {
 			inside = append(inside, f)
 		}
 	}
-	s.json = newIndex(json, func(f *Ref) string { return longest(f.json) })
-	s.inside = newIndex(inside, func(f *Ref) string { return longest(f.contains) })
+	s.json = newIndex(json, func(f *Ref) []string { return f.json })
+	s.inside = newIndex(inside, func(f *Ref) []string { return f.contains })
 	return s, nil
 }
 

@@ -98,9 +98,20 @@ func (c *compiler) step(n *yaml.Node) Step {
 					s.Quote = c.one(v, "quote")
 				}
 			},
-			"names": func(v *yaml.Node) { c.columns(&s, v) },
-			"min":   func(v *yaml.Node) { s.Min = c.number(v, "min") },
+			"names":  func(v *yaml.Node) { c.columns(&s, v) },
+			"min":    func(v *yaml.Node) { s.Min = c.number(v, "min") },
+			"header": func(v *yaml.Node) { s.Header = c.headers(v, "header") },
+			"titles": func(v *yaml.Node) { s.Titles = c.headers(v, "titles") },
+			"marks": func(v *yaml.Node) {
+				for _, text := range c.headers(v, "marks") {
+					s.Marks = append(s.Marks, Mark{text, c.capture(text)})
+				}
+			},
 		})
+		if len(s.Marks) > 0 && len(s.Header)+len(s.Titles) == 0 {
+			c.fail(body, "columns: marks go with header or titles")
+		}
+		c.open = c.open || len(s.Header)+len(s.Titles) > 0 // a header may name columns that names does not
 		if len(s.Columns) == 0 {
 			c.fail(n, "columns needs names")
 		}
@@ -160,6 +171,20 @@ func (c *compiler) columns(s *Step, n *yaml.Node) {
 	if len(s.Columns) == 0 || len(s.Columns) > 128 {
 		c.fail(n, "columns has %d names; between 1 and 128 are taken", len(s.Columns))
 	}
+}
+
+// headers reads the starts of lines that speak of the lines behind them.
+func (c *compiler) headers(n *yaml.Node, what string) []string {
+	out := c.texts(n, what)
+	for _, t := range out {
+		if len(t) < minTrigger || len(t) > maxLiteral {
+			c.fail(n, "columns: %s takes texts of %d to %d bytes", what, minTrigger, maxLiteral)
+		}
+	}
+	if len(out) > 8 {
+		c.fail(n, "columns: %s takes at most 8 texts", what)
+	}
+	return out
 }
 
 func (c *compiler) one(n *yaml.Node, what string) byte {
