@@ -163,12 +163,29 @@ func (h *hub) watchLag(ctx context.Context) error {
 			return nil
 		case <-every.C:
 			pressure := 1.0
-			if lag, err := h.bus.Lag(ctx, workerFollower); err == nil {
+			if lag, err := h.workerLag(ctx); err == nil {
 				pressure = min(1, float64(lag)/far)
 			}
 			h.behind.Store(math.Float64bits(pressure))
 		}
 	}
+}
+
+// workerLag is how many batches on the bus the worker has not done. It acknowledges them only when a snapshot of the detector covers them, so
+// what is not acknowledged would always be half a minute's worth.
+func (h *hub) workerLag(ctx context.Context) (uint64, error) {
+	lag, err := h.bus.Lag(ctx, workerFollower)
+	if err != nil || lag == 0 {
+		return lag, err
+	}
+	last, err := h.bus.LastSeq(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if done := h.worker.Load().Position(); done > 0 && done <= last { // 0: since its start it has only rebuilt what it knew
+		lag = min(lag, last-done)
+	}
+	return lag, nil
 }
 
 // incident raises an alert of two pasts of one collector: a copy of its disk, or somebody with its keys.

@@ -122,7 +122,7 @@ func (h *hub) adminHandler() http.Handler {
 		q := r.URL.Query()
 		source := q.Get("source")
 		if source == "" {
-			source = "list of this machine's administrator"
+			source = "a list imported on the hub"
 		}
 		tlp := q.Get("tlp")
 		if tlp == "" {

@@ -90,7 +90,7 @@ func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	lag, err := h.bus.Lag(ctx, workerFollower)
+	lag, err := h.workerLag(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +108,17 @@ func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
 		"alert":  {In: a.Detections, Out: a.Opened + a.Updated, Failed: reason("failed", a.Failed)},
 		"outbox": {In: uint64(box.Waiting + box.Running + box.Done + box.Dead), Out: uint64(box.Done), Failed: reason("dead", uint64(box.Dead)), Lag: uint64(box.Waiting)},
 	}, nil
+}
+
+// restarted says how often a part has been started again, when it has.
+func restarted(n uint64) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "; restarted once since the hub started"
+	}
+	return fmt.Sprintf("; restarted %d times since the hub started", n)
 }
 
 func reason(name string, n uint64) map[string]uint64 {
@@ -132,15 +143,15 @@ func (h *hub) vital(ctx context.Context) []web.Check {
 	}
 	_, err := h.office.DB.Version(ctx)
 	check("Database", "answers", err, "See whether the disk is full and the folder belongs to the hub's user.")
-	check("Event store", fmt.Sprintf("answers; restarted %d times since the hub started", h.engine.Restarts()), h.store.Ping(ctx), "It is started again by itself. If this stays, look at the log for why it ends; often it needs more engine.memory.")
-	lag, err := h.bus.Lag(ctx, workerFollower)
-	check("Bus", fmt.Sprintf("answers; the worker is %d batches behind", lag), err, "Restart the hub; what is on the bus is on the disk.")
+	check("Event store", "answers"+restarted(h.engine.Restarts()), h.store.Ping(ctx), "It is started again by itself. If this stays, look at the log for why it ends; often it needs more engine.memory.")
+	lag, err := h.workerLag(ctx)
+	check("Bus", fmt.Sprintf("answers; %d batches wait for the worker", lag), err, "Restart the hub; what is on the bus is on the disk.")
 	w := h.worker.Load().Stats()
 	err = nil
 	if !w.Running {
 		err = errors.New("it stopped with an error and waits to be started again; nothing is stored or alerted meanwhile, and nothing is lost")
 	}
-	check("Worker", fmt.Sprintf("runs; restarted %d times since the hub started", w.Restarts), err, "It is started again by itself. If this stays, look at the log for why it stops.")
+	check("Worker", "runs"+restarted(w.Restarts), err, "It is started again by itself. If this stays, look at the log for why it stops.")
 	l := h.ledger.Load()
 	cp, err := l.Latest(ctx)
 	good := "no checkpoint has been signed yet"
@@ -151,7 +162,7 @@ func (h *hub) vital(ctx context.Context) []web.Check {
 	if err = errors.Join(err, serr); err == nil && !entries.Running {
 		err = errors.New("it stopped with an error and waits to be started again; batches are taken and stored meanwhile, and are entered when it runs again")
 	}
-	check("Ledger", fmt.Sprintf("%s; restarted %d times since the hub started", good, entries.Restarts), err,
+	check("Ledger", good+restarted(entries.Restarts), err,
 		"It is started again by itself. If this stays, look at the log for why it stops; a damaged folder is put back from its newest copy.")
 	var fs syscall.Statfs_t
 	err = syscall.Statfs(h.cfg.DataDir, &fs)

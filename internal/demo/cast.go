@@ -21,7 +21,9 @@ type member struct {
 	sector  string
 	region  string
 	site    string
-	contact string // the person who signs in for it
+	contact string // the address of the person who signs in for it
+	person  string // their name
+	host    string // what its collector's machine is called
 	number  int    // 1..3: loopback addresses of its devices, noise addresses
 	public  netip.Prefix
 	inside  netip.Prefix
@@ -72,7 +74,7 @@ func addrs(s ...string) []netip.Addr {
 // cast is the three members, between them every format the collector knows by name.
 var cast = []*member{
 	{
-		key: "school", name: "Alderwick High School", sector: "education", region: "North", site: "Main building", contact: "head@alderwick.example", number: 1,
+		key: "school", name: "Alderwick High School", sector: "education", region: "North", site: "Main building", contact: "head@alderwick.example", person: "Helen Ashworth", host: "ahs-logs", number: 1,
 		public: netip.MustParsePrefix("198.51.100.0/27"), inside: netip.MustParsePrefix("10.21.0.0/16"),
 		hosts: addrs("198.51.100.2", "198.51.100.10", "198.51.100.12"), staff: []string{"r.holt", "s.iqbal", "t.penry", "u.vane"},
 		devices: []device{{name: "vigor-1", addr: addr("127.21.0.1")}, {name: "ids-1", tcp: true, addr: addr("127.21.0.2")}, {name: "udm-1", addr: addr("127.21.0.3")}},
@@ -84,7 +86,7 @@ var cast = []*member{
 		},
 	},
 	{
-		key: "firm", name: "Brannock Precision Engineering Ltd", sector: "manufacturing", region: "Midlands", site: "Works", contact: "it@brannock.example", number: 2,
+		key: "firm", name: "Brannock Precision Engineering Ltd", sector: "manufacturing", region: "Midlands", site: "Works", contact: "it@brannock.example", person: "Tom Brierley", host: "bpe-logs", number: 2,
 		public: netip.MustParsePrefix("198.51.100.64/27"), inside: netip.MustParsePrefix("10.22.0.0/16"),
 		hosts: addrs("198.51.100.66", "198.51.100.70", "198.51.100.71"), staff: []string{"j.moss", "k.adeyemi", "l.brandt", "m.quill", "n.osei", "p.tarn"},
 		devices: []device{{name: "fgt-works", addr: addr("127.22.0.1")}, {name: "ids-works", tcp: true, addr: addr("127.22.0.2")}, {name: "build-1", tcp: true, addr: addr("127.22.0.3")}},
@@ -96,7 +98,7 @@ var cast = []*member{
 		},
 	},
 	{
-		key: "council", name: "Corrowdale District Council", sector: "local government", region: "South West", site: "Civic Centre", contact: "security@corrowdale.example", number: 3,
+		key: "council", name: "Corrowdale District Council", sector: "local government", region: "South West", site: "Civic Centre", contact: "security@corrowdale.example", person: "Priya Nair", host: "cdc-logs", number: 3,
 		public: netip.MustParsePrefix("198.51.100.128/26"), inside: netip.MustParsePrefix("10.23.0.0/16"),
 		hosts: addrs("198.51.100.130", "198.51.100.140", "198.51.100.141"), staff: []string{"a.fenn", "b.oduya", "c.lister", "d.marsh", "e.noor", "g.pike"},
 		devices: []device{{name: "asa-civic", addr: addr("127.23.0.1")}, {name: "web-1", addr: addr("127.23.0.2")}, {name: "pf-library", addr: addr("127.23.0.3")}, {name: "sw-depot", addr: addr("127.23.0.4")}, {name: "sftp-1", tcp: true, addr: addr("127.23.0.5")}},

@@ -58,7 +58,7 @@ func newPast(t testing.TB) archive {
 			t.Fatal(err)
 		}
 		p.Tenants[i] = o.ID
-		if _, err := accounts.Create(t.Context(), operator, people.Invitation{Email: m.contact, Name: m.name, Role: access.Member, Tenant: o.ID}); err != nil {
+		if _, err := accounts.Create(t.Context(), operator, people.Invitation{Email: m.contact, Name: m.person, Role: access.Member, Tenant: o.ID}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -46,7 +46,7 @@ func (d *demo) people(ctx context.Context) error {
 	}
 	all := []person{{"operator@demo.example", "Olive Operator", "operator", 0}, {"analyst@demo.example", "Anil Analyst", "analyst", 0}}
 	for _, m := range d.members {
-		all = append(all, person{m.contact, m.name, "member", m.tenant})
+		all = append(all, person{m.contact, m.person, "member", m.tenant})
 	}
 	for _, p := range all {
 		if slices.ContainsFunc(d.state.SignIns, func(s local.SignIn) bool { return s.Email == p.email }) {
@@ -70,7 +70,7 @@ func (d *demo) people(ctx context.Context) error {
 
 // join gives the hub its indicators, enrols the collectors that are not enrolled, confirms their check words and starts all.
 func (d *demo) join(ctx, life context.Context) error {
-	if _, err := d.centre.ImportIndicators(ctx, indicators()); err != nil {
+	if _, err := d.centre.ImportIndicators(ctx, "Demonstration list", indicators()); err != nil {
 		return fmt.Errorf("import the indicator list: %w", err)
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -135,7 +135,7 @@ func earlierWords(dir string) local.Words {
 
 // enrol runs `tocsin-collector enrol` as the member's IT lead would, and returns the check words it shows.
 func (d *demo) enrol(ctx context.Context, m *running, token string) (local.Words, error) {
-	cmd := exec.CommandContext(ctx, d.opt.Collector, "enrol", "--dir", m.dir, "--json")
+	cmd := exec.CommandContext(ctx, d.opt.Collector, "enrol", "--dir", m.dir, "--name", m.host, "--json")
 	cmd.Stdin = strings.NewReader(token) // where no list of processes shows it
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

@@ -131,6 +131,9 @@ type Stats struct {
 	GateToWorker, DecodeDetect, InsertPlan, ReceiptToAlert, GateToAlert, ReceiptToStored                                  Quantiles
 }
 
+// Position is the bus sequence up to which this worker has done everything; 0 until its first plan is done. It may be called from any goroutine.
+func (w *Worker) Position() uint64 { return w.m.position.Load() }
+
 // Stats may be called from any goroutine.
 func (w *Worker) Stats() Stats {
 	m := w.m

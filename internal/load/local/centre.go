@@ -198,11 +198,11 @@ func (c *Centre) Confirm(ctx context.Context, id string, words Words) error {
 }
 
 // ImportIndicators adds a list, one value and an optional note a line, and returns how many are new.
-func (c *Centre) ImportIndicators(ctx context.Context, list string) (int, error) {
+func (c *Centre) ImportIndicators(ctx context.Context, source, list string) (int, error) {
 	var out struct {
 		Added int `json:"added"`
 	}
-	err := call(ctx, &c.http, http.MethodPost, "/admin/indicators", list, &out)
+	err := call(ctx, &c.http, http.MethodPost, "/admin/indicators?source="+url.QueryEscape(source), list, &out)
 	return out.Added, err
 }
 

@@ -144,7 +144,7 @@ func TestCentre(t *testing.T) {
 	if m, err := c.Members(ctx); err != nil || len(m) != 1 || m[0].Tenant != 7 {
 		t.Errorf("%v %v", m, err)
 	}
-	if n, err := c.ImportIndicators(ctx, "a\nb\n"); err != nil || n != 2 {
+	if n, err := c.ImportIndicators(ctx, "a test", "a\nb\n"); err != nil || n != 2 {
 		t.Errorf("%d %v", n, err)
 	}
 	_, err = c.AddMember(ctx, "A", "", "")
