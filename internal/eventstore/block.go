@@ -24,7 +24,7 @@ const (
 // that a redo makes the same row.
 type Meta = struct {
 	ClockOffset time.Duration // added to event.created to get the storage time
-	Keep        uint16        // days the row is kept; 0 means DefaultKeep, less than MinKeep means MinKeep
+	Keep        uint16        // days the row is kept; 0 means DefaultKeep, less than MinKeep means MinKeep; see also expiry.go
 	Quarantined bool          // stored, shown as such, counted in nothing shared
 }
 
@@ -194,7 +194,7 @@ func (b *Block) Add(e *event.Event, m Meta) bool {
 	b.stream.set(row, e.ID.Stream)
 	b.seq.set(row, e.ID.Seq)
 	b.idx.set(row, uint64(e.ID.Index))
-	b.keep.set(row, uint64(keepDays(m)))
+	b.keep.set(row, uint64(rowKeep(e, m, when*1e3)))
 	if m.Quarantined {
 		b.quar.set(row, 1)
 	}
