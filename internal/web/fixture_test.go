@@ -21,9 +21,9 @@ type example struct {
 }
 
 func exampleNav(console bool, current string) []navItem {
-	items := []navItem{{Text: "Attack picture", Href: "/picture"}, {Text: "Alerts", Href: "/alerts"}, {Text: "Reports", Href: "/reports"}, {Text: "Collectors", Href: "/collectors"}}
+	items := []navItem{{Text: "Attack picture", Href: "/picture"}, {Text: "Alerts", Href: "/alerts"}, {Text: "Reports", Href: "/reports"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Questions", Href: "/questions"}}
 	if console {
-		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Indicators", Href: "/indicators"}, {Text: "Health", Href: "/health"}}
+		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Indicators", Href: "/indicators"}, {Text: "Questions", Href: "/questions"}, {Text: "Health", Href: "/health"}}
 	}
 	for i := range items {
 		items[i].Current = items[i].Text == current
@@ -232,6 +232,11 @@ func examples(now time.Time) []example {
 		{"member-new", "member_new", exampleConsole("Add a member", "Members", memberNewView{Fields: []formField{{Name: "name", Label: "Name of the organisation"}, {Name: "sector", Label: "Sector", Options: []option{{Value: "education", Text: "Education"}}}, {Name: "area", Label: "Police force area", Hint: "For example Northshire Police"}}})},
 		{"indicators", "indicators", exampleConsole("Indicators", "Indicators", indicatorsView{Total: 3, Pushed: 2, CanChange: true, Kinds: []option{{Text: "All kinds"}, {Value: "ip", Text: "Address"}}, TLPs: []option{{Value: "green", Text: "GREEN"}}, Lifetimes: []option{{Value: "90", Text: "90 days"}},
 			Rows: []indicatorRow{{"1", "Address", "203.0.113.77", "NCSC bulletin 12", "GREEN", true, now, now.AddDate(0, 3, 0), 12}, {"2", "Network", "198.51.100.0/24", "Regional desk", "AMBER", true, now, now.AddDate(0, 3, 0), 0}, {"3", "Domain", "updates.badname.example", "Regional desk", "AMBER+STRICT", false, now, time.Time{}, 3}}, Result: &importResult{Added: 2, Updated: 1, RefusedCount: 1, Refused: []refusedLine{{4, "0.0.0.0/0", "wider than /16: it would match far too much"}}}})},
+		{"questions", "look_backs", exampleConsole("Questions about the past", "Questions", questionsView{Wide: true, Rows: exampleQuestions(now)})},
+		{"questions-member", "look_backs", exampleMember("Questions about the past", "Questions", questionsView{Organisation: "Millbrook College", Rows: exampleQuestions(now)})},
+		{"questions-none", "look_backs", exampleMember("Questions about the past", "Questions", questionsView{Organisation: "Millbrook College", Away: true})},
+		{"question", "look_back", exampleConsole("A question about the past", "Questions", exampleQuestion(now, true))},
+		{"question-member", "look_back", exampleMember("A question about the past", "Questions", exampleQuestion(now, false))},
 		{"account", "account", exampleMember("Your account", "", exampleAccount(now, "Millbrook College"))},
 		{"account-console", "account", exampleConsole("Your account", "", exampleAccount(now, ""))},
 		{"authenticator", "authenticator", exampleMember("Change your authenticator app", "", invitationView{Email: "jo.marsh@millbrook.example", Organisation: "Millbrook College", SecretText: "JBSW Y3DP EHPK 3PXP JBSW Y3DP EHPK 3PXP"})},

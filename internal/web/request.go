@@ -181,9 +181,9 @@ func (s *server) blank(req *http.Request, title string, data any) *page {
 func navigation(role access.Role, current string) []navItem {
 	var items []navItem
 	if role == access.Member {
-		items = []navItem{{Text: "Attack picture", Href: "/picture"}, {Text: "Alerts", Href: "/alerts"}, {Text: "Reports", Href: "/reports"}, {Text: "Collectors", Href: "/collectors"}}
+		items = []navItem{{Text: "Attack picture", Href: "/picture"}, {Text: "Alerts", Href: "/alerts"}, {Text: "Reports", Href: "/reports"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Questions", Href: "/questions"}}
 	} else {
-		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Indicators", Href: "/indicators"}}
+		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Indicators", Href: "/indicators"}, {Text: "Questions", Href: "/questions"}}
 	}
 	if role == access.Operator {
 		items = append(items, navItem{Text: "Health", Href: "/health"})

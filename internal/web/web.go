@@ -123,7 +123,7 @@ type Indicators interface {
 	Published() (info intel.SetInfo, ok bool)
 }
 
-// Options say what the pages stand on. All but Reports and the last four are needed.
+// Options say what the pages stand on. All but Reports, Questions and the last four are needed.
 type Options struct {
 	Members    Members
 	Events     Events
@@ -131,6 +131,7 @@ type Options struct {
 	People     People
 	Indicators Indicators
 	Reports    Reports                      // weekly reports; may be nil: there are none
+	Questions  Questions                    // look-backs; may be nil: nothing is asked
 	Sessions   Sessions                     // where sessions live, across restarts
 	Health     func(context.Context) Health // for the operator's page; must return within the context
 	Scheme     string                       // who runs this installation, as members know it
@@ -247,6 +248,8 @@ func (s *server) routes() []route {
 		{"GET /reports/{file}", members, s.report},
 		{"GET /members/{tenant}/reports", staffOnly, s.memberReports},
 		{"GET /members/{tenant}/reports/{file}", staffOnly, s.memberReport},
+		{"GET /questions", everybody, s.questions},
+		{"GET /questions/{id}", everybody, s.question},
 		{"GET /indicators", staffOnly, s.indicators},
 		{importPattern, staffOnly, s.importIndicators},
 		{"POST /indicators/{id}/remove", staffOnly, s.removeIndicator},
