@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"strings"
+	"syscall"
 	"time"
 )
 
@@ -92,9 +92,12 @@ func (a *Agent) control(mux *http.ServeMux) {
 
 // status is what is shown of a sender.
 func (d *sender) status() SenderStatus {
-	addr := "others"
-	if d.Addr.IsValid() {
+	addr := "this machine" // whose files are read
+	switch {
+	case d.Addr.IsValid():
 		addr = d.Addr.String()
+	case d.First == 0: // the entry that all share beyond the table's bound
+		addr = "others"
 	}
 	return SenderStatus{Address: addr, Lines: d.Lines, NotUnderstood: d.NotUnderstood, Changed: d.Changed, Products: d.Products, Refused: d.Refused, Last: time.Unix(0, d.Last).UTC()}
 }
@@ -122,7 +125,7 @@ func callSocket(ctx context.Context, c *Config, method, path string, body, out a
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || strings.Contains(err.Error(), "connection refused") {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 			return fmt.Errorf("%w (%s): start it with tocsin-collector run", ErrNotRunning, c.Dir)
 		}
 		return fmt.Errorf("ask the running collector: %w", err)

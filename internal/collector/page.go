@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -18,7 +19,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
+	"tocsin/internal/batch"
 	"tocsin/internal/collector/minimise"
 	"tocsin/internal/keys"
 )
@@ -44,7 +48,31 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"join":  func(s []string) string { return strings.Join(s, ", ") },
 	"style": func() template.CSS { return template.CSS(pageStyle) },
 	"text":  func(b []byte) string { return string(b) },
+	"sentence": func(s string) string {
+		r, n := utf8.DecodeRuneInString(s)
+		return string(unicode.ToUpper(r)) + s[n:]
+	},
+	"size": func(n int64) string {
+		if n < 10<<20 {
+			return thousands(n>>10) + " KiB"
+		}
+		return thousands(n>>20) + " MiB"
+	},
+	"stateword": word(map[string]string{QuestionWaiting: "Waits for you", QuestionAllowed: "Being answered", QuestionDenied: "Denied", QuestionAnswered: "Answered", QuestionExpired: "Nobody decided in time", QuestionFailed: "Could not be answered"}),
+	"consent":   word(map[string]string{ConsentAsk: "each waits for you", ConsentStanding: "answered at once, as you have set it (look_back.consent)", ConsentNever: "denied at once, as you have set it (look_back.consent)"}),
+	"regime":    word(map[string]string{"uk-gdpr": "UK GDPR", "dpa2018-part3": "the Data Protection Act 2018, Part 3"}),
+	"laneword":  word(map[batch.Lane]string{batch.Live: "events as they happen", batch.Backlog: "events that had waited", batch.LookBack: "answers about the past", batch.Raw: "raw lines, while troubleshooting"}),
 }).Parse(pageText))
+
+// word gives what people call a value; one that has no word is shown as it is.
+func word[K ~string](words map[K]string) func(K) string {
+	return func(k K) string {
+		if w := words[k]; w != "" {
+			return w
+		}
+		return string(k)
+	}
+}
 
 // thousands writes a number with a thin gap every three digits.
 func thousands(v any) string {
@@ -179,6 +207,10 @@ func (p *page) is(key string) bool {
 // pageView is what the template gets.
 type pageView struct {
 	Tab       string
+	Title     string
+	Verdict   verdict
+	Stayed    uint64 // lines
+	Waiting   uint64 // events that have no receipt yet
 	S         *Status
 	Policy    *minimise.Policy
 	Config    *Config
@@ -191,6 +223,32 @@ type pageView struct {
 	Only      string // one batch
 	Older     bool   // there are older batches than those shown
 	Detail    *batchView
+}
+
+// verdict says at a glance whether all is well, and what to do when it is not.
+type verdict struct {
+	Tone          string // good, warn or bad
+	Heading, Text string
+	Words         []string // to compare
+	Detail        string   // as a program says it
+}
+
+func verdictOf(s *Status, waiting uint64) verdict {
+	switch {
+	case s.State == "revoked":
+		return verdict{Tone: "bad", Heading: "This collector was shut out", Text: "The centre takes nothing from it any more. If that was not meant, ask your contact for a new token and enrol again: what waits here will then be sent."}
+	case s.Full:
+		return verdict{Tone: "bad", Heading: "The disk is full", Text: "New lines wait until there is room. Make room on this machine, or lower archive.max_bytes in the settings."}
+	case s.HubTrouble != "":
+		return verdict{Tone: "bad", Heading: "The centre is not reached", Text: "Nothing is lost: " + thousands(waiting) + " events wait here and leave when it answers. If this lasts, run tocsin-collector doctor on this machine: it looks for what is in the way.", Detail: s.HubTrouble}
+	case s.State == "quarantined":
+		return verdict{Tone: "warn", Heading: "One last step: compare these words", Text: "Open the portal's page of this collector. If it shows the same words, confirm them there. If it shows others, do not, and tell your contact.", Words: s.CheckWords}
+	case s.Counts["received"] == 0:
+		return verdict{Tone: "warn", Heading: "No lines yet", Text: "Set this machine's address as the syslog server on your firewall. If lines do not come, run tocsin-collector doctor on this machine: it looks for what is in the way."}
+	case s.State == "":
+		return verdict{Tone: "warn", Heading: "The centre has not answered yet", Text: "This takes a moment after the start."}
+	}
+	return verdict{Tone: "good", Heading: "Working", Text: "Lines arrive, what should leave has left, and the centre answers."}
 }
 
 type reasonView struct {
@@ -211,7 +269,9 @@ var madeTexts = map[string]string{
 }
 
 func (p *page) home(w http.ResponseWriter, r *http.Request) error {
-	v := pageView{Tab: "home", S: p.a.Status(), Policy: p.a.min.Policy(), Config: &p.a.o.Config}
+	v := pageView{Tab: "home", Title: "Now", S: p.a.Status(), Policy: p.a.min.Policy(), Config: &p.a.o.Config}
+	v.Waiting = v.S.Waiting + v.S.Sent - v.S.Acknowledged
+	v.Verdict, v.Stayed = verdictOf(v.S, v.Waiting), v.S.Counts["not_understood"]
 	text := map[string]string{}
 	for i := range v.Policy.Events {
 		c := &v.Policy.Events[i]
@@ -232,6 +292,7 @@ func (p *page) home(w http.ResponseWriter, r *http.Request) error {
 		switch kind {
 		case "kept":
 			v.Kept = append(v.Kept, x)
+			v.Stayed += x.N
 		case "left":
 			v.Left = append(v.Left, x)
 		case "made":
@@ -263,7 +324,7 @@ const shownBatches = 100
 
 // sent shows the newest batches, or one of them with its events.
 func (p *page) sent(w http.ResponseWriter, r *http.Request) error {
-	v := pageView{Tab: "sent", S: p.a.Status(), Policy: p.a.min.Policy(), Config: &p.a.o.Config, Only: r.URL.Query().Get("batch")}
+	v := pageView{Tab: "sent", Title: "What left", S: p.a.Status(), Policy: p.a.min.Policy(), Config: &p.a.o.Config, Only: r.URL.Query().Get("batch")}
 	k, err := keys.OpenCollector(p.a.o.Config.KeyDir())
 	if err != nil {
 		return err
@@ -299,9 +360,6 @@ func (p *page) render(w http.ResponseWriter, v *pageView) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, err := w.Write([]byte(b.String()))
-	if err != nil {
-		return nil // the browser is gone
-	}
+	_, _ = io.WriteString(w, b.String()) // it fails when the browser is gone
 	return nil
 }

@@ -119,7 +119,8 @@ func (a *Agent) publish() {
 	s := &Status{
 		Collector: a.id.Collector, Tenant: a.id.Tenant, Organisation: a.id.Organisation, Site: a.id.Site, CheckWords: a.id.CheckWords,
 		Version: a.o.Version, PID: os.Getpid(), Started: a.began.UTC(), Now: now.UTC(), Policy: a.min.Policy().Name, PolicyDigest: a.min.Digest(), Indicators: a.setName(),
-		RulePack: a.packs.rules, ParserPack: a.packs.parsers, Refusals: slices.Clone(a.packs.refusals), SwitchedOff: a.pipe.guard.list(), Questions: a.openQuestions(), StreamTotals: slices.Clone(st.Totals), Counts: counts, Acknowledged: st.Acknowledged, Sent: st.Acknowledged + st.sealed(), Waiting: st.waiting() + uint64(a.pipe.n),
+		RulePack: a.packs.rules, ParserPack: a.packs.parsers, Refusals: slices.Clone(a.packs.refusals), SwitchedOff: a.pipe.guard.list(), Questions: a.openQuestions(),
+		StreamTotals: slices.Clone(st.Totals), Counts: counts, Acknowledged: st.Acknowledged, Sent: st.Acknowledged + st.sealed(), Waiting: st.waiting() + uint64(a.pipe.n),
 		Unreported: a.uncounted(), Backlog: len(st.Ranges) > 0, Full: a.archive.Full() || a.noRoom.Load(), Interval: st.Interval.Seconds(), ClockOffset: st.Offset.Seconds(),
 		LastReceipt: st.ReceiptTime, NotAfter: a.client.NotAfter(), SpoolBytes: a.spool.Size(), ArchiveBytes: a.archive.Size(), BatchBytes: a.batches.Size(),
 	}
@@ -152,11 +153,7 @@ func (a *Agent) publish() {
 		if i == shownSenders {
 			break
 		}
-		addr := "others"
-		if d.Addr.IsValid() {
-			addr = d.Addr.String()
-		}
-		s.Senders = append(s.Senders, SenderStatus{Address: addr, Lines: d.Lines, NotUnderstood: d.NotUnderstood, Changed: d.Changed, Products: d.Products, Refused: d.Refused, Last: time.Unix(0, d.Last).UTC()})
+		s.Senders = append(s.Senders, d.status())
 	}
 	s.Warnings = a.pipe.senders.warnings()
 	a.status.Store(s)

@@ -72,6 +72,7 @@ func Run(ctx context.Context, o Options) []Finding {
 	r.disk()
 	r.running(ctx)
 	r.ports()
+	r.inputs()
 	r.packetFilter(ctx)
 	enrolled := r.enrolment(ctx)
 	lines := r.lines(ctx)
@@ -164,7 +165,7 @@ func (r *run) lines(ctx context.Context) bool {
 		r.add("lines", "lines_ok", OK, fmt.Sprintf("%d received, %d understood, %d events confirmed by the hub", received, st.Counts["parsed"], st.Acknowledged), "")
 	}
 	if received > 0 && quiet {
-		r.add("silence", "silence", Warn, "the last line came at "+last.Local().Format(time.DateTime), "Look whether the firewall still sends. "+r.sendHere())
+		r.add("silence", "silence", Warn, "the last line came at "+last.Local().Format(time.DateTime), "Look whether the device still sends. "+r.sendHere())
 	} else if received > 0 {
 		for _, d := range st.Senders {
 			if ago := r.now.Sub(d.Last); ago > quietAfter && d.Lines >= 100 {
@@ -198,6 +199,9 @@ const quietAfter = 15 * time.Minute
 
 // sendHere says what to set on the device.
 func (r *run) sendHere() string {
+	if onlyFiles(r.c) {
+		return "Lines come from files here: look whether what writes them is running."
+	}
 	var where []string
 	for _, p := range r.c.Ports() {
 		where = append(where, strings.ToUpper(p.Network)+" port "+portOf(p.Addr))

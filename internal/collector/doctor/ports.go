@@ -24,8 +24,8 @@ const smallBuffer = 4 << 20
 // ports tries each port, unless a running collector has them.
 func (r *run) ports() {
 	ports := r.c.Ports()
-	if len(ports) == 0 && len(r.c.Listen.Files) > 0 {
-		return // lines come from files only
+	if onlyFiles(r.c) {
+		return
 	}
 	if len(ports) == 0 {
 		r.add("listeners", "no_listeners", Fail, "no listener is set: nothing can arrive", "Add one to the settings, such as listen: {syslog: [{udp: 0.0.0.0:5514, tcp: 0.0.0.0:5514}]}")

@@ -26,7 +26,7 @@ type seen struct {
 // watch looks at what reaches the machine, before its packet filter, while the collector is silent. It tells the three commonest reasons
 // apart: the device sends nothing, it sends to another port, or this machine holds it back.
 func (r *run) watch(ctx context.Context) {
-	if r.o.Watch <= 0 {
+	if r.o.Watch <= 0 || onlyFiles(r.c) {
 		return
 	}
 	if !mayCapture() {

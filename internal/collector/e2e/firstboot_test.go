@@ -149,7 +149,7 @@ func TestFirstBoot(t *testing.T) {
 		t.Error(err)
 	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // a poll of another process, bounded by end
-		if _, body = answer(client.Get(page)); strings.Contains(body, "lines received") {
+		if _, body = answer(client.Get(page)); strings.Contains(body, "Lines received") {
 			break
 		}
 		if time.Now().After(end) {
