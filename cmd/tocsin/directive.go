@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"tocsin/internal/access"
 	"tocsin/internal/app"
 	"tocsin/internal/directive"
 	"tocsin/internal/keys"
@@ -23,7 +24,7 @@ type words []string
 func (w *words) String() string     { return strings.Join(*w, ",") }
 func (w *words) Set(s string) error { *w = append(*w, s); return nil }
 
-// audience says for which collector a directive is: one, or all.
+// directiveOptions say with which keys a directive is signed, for which collector it is (one, or all), and how long it may be handed out.
 type directiveOptions struct {
 	offline, collector string
 	days               int
@@ -36,12 +37,17 @@ func (d *directiveOptions) define(f *flag.FlagSet, days int) {
 }
 
 // issue signs content and puts it where the hub hands it out.
-func (a *admin) issue(o *app.Office, d directiveOptions, kind string, content []byte) (keys.Directive, error) {
+func (a *admin) issue(ctx context.Context, o *app.Office, d directiveOptions, kind string, content []byte) (keys.Directive, error) {
 	if d.offline == "" {
 		return keys.Directive{}, fmt.Errorf("%w: --offline FOLDER is needed: the medium with the scheme's offline keys. They must not be on the hub", errUsage)
 	}
 	if d.days < 1 || d.days > 1000 {
 		return keys.Directive{}, fmt.Errorf("%w: --days is 1 to 1000", errUsage)
+	}
+	if d.collector != keys.Everybody {
+		if _, err := o.Members.Collector(ctx, access.System("admin"), d.collector); err != nil {
+			return keys.Directive{}, fmt.Errorf("%w: --collector %.60q: there is no such collector; tocsin admin collector list names them", errUsage, d.collector)
+		}
 	}
 	p, _ := directive.Purpose(kind)
 	signer, err := keys.OfflineSigner(d.offline, o.Trust, p)
@@ -56,7 +62,7 @@ func (a *admin) issue(o *app.Office, d directiveOptions, kind string, content []
 	return app.AddDirective(o.Dir, o.Trust, kind, env)
 }
 
-func (a *admin) packPublish(_ context.Context, o *app.Office, args []string) error {
+func (a *admin) packPublish(ctx context.Context, o *app.Office, args []string) error {
 	var d directiveOptions
 	names, err := a.flags("pack publish", args, func(f *flag.FlagSet) { d.define(f, 365) }, "rules|parsers", "FOLDER")
 	if err != nil {
@@ -70,7 +76,7 @@ func (a *admin) packPublish(_ context.Context, o *app.Office, args []string) err
 	if err != nil {
 		return err
 	}
-	got, err := a.issue(o, d, kind, content)
+	got, err := a.issue(ctx, o, d, kind, content)
 	if err != nil {
 		return err
 	}
@@ -87,7 +93,7 @@ func forWhom(audience string) string {
 	return "collector " + audience
 }
 
-func (a *admin) lookBackAsk(_ context.Context, o *app.Office, args []string) error {
+func (a *admin) lookBackAsk(ctx context.Context, o *app.Office, args []string) error {
 	var d directiveOptions
 	var indicators words
 	var from, to, rule string
@@ -126,7 +132,7 @@ func (a *admin) lookBackAsk(_ context.Context, o *app.Office, args []string) err
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	got, err := a.issue(o, d, directive.LookBack, content)
+	got, err := a.issue(ctx, o, d, directive.LookBack, content)
 	if err != nil {
 		return err
 	}

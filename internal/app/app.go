@@ -47,29 +47,30 @@ type hub struct {
 	cfg config.Hub
 	log *slog.Logger
 
-	ring      *keys.Ring
-	tenants   *keys.TenantKeys
-	office    *Office
-	blobs     *blob.Store
-	bus       *bus.Bus
-	engine    *engine.Engine
-	store     *eventstore.Store
-	places    *enrich.Enricher
-	catalogue *detect.Catalogue
-	detector  atomic.Pointer[detect.Engine]
-	box       *outbox.Box
-	alerts    *alert.Store
-	plans     *worker.Plans
-	worker    atomic.Pointer[worker.Worker] // with its detector made anew by keepWorking
-	ledger    atomic.Pointer[ledger.Ledger] // made anew by keepLedger
-	gate      *gate.Gate
-	reports   *report.Maker
-	sender    *report.Sender // nil where no mail goes out
-	pages     http.Handler
-	metrics   *prometheus.Registry
-	sightings *sightings
-	started   time.Time
-	behind    atomic.Uint64 // pressure on collectors, float bits; written by watchLag
+	ring       *keys.Ring
+	tenants    *keys.TenantKeys
+	office     *Office
+	blobs      *blob.Store
+	bus        *bus.Bus
+	engine     *engine.Engine
+	store      *eventstore.Store
+	places     *enrich.Enricher
+	catalogue  *detect.Catalogue
+	detector   atomic.Pointer[detect.Engine]
+	box        *outbox.Box
+	alerts     *alert.Store
+	plans      *worker.Plans
+	worker     atomic.Pointer[worker.Worker] // with its detector made anew by keepWorking
+	ledger     atomic.Pointer[ledger.Ledger] // made anew by keepLedger
+	directives *directives
+	gate       *gate.Gate
+	reports    *report.Maker
+	sender     *report.Sender // nil where no mail goes out
+	pages      http.Handler
+	metrics    *prometheus.Registry
+	sightings  *sightings
+	started    time.Time
+	behind     atomic.Uint64 // pressure on collectors, float bits; written by watchLag
 
 	gateListener, webListener net.Listener
 	stopping                  context.Context // done when the hub begins to drain: live pages end

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +14,7 @@ import (
 	"tocsin/internal/blob"
 	"tocsin/internal/bus"
 	"tocsin/internal/detect"
+	"tocsin/internal/directive"
 	"tocsin/internal/enrich"
 	"tocsin/internal/event"
 	"tocsin/internal/eventstore"
@@ -87,6 +87,7 @@ func (h *hub) openRecords(ctx context.Context) error {
 	}
 	h.onClose("database", func(context.Context) error { return h.office.Close() })
 	h.sightings = newSightings(h.office.Intel)
+	h.directives = &directives{dir: h.cfg.DataDir, trust: h.ring.Trust, ledger: h.ledger.Load, log: h.log}
 	// The set must be there before the first event: the hub matches with it too.
 	return h.office.Intel.Publish(ctx)
 }
@@ -224,7 +225,7 @@ func (h *hub) openLedger(ctx context.Context) error {
 		return err
 	}
 	root := h.ring.Trust().RootFingerprint()
-	dir, origin, predecessor, err := h.ledgerNow(ctx, "tocsin/ledger/"+hex.EncodeToString(root[:8]))
+	dir, origin, predecessor, err := h.ledgerNow(ctx, directive.LedgerOrigin(root))
 	if err != nil {
 		return err
 	}
@@ -232,7 +233,7 @@ func (h *hub) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := ledger.Open(ctx, ledger.Options{Dir: dir, Predecessor: predecessor, Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Logger: h.log, After: before})
+	l, err := ledger.Open(ctx, ledger.Options{Dir: dir, Predecessor: predecessor, Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Directives: h.directives.Digests, Logger: h.log, After: before})
 	if err != nil {
 		return err
 	}
@@ -260,7 +261,7 @@ func (h *hub) openGate(context.Context) error {
 		Records: h.office.Members, Blobs: h.blobs, Bus: h.bus, Receipts: receipts, CA: ca, Certificate: cert, Trust: h.ring.Trust,
 		CertificateLife: h.cfg.Gate.CertificateLife, Checkpoint: h.checkpoint, Indicators: h.office.Intel.Current, Releases: filepath.Join(h.cfg.DataDir, "releases"),
 		Pressure: h.pressure, Incident: h.incident, Logger: h.log,
-		Directives: (&directives{dir: h.cfg.DataDir, trust: h.ring.Trust}).For,
+		Directives: h.directives.For,
 	})
 	if err != nil {
 		return err
@@ -283,7 +284,8 @@ func (h *hub) openPages(context.Context) (err error) {
 	}
 	h.pages, err = web.New(web.Options{
 		Members: accounts{h.office.Members, h.plans}, Events: h.store, Alerts: h.alerts, People: h.office.People, Indicators: h.office.Intel, Reports: h.reports,
-		Sessions: people.NewSessions(h.office.DB), Health: h.health, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping, Proxies: proxies,
+		Questions: questions{h.store, h.cfg.DataDir, h.ring.Trust, h.office.Members},
+		Sessions:  people.NewSessions(h.office.DB), Health: h.health, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping, Proxies: proxies,
 	})
 	if err != nil {
 		return err

@@ -33,9 +33,26 @@ type Heads struct {
 	Streams []Head `json:"streams"`
 }
 
-// Directives answers GET /v1/directives: the signed directives that are for the collector that asks, each an envelope as it was signed.
+// Directives answers GET /v1/directives: the signed directives that are for the collector that asks, each an envelope as it was signed, and
+// the proof that the ledger's tree under Checkpoint holds each of them. The collector names the tree it saw last with the parameters origin
+// and size; Consistency shows that Checkpoint's tree is that one with more added.
 type Directives struct {
-	Directives []json.RawMessage `json:"directives"`
+	Directives  []json.RawMessage `json:"directives"`
+	Proofs      []Inclusion       `json:"proofs"` // of each of Directives, in the same order
+	Checkpoint  string            `json:"checkpoint,omitempty"`
+	Consistency [][]byte          `json:"consistency,omitempty"` // RFC 6962, 2.1.2; empty when nothing was seen, or the tree has not grown
+}
+
+// Inclusion shows that an envelope's SHA-256 is an entry of the ledger (RFC 6962, 2.1.1).
+type Inclusion struct {
+	Index  uint64   `json:"index,string"`
+	Hashes [][]byte `json:"hashes"`
+}
+
+// Tree is a state of the ledger: its name, and how many entries it has. The zero Tree: none is known.
+type Tree struct {
+	Origin string
+	Size   uint64
 }
 
 // Self answers GET /v1/self: what the hub knows of the collector that asks.

@@ -735,6 +735,10 @@ func (a *Agent) Close() error {
 	for _, l := range a.listeners {
 		l.Close()
 	}
+	if a.job != nil { // its question stays allowed and is answered from the beginning after the next start
+		a.job.reader.Close()
+		a.job = nil
+	}
 	for _, l := range []*spool.Log{a.spool, a.batches} {
 		if l != nil {
 			errs = append(errs, l.Close())

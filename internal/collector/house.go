@@ -26,15 +26,15 @@ func (a *Agent) housekeeping(ctx context.Context) {
 			return
 		}
 		wait := 30*time.Second + send.Backoff(4, 0, a.o.Config.RetryMax)
-		if a.o.HouseEvery > 0 {
-			wait = a.o.HouseEvery
-		}
 		if err != nil {
 			a.log.Debug("housekeeping", "error", err)
 			wait = max(send.Backoff(attempt+2, 0, a.o.Config.RetryMax), time.Second)
 			attempt++
 		} else {
 			attempt = 0
+		}
+		if a.o.HouseEvery > 0 {
+			wait = a.o.HouseEvery
 		}
 		select {
 		case <-ctx.Done():
@@ -100,8 +100,7 @@ func (a *Agent) fetchIndicators(ctx context.Context, etag *string) error {
 		return err
 	}
 	if err := a.useIndicators(env); err != nil {
-		a.log.Error("refused the hub's indicator set; the one before stays in force", "error", err)
-		return err
+		return errors.Join(err, a.inLoop(ctx, func() error { a.refuseOnce(sha256.Sum256(env), "an indicator set", err.Error()); return nil }))
 	}
 	if err := writeFile(a.o.Config.path("indicators"), env); err != nil {
 		a.log.Error("cannot keep the indicator set", "error", err)

@@ -526,9 +526,7 @@ func (a *Agent) answer(l *lane, r result, ask chan<- struct{}) {
 	st := a.st
 	st.LastReceipt, st.ReceiptTime = sha256.Sum256(r.ack.Envelope), r.ack.Receipt.HubTime
 	st.Interval, st.Offset = r.ack.Interval, r.ack.Offset
-	if r.ack.Checkpoint != "" {
-		st.Checkpoint = r.ack.Checkpoint
-	}
+	a.noteCheckpoint(r.ack.Checkpoint)
 	rec := entry{Kind: "receipt", Lane: l.name, Epoch: l.st.Epoch, Seq: r.out.seq, Digest: digest(r.ack.Receipt.Digest), At: a.o.Now().UTC(), Events: r.out.events}.encode(r.ack.Envelope)
 	if _, err := a.batches.Append(rec); err != nil {
 		a.log.Error("cannot keep a receipt", "error", err)

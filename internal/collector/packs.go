@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,8 +19,9 @@ import (
 )
 
 // Directives come signed, by keys that are not on the hub, and each is checked here again: its signature under the purpose that its type has,
-// whom it is for, that it has not expired, that its version does not go back, and what it would do. What is refused leaves everything as it
-// was, and is said: in the log, in the status, and as a count at the hub.
+// whom it is for, that it has not expired, that its version does not go back, and what it would do. It must stand in the hub's ledger, under a
+// checkpoint that goes on from the one seen last: whoever holds the signing keys cannot ask something of one site without leaving a trace that
+// others can find. What is refused leaves everything as it was, and is said: in the log, in the status, and as a count at the hub.
 //
 //	DIR/directives/versions.json   the highest version taken of each type
 //	DIR/directives/TYPE            the pack in force, as it was signed
@@ -31,7 +33,10 @@ type Refusal struct {
 	Why  string    `json:"why"`
 }
 
-const maxRefusals = 20
+const (
+	maxRefusals = 20   // shown
+	maxRefused  = 1000 // remembered, so that each is said once
+)
 
 // packState is what is known of packs. It is the loop's, but for the housekeeper's own reading at the start.
 type packState struct {
@@ -39,7 +44,7 @@ type packState struct {
 	rules    string // names of the packs in force, for manifests
 	parsers  string
 	refusals []Refusal
-	refused  map[[32]byte]bool // envelopes that were refused, so that each is said once
+	refused  map[[32]byte]bool // what was refused, so that each is said once
 }
 
 func (a *Agent) directiveFile(name string) string {
@@ -77,35 +82,104 @@ func (a *Agent) loadPacks() error {
 	return nil
 }
 
-// fetchDirectives asks for what is new and hands it to the loop. Called by the housekeeper.
+// fetchDirectives asks for what is new, looks for each directive in the ledger, and hands it to the loop. Called by the housekeeper.
 func (a *Agent) fetchDirectives(ctx context.Context, etag *string) error {
-	envelopes, tag, changed, err := a.client.Directives(ctx, *etag)
+	var checkpoint string
+	if err := a.inLoop(ctx, func() error { checkpoint = a.st.Checkpoint; return nil }); err != nil {
+		return err
+	}
+	trust := a.client.Trust()
+	seen, err := directive.OpenCheckpoint(trust, checkpoint)
+	if err != nil {
+		seen = directive.View{} // none has been seen
+	}
+	d, tag, changed, err := a.client.Directives(ctx, *etag, seen.Tree)
 	if err != nil || !changed {
 		return err
 	}
-	for _, env := range envelopes {
-		if err := a.inLoop(ctx, func() error { a.obey(env); return nil }); err != nil {
+	if len(d.Directives) == 0 {
+		*etag = tag
+		return nil
+	}
+	view, wrong := directive.OpenCheckpoint(trust, d.Checkpoint)
+	if d.Checkpoint == "" {
+		wrong = directive.ErrNoProof
+	}
+	if wrong == nil {
+		_, wrong = view.Follows(seen, d.Consistency) // another name is said by noteCheckpoint
+	}
+	for i, env := range d.Directives {
+		unproved := wrong
+		if wrong == nil {
+			unproved = directive.ErrNoProof
+			if i < len(d.Proofs) {
+				unproved = view.Includes(env, d.Proofs[i])
+			}
+		}
+		if err := a.inLoop(ctx, func() error { a.obey(env, unproved); return nil }); err != nil {
 			return err
 		}
 	}
+	if wrong != nil {
+		return wrong
+	}
 	*etag = tag
-	return nil
+	return a.inLoop(ctx, func() error { a.noteCheckpoint(d.Checkpoint); return nil })
 }
 
-// obey takes one directive, or says why not.
-func (a *Agent) obey(env []byte) {
-	sum := sha256.Sum256(env)
+// noteCheckpoint keeps the newest state of the hub's ledger, which every manifest names: what two sites were shown can be compared. One that
+// does not fit the one before is kept out, and said once.
+func (a *Agent) noteCheckpoint(checkpoint string) {
+	if checkpoint == "" || checkpoint == a.st.Checkpoint {
+		return
+	}
+	view, err := directive.OpenCheckpoint(a.client.Trust(), checkpoint)
+	if err == nil {
+		seen, serr := directive.OpenCheckpoint(a.client.Trust(), a.st.Checkpoint)
+		switch {
+		case serr != nil: // it is the first
+		case seen.Origin != view.Origin:
+			a.log.Warn("the hub's ledger has another name now, as after the hub was restored from a copy; what stood in the one before can only be shown by the hub's operator", "before", seen.Origin, "now", view.Origin)
+			a.st.Counts["ledger_anew"]++
+		case view.Size < seen.Size:
+			return // an answer that was overtaken by another
+		case view.Size == seen.Size && !bytes.Equal(view.Root, seen.Root):
+			err = directive.ErrFork
+		}
+	}
+	if err != nil {
+		a.refuseOnce(sha256.Sum256([]byte("checkpoint")), "to believe the state of its ledger", err.Error())
+		return
+	}
+	a.st.Checkpoint = checkpoint
+	a.dirty = true
+}
+
+// obey takes one directive, or says why not. unproved is why it is not known to stand in the ledger.
+func (a *Agent) obey(env []byte, unproved error) {
+	h := sha256.New()
+	h.Write(env)
+	if unproved != nil { // it may come again with the proof
+		h.Write([]byte("unproved"))
+	}
+	sum := [32]byte(h.Sum(nil))
 	if a.packs.refused[sum] {
 		return
 	}
-	what, err := a.takeDirective(env)
-	if err == nil {
+	if what, err := a.takeDirective(env, unproved); err != nil {
+		a.refuseOnce(sum, what, err.Error())
+	}
+}
+
+// refuseOnce is refuse for what comes again and again.
+func (a *Agent) refuseOnce(id [32]byte, what, why string) {
+	if a.packs.refused[id] {
 		return
 	}
-	if len(a.packs.refused) < 1000 {
-		a.packs.refused[sum] = true
+	if len(a.packs.refused) < maxRefused {
+		a.packs.refused[id] = true
 	}
-	a.refuse(what, err.Error())
+	a.refuse(what, why)
 }
 
 // refuse notes something that the hub asked and that is not done.
@@ -120,7 +194,7 @@ func (a *Agent) refuse(what, why string) {
 	a.shown = time.Time{}
 }
 
-func (a *Agent) takeDirective(env []byte) (what string, err error) {
+func (a *Agent) takeDirective(env []byte, unproved error) (what string, err error) {
 	trust, now := a.client.Trust(), a.o.Now()
 	var d keys.Directive
 	for _, p := range []keys.Purpose{keys.Packs, keys.Questions} {
@@ -143,6 +217,9 @@ func (a *Agent) takeDirective(env []byte) (what string, err error) {
 		return "a directive", err
 	}
 	what = fmt.Sprintf("%s %d", d.Type, d.Version)
+	if unproved != nil {
+		return what, unproved
+	}
 	if d.Type == directive.LookBack {
 		return what, a.takeQuestion(d)
 	}

@@ -62,6 +62,9 @@ const (
 
 const maxQuestions = 500
 
+// byStandingConsent is who allowed a question that nobody was asked about.
+const byStandingConsent = "standing consent (look_back.consent)"
+
 var questionID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // ErrNoQuestion means that there is no such question here.
@@ -124,7 +127,7 @@ func (a *Agent) takeQuestion(d keys.Directive) error {
 		a.forgetQuestions()
 	}
 	if len(a.questions) >= maxQuestions {
-		return fmt.Errorf("more than %d questions are open", maxQuestions)
+		return fmt.Errorf("there are %d questions that have not expired, and no room for more", maxQuestions)
 	}
 	if q.Rule != "" {
 		if _, err := a.matcher(q.Rule); err != nil {
@@ -137,7 +140,7 @@ func (a *Agent) takeQuestion(d keys.Directive) error {
 	a.log.Warn("the hub asks about the past; see tocsin-collector questions", "question", q.ID, "by", q.By, "purpose", q.Purpose, "consent", a.o.Config.LookBack.Consent)
 	switch a.o.Config.LookBack.Consent {
 	case ConsentStanding:
-		a.decide(s, true, "standing consent (look_back.consent)")
+		a.decide(s, true, byStandingConsent)
 	case ConsentNever:
 		a.decide(s, false, "standing refusal (look_back.consent)")
 	default:
@@ -146,12 +149,13 @@ func (a *Agent) takeQuestion(d keys.Directive) error {
 	return nil
 }
 
-// forgetQuestions drops the oldest that are over.
+// forgetQuestions drops the oldest that are over. One that the hub may still hand out is kept: it would be taken for a new one.
 func (a *Agent) forgetQuestions() {
 	list := a.questionList()
 	slices.Reverse(list)
+	now := a.o.Now()
 	for _, q := range list {
-		if q.State != QuestionWaiting && q.State != QuestionAllowed && len(a.questions) >= maxQuestions-50 {
+		if q.State != QuestionWaiting && q.State != QuestionAllowed && now.After(q.Expires) && len(a.questions) >= maxQuestions-50 {
 			delete(a.questions, q.ID)
 			os.Remove(a.questionFile(q.ID))
 		}
@@ -372,7 +376,11 @@ func (a *Agent) finishQuestion(q *QuestionStatus, frames []byte, n int) {
 	e.SetString(event.EventDataset, "tocsin.look_back")
 	e.SetString(event.EventAction, "look-back-"+q.State)
 	e.SetString(event.TocsinLeftReason, "look_back")
-	for _, f := range [][2]string{{"id", q.ID}, {"state", q.State}, {"lines_read", strconv.FormatUint(q.Read, 10)}, {"hits", strconv.Itoa(q.Hits)}, {"known", strconv.Itoa(q.Known)},
+	consent := "single"
+	if q.By == byStandingConsent {
+		consent = "standing"
+	}
+	for _, f := range [][2]string{{"consent", consent}, {"id", q.ID}, {"state", q.State}, {"lines_read", strconv.FormatUint(q.Read, 10)}, {"hits", strconv.Itoa(q.Hits)}, {"known", strconv.Itoa(q.Known)},
 		{"sent", strconv.Itoa(q.Sent)}, {"capped", strconv.FormatBool(q.Capped)}} {
 		if q.State == QuestionAnswered || f[0] == "id" || f[0] == "state" { // a refusal says no more than that
 			e.SetNamed("tocsin.question."+f[0], f[1])

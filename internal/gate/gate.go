@@ -104,8 +104,9 @@ type Options struct {
 	Incident   func(ctx context.Context, i Incident)      // told once of each fork and clone; default: logged only
 	Accepted   func(tenant event.TenantID, batch, ev int) // told of each accepted batch; default: nothing
 
-	// Directives gives the signed packs and questions for a collector, and a tag that changes with them; default: none.
-	Directives func(collector string) (envelopes [][]byte, etag string)
+	// Directives gives the signed packs and questions for a collector with their proofs in the ledger, and a tag that changes with them.
+	// The answer is not looked at when the tag is have, the one of the answer before. seen is the tree that the collector saw last; default: none.
+	Directives func(ctx context.Context, collector, have string, seen batch.Tree) (d batch.Directives, tag string, err error)
 
 	Limits Limits
 	Now    func() time.Time
@@ -241,7 +242,9 @@ func New(o Options) (*Gate, error) {
 		o.Indicators = func() ([]byte, string) { return nil, "" }
 	}
 	if o.Directives == nil {
-		o.Directives = func(string) ([][]byte, string) { return nil, "" }
+		o.Directives = func(context.Context, string, string, batch.Tree) (batch.Directives, string, error) {
+			return batch.Directives{}, "", nil
+		}
 	}
 	if o.Pressure == nil {
 		o.Pressure = func() float64 { return 0 }

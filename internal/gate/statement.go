@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
@@ -52,17 +51,25 @@ func (g *Gate) directives(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, id.Collector, p)
 		return
 	}
-	envelopes, tag := g.o.Directives(reg.ID)
-	quoted := strconv.Quote(tag)
-	w.Header().Set("ETag", quoted)
+	have, err := strconv.Unquote(r.Header.Get("If-None-Match"))
+	if err != nil {
+		have = "" // none, or one of another making: the whole answer
+	}
+	seen := batch.Tree{Origin: r.FormValue("origin")}
+	seen.Size, _ = strconv.ParseUint(r.FormValue("size"), 10, 64) // what is no number is nothing seen
+	out, tag, err := g.o.Directives(r.Context(), reg.ID, have, seen)
+	if err != nil {
+		g.refuse(w, r, reg.ID, g.refusedBy(err, "the directives could not be read"))
+		return
+	}
+	w.Header().Set("ETag", strconv.Quote(tag))
 	w.Header().Set("Cache-Control", "private, no-cache")
-	if r.Header.Get("If-None-Match") == quoted {
+	if have != "" && have == tag {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	out := batch.Directives{Directives: []json.RawMessage{}}
-	for _, e := range envelopes {
-		out.Directives = append(out.Directives, json.RawMessage(bytes.TrimSpace(e)))
+	if out.Directives == nil {
+		out.Directives, out.Proofs = []json.RawMessage{}, []batch.Inclusion{}
 	}
 	answer(w, out)
 }

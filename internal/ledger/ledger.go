@@ -1,8 +1,8 @@
-// Package ledger is the tamper-evident log of what the hub took: one entry for each batch, in the order of the bus, and one for each
-// registration, confirmation, revocation, fork and clone.
+// Package ledger is the tamper-evident log of what the hub took and of what it may ask: one entry for each batch, in the order of the bus,
+// one for each registration, confirmation, revocation, fork and clone, and one for each signed directive before a collector sees it.
 //
-// It reads the bus and the register of members, and writes a Tessera log (tiles, entry bundles and signed checkpoints in files, in the
-// tlog-tiles format that others can read) and, in the database, where each entry stands. An entry is 32 bytes: the SHA-256 of a batch's
+// It reads the bus, the register of members and the folder of directives, and writes a Tessera log (tiles, entry bundles and signed checkpoints in files, in the
+// tlog-tiles format that others can read) and, in the database, where each entry stands. An entry is 32 bytes: the SHA-256 of a batch's or directive's
 // envelope, or of a line of the register. It says nothing to who does not hold what was digested.
 //
 // The log's files are the truth. An entry is in them before it is in the database, and in the database before the bus is told. After a
@@ -71,8 +71,11 @@ type Options struct {
 	DB       *db.DB
 	Messages Messages
 	Register Register
-	Logger   *slog.Logger
-	Now      func() time.Time // default time.Now
+	// Directives gives the SHA-256 of every directive's envelope that is to be handed out; asked every DirectivesEvery (default 2 s). nil: none.
+	Directives      func() [][32]byte
+	DirectivesEvery time.Duration
+	Logger          *slog.Logger
+	Now             func() time.Time // default time.Now
 	// Predecessor is the newest checkpoint of the log before this one, whose copy was restored and which therefore must not grow any more:
 	// its SHA-256 is this log's first entry. Empty when there was none.
 	Predecessor []byte
@@ -100,6 +103,10 @@ type Ledger struct {
 	closeErr error
 	ended    atomic.Bool // Run has returned
 	c        *counts
+
+	// Run's own.
+	directivesAt time.Time
+	directives   map[[32]byte]bool // entered, as far as this process knows
 }
 
 type counts struct{ added, repeated, failed, restarts atomic.Uint64 }
@@ -127,6 +134,9 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	if o.CheckpointEvery == 0 {
 		o.CheckpointEvery = time.Second
 	}
+	if o.DirectivesEvery == 0 {
+		o.DirectivesEvery = 2 * time.Second
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -141,7 +151,7 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 		lock.Close()
 		return nil, fmt.Errorf("ledger %s: %w", o.Dir, ErrBusy)
 	}
-	l := &Ledger{o: o, log: o.Logger.With("stage", "ledger"), lock: lock, c: &counts{}}
+	l := &Ledger{o: o, log: o.Logger.With("stage", "ledger"), lock: lock, c: &counts{}, directives: map[[32]byte]bool{}}
 	if o.After != nil {
 		l.c, l.o.After = o.After.c, nil
 		l.c.restarts.Add(1)
@@ -270,6 +280,9 @@ func (l *Ledger) Run(ctx context.Context) error {
 		if err := l.register(ctx); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("ledger: %w", err)
 		}
+		if err := l.enterDirectives(ctx); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("ledger: %w", err)
+		}
 		if err := l.batches(ctx); err != nil && ctx.Err() == nil {
 			if errors.Is(err, bus.ErrUnavailable) {
 				l.c.failed.Add(1)
@@ -337,6 +350,33 @@ func (l *Ledger) register(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// enterDirectives enters the directives that are not in the log yet.
+func (l *Ledger) enterDirectives(ctx context.Context) error {
+	now := l.o.Now()
+	if l.o.Directives == nil || now.Sub(l.directivesAt).Abs() < l.o.DirectivesEvery {
+		return nil
+	}
+	l.directivesAt = now
+	listed := map[[32]byte]bool{}
+	var rows []row
+	for _, d := range l.o.Directives() {
+		if listed[d] {
+			continue
+		}
+		listed[d] = true
+		if !l.directives[d] {
+			rows = append(rows, row{Leaf: bytes.Clone(d[:]), Kind: "directive"})
+		}
+	}
+	if len(rows) > 0 {
+		if err := l.add(ctx, rows, nil); err != nil {
+			return err
+		}
+	}
+	l.directives = listed // what is handed out no more need not be remembered
+	return nil
 }
 
 // RegisterLeaf is the entry that a line of the register makes: the SHA-256 of its JSON with the keys seq, kind, collector, tenant, at and
@@ -464,9 +504,18 @@ type Proof struct {
 	Checkpoint []byte
 }
 
-// Prove gives the inclusion proof of a batch's envelope digest, or of a register leaf, under the newest checkpoint. ErrNotFound when it is
-// not in the log, or not yet under a checkpoint.
+// Prove gives the inclusion proof of an envelope's digest, or of a register leaf, under the newest checkpoint. ErrNotFound when it is not
+// in the log, or not yet under a checkpoint.
 func (l *Ledger) Prove(ctx context.Context, leaf [32]byte) (Proof, error) {
+	cp, err := l.Latest(ctx)
+	if err != nil {
+		return Proof{}, err
+	}
+	return l.ProveAt(ctx, leaf, cp)
+}
+
+// ProveAt is Prove under a checkpoint that Latest gave.
+func (l *Ledger) ProveAt(ctx context.Context, leaf [32]byte, checkpoint []byte) (Proof, error) {
 	var idx uint64
 	err := l.o.DB.Read().NewRaw("SELECT idx FROM ledger_entries WHERE leaf = ?", leaf[:]).Scan(ctx, &idx)
 	if db.NotFound(err) {
@@ -475,11 +524,7 @@ func (l *Ledger) Prove(ctx context.Context, leaf [32]byte) (Proof, error) {
 	if err != nil {
 		return Proof{}, fmt.Errorf("ledger: %w", err)
 	}
-	cp, err := l.Latest(ctx)
-	if err != nil {
-		return Proof{}, err
-	}
-	size, err := treeSize(cp)
+	size, err := treeSize(checkpoint)
 	if err != nil {
 		return Proof{}, err
 	}
@@ -494,7 +539,28 @@ func (l *Ledger) Prove(ctx context.Context, leaf [32]byte) (Proof, error) {
 	if err != nil {
 		return Proof{}, fmt.Errorf("ledger: %w", err)
 	}
-	return Proof{Index: idx, Size: size, Hashes: hashes, Checkpoint: cp}, nil
+	return Proof{Index: idx, Size: size, Hashes: hashes, Checkpoint: checkpoint}, nil
+}
+
+// Consistency gives the proof that the tree of a checkpoint is the one of an earlier size with more added (RFC 6962, 2.1.2). It is empty when
+// there is nothing to prove: for size 0, for the same size, and for a size beyond the checkpoint's, which no proof can explain.
+func (l *Ledger) Consistency(ctx context.Context, size uint64, checkpoint []byte) ([][]byte, error) {
+	now, err := treeSize(checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	if size == 0 || size >= now {
+		return nil, nil
+	}
+	builder, err := client.NewProofBuilder(ctx, now, l.reader.ReadTile)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	hashes, err := builder.ConsistencyProof(ctx, size, now)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return hashes, nil
 }
 
 // treeSize reads the second line of a checkpoint.

@@ -120,10 +120,7 @@ func TestEndToEnd(t *testing.T) {
 // what is old.
 func TestHubAwayAndBack(t *testing.T) {
 	t.Parallel()
-	h := newHub(t)
-	s := newSite(t, h, "Works")
-	r := s.start()
-	c := r.tcp()
+	h, s, r, c := begin(t, "Works")
 	n := uint64(0)
 	burst := func(m int) {
 		for i := range m {
@@ -238,10 +235,7 @@ func TestRestoredCopy(t *testing.T) {
 // A hub restored from an older copy gets again what it lost, byte for byte.
 func TestRestoredHub(t *testing.T) {
 	t.Parallel()
-	h := newHub(t)
-	s := newSite(t, h, "College")
-	r := s.start()
-	c := r.tcp()
+	h, s, r, c := begin(t, "College")
 	n := uint64(0)
 	burst := func(m int) {
 		for i := range m {
@@ -336,28 +330,4 @@ func TestRenewal(t *testing.T) {
 		t.Errorf("certificate until %v", first)
 	}
 	h.take(s.id).balance(t)
-}
-
-// A full spool drops the oldest events and counts each.
-func TestSpoolFull(t *testing.T) {
-	t.Parallel()
-	h := newHub(t)
-	s := newSite(t, h, "Mill")
-	s.cfg.Spool.MaxBytes = 1 << 20
-	h.away()
-	r := s.start()
-	c := r.tcp()
-	const n = 40000
-	for i := range n {
-		fmt.Fprintf(c, "%s\n", traffic("deny", fmt.Sprintf("203.0.113.%d", i%250+1), "198.51.100.7", i))
-	}
-	r.until("all worked on", func(st *collector.Status) bool { return st.Counts["received"] == n })
-	r.until("the spool is within its bound", func(st *collector.Status) bool { return sum(st.Counts, "dropped.") > 0 })
-	h.back()
-	r.settled(n)
-	k := h.take(s.id)
-	k.balance(t)
-	if k.counts["received"] != n || k.counts["dropped.spool_full"] == 0 || len(k.events)+int(k.counts["dropped.spool_full"]) != n {
-		t.Errorf("%d lines: %v", n, k.counts)
-	}
 }

@@ -29,6 +29,7 @@ import (
 	"tocsin/internal/gate"
 	"tocsin/internal/indicator"
 	"tocsin/internal/keys"
+	"tocsin/internal/ledger"
 	"tocsin/internal/member"
 	"tocsin/rules"
 )
@@ -54,6 +55,9 @@ type hub struct {
 	set        []byte // indicator directive
 	etag       string
 	directives [][]byte
+	ledger     *ledger.Ledger                             // see entered; nil: none has been needed
+	tamper     func(d *batch.Directives, envelope []byte) // what a hostile hub makes of an answer; the envelope is the newest
+	checkpoint string                                     // what acknowledgements say in place of the ledger's newest
 }
 
 func newHub(t testing.TB) *hub {
@@ -64,7 +68,7 @@ func newHub(t testing.TB) *hub {
 		t.Fatal(err)
 	}
 	var err error
-	if h.ring, err = keys.Open(kd, keys.HubTLS, keys.CollectorCA, keys.Receipts, keys.IndicatorSets); err != nil {
+	if h.ring, err = keys.Open(kd, keys.HubTLS, keys.CollectorCA, keys.Receipts, keys.Checkpoints, keys.IndicatorSets); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -143,11 +147,7 @@ func (h *hub) serve(ln net.Listener) {
 			defer h.mu.Unlock()
 			return h.set, h.etag
 		},
-		Directives: func(string) ([][]byte, string) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			return h.directives, fmt.Sprint(len(h.directives))
-		},
+		Directives: h.handOut, Checkpoint: h.newestCheckpoint,
 		Incident: func(_ context.Context, i gate.Incident) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -249,6 +249,8 @@ type taken struct {
 	streams map[event.StreamID]uint64 // batches
 	lanes   map[batch.Lane]int        // events
 	batches int
+	// checkpoint is the one in the newest manifest.
+	checkpoint string
 }
 
 // take reads everything the hub has accepted, checks chains, and sums.
@@ -303,6 +305,7 @@ func (h *hub) take(collectorID string) *taken {
 			}
 			out.streams[id], prev[id] = man.Seq, digest
 			out.batches++
+			out.checkpoint = man.Checkpoint
 			for k, v := range man.Counts {
 				out.counts[k] += v
 			}
@@ -463,6 +466,15 @@ func (r *running) end() {
 			r.t.Error("the collector did not end")
 		}
 	})
+}
+
+// begin is a hub, a collector that is enrolled and runs there, and a connection to it.
+func begin(t testing.TB, org string, change ...func(*collector.Options)) (*hub, *site, *running, net.Conn) {
+	t.Helper()
+	h := newHub(t)
+	s := newSite(t, h, org)
+	r := s.start(change...)
+	return h, s, r, r.tcp()
 }
 
 func (r *running) tcp() net.Conn {

@@ -26,8 +26,12 @@ import (
 	"tocsin/internal/event"
 )
 
-// program builds the real collector once.
+// program builds the real collector once. TOCSIN_TEST_COLLECTOR names another one in its place, such as a package's, or one for another
+// processor.
 var program = sync.OnceValues(func() (string, error) {
+	if name := os.Getenv("TOCSIN_TEST_COLLECTOR"); name != "" {
+		return name, nil
+	}
 	dir, err := os.MkdirTemp("", "tocsin-collector")
 	if err != nil {
 		return "", err
@@ -43,7 +47,7 @@ var program = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if name, err := program(); err == nil && built.Load() {
+	if name, err := program(); err == nil && built.Load() && os.Getenv("TOCSIN_TEST_COLLECTOR") == "" {
 		os.RemoveAll(filepath.Dir(name))
 	}
 	os.Exit(code)

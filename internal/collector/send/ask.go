@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 
 	"tocsin/internal/batch"
 	"tocsin/internal/keys"
@@ -25,19 +27,19 @@ func (c *Client) Statement(ctx context.Context) (s batch.Statement, envelope []b
 	return s, b, nil
 }
 
-// Directives fetches the signed directives for this collector, each an envelope that the caller verifies. etag is that of the answer before;
-// changed is false when it is still the same.
-func (c *Client) Directives(ctx context.Context, etag string) (envelopes [][]byte, newTag string, changed bool, err error) {
-	b, newTag, changed, err := c.Directive(ctx, "/v1/directives", etag)
+// Directives fetches the signed directives for this collector with the proofs that they stand in the hub's ledger; the caller verifies both.
+// seen is the ledger's state that was seen last. etag is that of the answer before; changed is false when it is still the same.
+func (c *Client) Directives(ctx context.Context, etag string, seen batch.Tree) (d batch.Directives, newTag string, changed bool, err error) {
+	path := "/v1/directives"
+	if seen.Origin != "" {
+		path += "?" + url.Values{"origin": {seen.Origin}, "size": {strconv.FormatUint(seen.Size, 10)}}.Encode()
+	}
+	b, newTag, changed, err := c.Directive(ctx, path, etag)
 	if err != nil || !changed {
-		return nil, newTag, false, err
+		return d, newTag, false, err
 	}
-	var d batch.Directives
 	if err := json.Unmarshal(b, &d); err != nil {
-		return nil, "", false, fmt.Errorf("fetch directives: the hub's answer is not understood: %w", err)
+		return d, "", false, fmt.Errorf("fetch directives: the hub's answer is not understood: %w", err)
 	}
-	for _, e := range d.Directives {
-		envelopes = append(envelopes, e)
-	}
-	return envelopes, newTag, true, nil
+	return d, newTag, true, nil
 }
