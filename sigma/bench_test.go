@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -70,4 +71,54 @@ func BenchmarkCompile(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkStream measures a long stream once through, as a matcher that has just begun sees it: TOCSIN_SIGMA_EVENTS names a file with one
+// JSON object a line. The conformance data is too short for that, and rounds over it would find everything known.
+func BenchmarkStream(b *testing.B) {
+	file := os.Getenv("TOCSIN_SIGMA_EVENTS")
+	if file == "" {
+		b.Skip("TOCSIN_SIGMA_EVENTS is not set")
+	}
+	e, names := upstream(b)
+	lines := readLines(b, file)
+	pass := func(match bool) (time.Duration, MatchStats) {
+		router, err := NewRouter(e)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var m Matcher
+		var rec Record
+		var ids []int32
+		d := &Decoder{Names: names}
+		before := cpuTime()
+		for _, l := range lines {
+			if err := d.Decode(&rec, l); err != nil {
+				b.Fatal(err)
+			}
+			if match {
+				if set := router.Route(&rec); set != nil {
+					ids = m.Match(set, &rec, ids[:0])
+				}
+			}
+		}
+		return cpuTime() - before, m.Stats()
+	}
+	first, _ := pass(true) // makes the sets
+	var least, decode time.Duration
+	var stats MatchStats
+	for b.Loop() {
+		var t time.Duration
+		if t, stats = pass(true); least == 0 || t < least {
+			least = t
+		}
+		if t, _ = pass(false); decode == 0 || t < decode {
+			decode = t
+		}
+	}
+	n := float64(len(lines))
+	b.ReportMetric(n/first.Seconds(), "first/CPU-s")
+	b.ReportMetric(n/least.Seconds(), "events/CPU-s")
+	b.ReportMetric(n/decode.Seconds(), "decode/CPU-s")
+	b.ReportMetric(float64(stats.Candidates)/float64(stats.Events), "rules-evaluated/event")
 }

@@ -49,8 +49,9 @@ type Engine struct {
 
 // compiledRule is a rule with its values prepared, independent of any log source.
 type compiledRule struct {
-	rule *Rule
-	cond *node
+	rule  *Rule
+	cond  *node
+	bound *node // cond with the fields as rules name them, made when first needed
 }
 
 // node is a condition tree over drafts, and after binding over predicates.
@@ -108,14 +109,10 @@ func Compile(c *Collection, opts Options) (*Engine, error) {
 			e.Unexpanded = append(e.Unexpanded, r)
 		}
 		e.Rules = append(e.Rules, r)
-		e.rules = append(e.rules, &compiledRule{r, cond})
+		e.rules = append(e.rules, &compiledRule{rule: r, cond: cond})
 	}
 	for _, f := range c.Filters {
-		for _, want := range f.Rules {
-			if !slices.ContainsFunc(c.Rules, func(r *Rule) bool { return r.ID == want || r.Name == want }) {
-				refused(&f.Meta, fmt.Errorf("the filter names the rule %q, which does not exist", want))
-			}
-		}
+		f.check(c.Rules, refused)
 	}
 	e.quiet = make([]bool, len(e.Rules))
 	e.correlations(c.Correlations, refused)
@@ -147,7 +144,7 @@ func (b *binder) any(conds []*expr, searches map[string]*search) (*node, error) 
 
 func (b *binder) filters(r *Rule, filters []*Filter, cond **node) error {
 	for _, f := range filters {
-		if !f.LogSource.covers(r.LogSource) || len(f.Rules) > 0 && !slices.Contains(f.Rules, r.ID) && (r.Name == "" || !slices.Contains(f.Rules, r.Name)) {
+		if !f.narrows(r) {
 			continue
 		}
 		n, err := b.any(f.conditions, f.searches)
@@ -401,6 +398,7 @@ type index struct {
 	known   []bool    // by predicate: all its literals are in the index, so the scan decides it
 	trigs   []trigger
 	always  []int32 // positions of rules without a trigger
+	plain   bool    // it is none yet: preparing sets of literals does not pay
 }
 
 // flat is a node of the evaluation tree.
@@ -458,18 +456,30 @@ func (e *Engine) newSet(sources []Source) *Set {
 		if at < 0 {
 			continue
 		}
-		n, err := e.bind(r.cond, sources[at].Rename)
-		if err != nil {
-			continue // only a schema that runs out of numbers because of Rename can cause it
+		n := r.bound
+		if n == nil || len(sources[at].Rename) > 0 {
+			var err error
+			if n, err = e.bind(r.cond, sources[at].Rename); err != nil {
+				continue // only a schema that runs out of numbers because of Rename can cause it
+			}
+		}
+		if len(sources[at].Rename) == 0 {
+			r.bound = n
 		}
 		s.rules = append(s.rules, int32(i))
 		bound = append(bound, n)
 		s.roots = append(s.roots, s.flatten(n, local))
 	}
-	s.index.Store(newIndex(s, bound, local, nil))
-	if len(s.rules) >= learnFrom {
-		s.learning.Store(&learner{bound: bound, local: local})
+	if len(s.rules) < learnFrom {
+		s.index.Store(newIndex(s, bound, local, nil))
+		return s
 	}
+	all := &index{known: make([]bool, len(s.preds)), plain: true}
+	for i := range s.rules {
+		all.always = append(all.always, int32(i))
+	}
+	s.index.Store(all)
+	s.learning.Store(&learner{bound: bound, local: local})
 	return s
 }
 

@@ -70,6 +70,8 @@ type Correlator struct {
 	byScope map[uint32]*scopeList
 	largest []*scopeList // a heap: the scope with most groups is first
 	active  []int32      // groups in an episode with events not reported yet
+	waiting map[int32]*waiting
+	dues    []due // a heap: the first is first
 	tick    int64
 	bytes   int // of what groups hold, themselves not included
 	stats   CorrelatorStats
@@ -78,6 +80,7 @@ type Correlator struct {
 	buf    []byte
 	values []string
 	text   []byte
+	done   []complete
 }
 
 // NewCorrelator makes an empty state for e.
@@ -97,7 +100,7 @@ func NewCorrelator(e *Engine, opts CorrelatorOptions) *Correlator {
 	if opts.Lateness <= 0 {
 		opts.Lateness = 10 * time.Minute
 	}
-	c := &Correlator{e: e, opts: opts, byCor: make([]list, len(e.cors)), scoped: make([]bool, len(e.cors)), byScope: map[uint32]*scopeList{}, evicted: map[uint32]uint64{}}
+	c := &Correlator{e: e, opts: opts, byCor: make([]list, len(e.cors)), scoped: make([]bool, len(e.cors)), byScope: map[uint32]*scopeList{}, evicted: map[uint32]uint64{}, waiting: map[int32]*waiting{}}
 	for i, cor := range e.Correlations {
 		c.scoped[i] = opts.Scoped == nil || opts.Scoped(cor)
 	}
@@ -108,7 +111,7 @@ func NewCorrelator(e *Engine, opts CorrelatorOptions) *Correlator {
 func (c *Correlator) Stats() CorrelatorStats {
 	s := c.stats
 	s.Groups = c.groups.live
-	s.StateBytes = c.bytes + c.groups.bytes() + c.streams.bytes()
+	s.StateBytes = c.bytes + c.groups.bytes() + c.streams.bytes() + len(c.waiting)*waitingBytes
 	return s
 }
 
@@ -215,6 +218,10 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 	sum := highwayhash.Sum128(c.buf, c.opts.HashKey[:])
 	key := [2]uint64{binary.LittleEndian.Uint64(sum[:8]), binary.LittleEndian.Uint64(sum[8:])}
 	i, ok := c.groups.find(key)
+	if ok && c.groups.at(i).waits { // what is over is decided without this event; it can free the group
+		dst = c.decide(i, at, now, dst)
+		i, ok = c.groups.find(key)
+	}
 	if !ok {
 		i = c.alloc(key, f.cor, scope, now)
 	}
@@ -236,7 +243,17 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 	}
 	g.last = max(g.last, at)
 	c.keepRef(g, ref)
-	count, first, measured := g.count(cc, f.in.order, value, at)
+	var count int
+	var first int64
+	var measured float64
+	if cc.terms != nil {
+		count, first, measured, c.done = g.countTerms(cc, f.in.order, at, c.done[:0])
+		c.negated(i, g, cc, f.in.order, at, c.done)
+	} else if count, first, measured = g.count(cc, f.in.order, value, at); cc.closes {
+		c.open(i, g, cc, at)
+		c.bytes += g.size() - before
+		return dst
+	}
 	holds := cc.holds(measured)
 	if ep != nil {
 		if ep.since == 0 || at < ep.sinceFirst {
@@ -308,8 +325,8 @@ func (c *Correlator) tell(g *group, hit Hit, dst []Hit) []Hit {
 	hit.Refs = c.streams.unpack(g.refs)
 	cc := c.e.cors[hit.Correlation]
 	if cc.kind == "temporal" || cc.kind == "temporal_ordered" {
-		for o, t := range g.data {
-			if t != 0 && (cc.kind == "temporal_ordered" || hit.Last-t <= cc.span) {
+		for o, t := range g.data[:min(len(g.data), len(cc.cor.Rules))] {
+			if t != 0 && (cc.terms == nil && cc.kind == "temporal_ordered" || hit.Last-t <= cc.span) {
 				hit.Rules = append(hit.Rules, cc.cor.Rules[o])
 			}
 		}
@@ -359,10 +376,11 @@ func (c *Correlator) feedOthers(names []string, hit *Hit, at, now int64, ref Ref
 	return dst
 }
 
-// Tick reports what episodes have gathered since their last hit, once the pace allows it or the episode is over; at is the current event
-// time. Call it now and then (its cost grows with the episodes that go on, not with the groups), so that the last events of an attack are
+// Tick decides conditions whose time is over, and reports what episodes have gathered since their last hit, once the pace allows it or
+// the episode is over; at is the current event time. Call it now and then (its cost grows with the episodes that go on, not with the groups), so that the last events of an attack are
 // counted too.
 func (c *Correlator) Tick(at, now int64, dst []Hit) []Hit {
+	dst = c.decideDue(at, now, dst)
 	if at-c.tick < int64(c.opts.UpdateEvery) {
 		return dst
 	}

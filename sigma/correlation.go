@@ -33,6 +33,8 @@ type compiledCorrelation struct {
 	keep        int // times or values that decide the condition
 	fingerprint uint64
 	quiet       bool
+	terms       []term // of an extended condition
+	closes      bool   // decided when the window is over
 }
 
 // valued says whether groups keep values with their times.
@@ -127,8 +129,9 @@ func (e *Engine) correlations(list []*Correlation, refused func(*Meta, error)) {
 }
 
 func compileCorrelation(c *Correlation) (*compiledCorrelation, error) {
-	cc := &compiledCorrelation{cor: c, kind: c.Type, span: int64(c.Timespan)}
-	counts := c.Type == "event_count" || c.Type == "value_count" || strings.HasPrefix(c.Type, "temporal")
+	cc := &compiledCorrelation{cor: c, kind: c.Type, span: int64(c.Timespan), closes: c.closes()}
+	temporal := strings.HasPrefix(c.Type, "temporal")
+	counts := c.Type == "event_count" || c.Type == "value_count" || temporal
 	decided := false
 	for _, b := range c.Bounds {
 		if counts {
@@ -142,16 +145,28 @@ func compileCorrelation(c *Correlation) (*compiledCorrelation, error) {
 			decided = true
 		}
 	}
-	if counts && len(c.Bounds) > 0 && !decided {
-		return nil, &lineError{c.line, "a count that must stay below a value can only be decided when its time is over; give gt, gte or eq as well"}
+	if temporal && len(c.Bounds) > 0 && !decided {
+		return nil, &lineError{c.line, "a number of rules that must stay below a value says little; name the rules in a condition such as a and not b"}
 	}
 	switch c.Type {
 	case "value_count":
 		cc.keep = max(cc.keep, distinctRoom)
 	case "temporal", "temporal_ordered":
 		cc.keep = len(c.Rules)
-		if c.Type == "temporal_ordered" && len(c.Bounds) > 0 {
-			return nil, &lineError{c.line, "temporal_ordered always wants all rules; it takes no condition"}
+		if c.Type == "temporal_ordered" && len(c.Bounds) > 0 && !cc.holds(float64(len(c.Rules))) || c.Type == "temporal_ordered" && len(c.Rules) > 1 && len(c.Bounds) > 0 && cc.holds(float64(len(c.Rules)-1)) {
+			return nil, &lineError{c.line, "temporal_ordered wants all rules, in their order; a number that is not theirs, or not all of them, cannot be asked for"}
+		}
+		if c.expr != nil {
+			var err error
+			if cc.terms, err = c.terms(); err != nil {
+				return nil, &lineError{c.line, fmt.Sprintf("condition %q: %v", c.Expression, err)}
+			}
+			for i := range cc.terms {
+				if c.Type == "temporal_ordered" {
+					cc.terms[i].chain = cc.keep
+					cc.keep += len(cc.terms[i].pos)
+				}
+			}
 		}
 	case "event_count":
 	default:
@@ -159,6 +174,9 @@ func compileCorrelation(c *Correlation) (*compiledCorrelation, error) {
 	}
 	// What the state of a group means: state saved under other rules must not be taken for it.
 	text := fmt.Sprintf("%s\x00%s\x00%d\x00%v\x00%s\x00%q\x00%q\x00%g", c.Label(), c.Type, cc.span, c.Bounds, c.valueField, c.Rules, c.GroupBy, c.Percentile)
+	if c.Expression != "" { // others keep the fingerprint that they had before there were such conditions
+		text += "\x00" + c.Expression
+	}
 	cc.fingerprint = highwayhash.Sum64([]byte(text), make([]byte, 32))
 	return cc, nil
 }

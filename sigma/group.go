@@ -34,6 +34,7 @@ type group struct {
 	listed           bool // in Correlator.active
 	usedCor          bool // since its place in the list of the correlation was given
 	usedScope        bool // likewise
+	waits            bool // is in Correlator.waiting
 }
 
 // episode is a run of events for which the condition held at least once in each timespan.
@@ -274,6 +275,7 @@ func (c *Correlator) evict(s *scopeList) {
 
 func (c *Correlator) remove(i int32) {
 	c.unlink(i)
+	delete(c.waiting, i)
 	g := c.groups.at(i)
 	c.bytes -= g.size()
 	c.streams.drop(g.refs)
@@ -289,10 +291,10 @@ func (c *Correlator) expire(cor int, now int64, limit int) {
 		i := l.head - 1
 		g := c.groups.at(i)
 		switch {
-		case now-g.seen > over:
+		case now-g.seen > over && !g.waits:
 			c.stats.Expired++
 			c.remove(i)
-		case g.usedCor:
+		case g.usedCor || g.waits:
 			g.usedCor = false
 			c.cutCor(g)
 			c.pushCor(i, g)

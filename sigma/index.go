@@ -24,11 +24,12 @@ func coverOf(n *node, seen *learner) (cover, bool) {
 			return cover{}, false
 		}
 		c := cover{preds: []*predicate{n.p}}
-		for _, l := range lits {
-			c.cost += frequency(n.p, l)
-		}
-		if seen != nil {
-			c.cost = seen.frequency(n.p, c.cost)
+		for i, l := range lits {
+			guess := n.p.guess(i, l)
+			if seen != nil {
+				guess = seen.frequency(n.p, l, guess)
+			}
+			c.cost += guess
 		}
 		return c, true
 	case nodeAnd:
@@ -55,13 +56,23 @@ func coverOf(n *node, seen *learner) (cover, bool) {
 	return cover{}, false
 }
 
+// guess is frequency of the i-th literal, reckoned once. Sets are made and learn under the engine's lock.
+func (p *predicate) guess(i int, l *literal) float64 {
+	if len(p.guesses) <= i {
+		p.guesses = append(p.guesses, frequency(p, l))
+	}
+	return p.guesses[i]
+}
+
 // frequency guesses the share of events in which a literal is found, from its operation and length; texts that nearly every event of a
 // kind has are known to be common.
 func frequency(p *predicate, l *literal) float64 {
 	f := 0.0
 	text := l.text
 	for _, c := range commonTexts {
-		text = strings.ReplaceAll(text, c, "")
+		if len(text) >= len(c) {
+			text = strings.ReplaceAll(text, c, "")
+		}
 	}
 	// Nearly every value of a Windows field has such parts: only the rest tells values apart.
 	switch n := len(text); {
@@ -170,70 +181,90 @@ func newIndex(set *Set, bound []*node, local map[*predicate]int32, seen *learner
 	return s
 }
 
-// learnFrom is the number of rules from which it pays to learn, learnEvents the number of events that are looked at.
+// learnFrom is the number of rules from which it pays to learn, learnEvents the number of events that are looked at. Until then all rules
+// are evaluated.
 const (
 	learnFrom   = 24
-	learnEvents = 32
+	learnEvents = 16
 )
 
-// learner counts in how many events the literals of each predicate are found.
+// learner counts which pieces of text the first events of a set have, so that covers and filters are made of rare ones.
 type learner struct {
 	mu      sync.Mutex // whoever finds it taken goes on without learning
 	bound   []*node
 	local   map[*predicate]int32
-	byKey   []*litSet // all literals of all predicates by key; what finding one means is the predicate
-	keyword *litSet
-	hits    []int
-	last    []int      // the event that last counted for a predicate
+	hits    []eventCount // by a hash of key and gram: in how many events it was
+	short   map[shortValue]int
 	grams   gramCounts // of values
 	lines   gramCounts // of whole lines, 0x20 set in all bytes
 	line    []byte
 	lengths []int // of values, summed up, by key
 	values  []int // how many, by key
-	found   []int32
+	wanted  []bool
+	keyword bool
 	n       int
 }
 
+type eventCount struct{ n, last uint8 }
+
+// shortValue is a value of less than four bytes, such as a port or an event id.
+type shortValue struct {
+	key  Key
+	text string
+}
+
+const hitBits = 16
+
+func hitAt(k Key, gram uint32) uint32 {
+	return (gram*gramMul ^ uint32(k)*0x85EBCA6B) * 0xC2B2AE35 >> (32 - hitBits)
+}
+
 func (l *learner) prepare(s *Set) {
-	l.grams, l.lines = newGramCounts(), newGramCounts()
-	l.hits, l.last = make([]int, len(s.preds)), make([]int, len(s.preds))
-	for i, p := range s.preds {
-		lits, _ := p.literals()
-		for _, lit := range lits {
-			at := &l.keyword
-			if !p.keyword {
-				for int(p.key) >= len(l.byKey) {
-					l.byKey = append(l.byKey, nil)
-				}
-				at = &l.byKey[p.key]
-			}
-			if *at == nil {
-				*at = newLitSet()
-			}
-			(*at).add(lit, int32(i))
+	l.grams, l.lines, l.hits, l.short = newGramCounts(), newGramCounts(), make([]eventCount, 1<<hitBits), map[shortValue]int{}
+	for _, p := range s.preds {
+		if p.keyword {
+			l.keyword = true
+			continue
+		}
+		for int(p.key) >= len(l.wanted) {
+			l.wanted = append(l.wanted, false)
+		}
+		l.wanted[p.key] = true
+	}
+	l.lengths, l.values = make([]int, len(l.wanted)), make([]int, len(l.wanted))
+}
+
+// note counts the grams of a value.
+func (l *learner) note(k Key, low string) {
+	for i := 0; i+4 <= len(low); i++ {
+		if h := &l.hits[hitAt(k, gramAt(low, i))]; int(h.last) != l.n {
+			h.n++
+			h.last = uint8(l.n)
 		}
 	}
-	l.lengths, l.values = make([]int, len(l.byKey)), make([]int, len(l.byKey))
-	for _, set := range append(slices.Clone(l.byKey), l.keyword) {
-		if set != nil {
-			set.build(nil, 0)
-		}
+	if len(low) < 4 && len(l.short) < 1000 {
+		l.short[shortValue{k, strings.Clone(low)}]++
 	}
 }
 
-func (l *learner) count(set *litSet, low string) {
-	l.found = set.collect(low, l.found[:0], false)
-	for _, n := range l.found {
-		if p := set.trigs[n]; l.last[p] != l.n {
-			l.last[p] = l.n
-			l.hits[p]++
+// frequency is about the share of events in which lit is found: at most that of its rarest gram. The guess weighs as much as four events.
+func (l *learner) frequency(p *predicate, lit *literal, guess float64) float64 {
+	t := lit.text
+	hits := uint8(0)
+	switch {
+	case p.keyword:
+		return guess
+	case len(t) >= 4:
+		hits = math.MaxUint8
+		for i := 0; i+4 <= len(t); i++ {
+			hits = min(hits, l.hits[hitAt(p.key, gramAt(t, i))].n)
 		}
+	case lit.op == opEq:
+		hits = uint8(min(l.short[shortValue{p.key, t}], l.n))
+	default:
+		return guess // too short to say
 	}
-}
-
-// frequency is the share of events in which a literal of p is found. The guess weighs as much as eight events.
-func (l *learner) frequency(p *predicate, guess float64) float64 {
-	return (float64(l.hits[l.local[p]]) + 8*guess) / float64(l.n+8)
+	return (float64(hits) + 4*guess) / float64(l.n+4)
 }
 
 // length is that of usual values of key k, 0 when none was seen.
@@ -257,20 +288,16 @@ func (s *Set) learn(l *learner, r *Record) {
 	}
 	for i := range r.fields {
 		f := &r.fields[i]
-		if f.kind == fieldNull {
+		if f.kind == fieldNull || int(f.key) >= len(l.wanted) || !l.wanted[f.key] {
 			continue
 		}
-		if int(f.key) < len(l.byKey) && l.byKey[f.key] != nil {
-			l.count(l.byKey[f.key], r.lowOf(f))
-			l.grams.note(r.lowOf(f))
-			l.lengths[f.key] += len(r.lowOf(f))
-			l.values[f.key]++
-		}
-		if l.keyword != nil {
-			l.count(l.keyword, r.lowOf(f))
-		}
+		low := r.lowOf(f)
+		l.note(f.key, low)
+		l.grams.note(low)
+		l.lengths[f.key] += len(low)
+		l.values[f.key]++
 	}
-	if l.keyword != nil && r.plain {
+	if l.keyword && r.plain {
 		l.line = append(l.line[:0], r.hay...)
 		for i := range l.line {
 			l.line[i] |= 0x20
@@ -280,6 +307,8 @@ func (s *Set) learn(l *learner, r *Record) {
 	if l.n < learnEvents {
 		return
 	}
+	s.e.mu.Lock()
 	s.index.Store(newIndex(s, l.bound, l.local, l))
+	s.e.mu.Unlock()
 	s.learning.Store(nil)
 }

@@ -53,12 +53,12 @@ type Decoder struct {
 
 	data   string
 	at     int
-	q, e   int      // how many of quotes and escapes are behind at
+	q      int      // how many of quotes are behind at
 	quotes []uint32 // places of the quotes around strings
-	escs   []uint32 // places of the backslashes in strings that begin an escape
 	plain  bool     // only ASCII, and no \u
 	masks  []blockMasks
 	table  nameTable
+	last   uint32 // slot of the last name of the top level
 	path   []byte
 	buf    []byte // unescaped names
 	nests  []nested
@@ -76,12 +76,13 @@ const maxJSONDepth = 64
 func (d *Decoder) Decode(r *Record, line []byte) error {
 	r.Reset()
 	d.data = unsafe.String(unsafe.SliceData(line), len(line))
-	d.at, d.q, d.e, d.path, d.buf, d.nests = 0, 0, 0, d.path[:0], d.buf[:0], d.nests[:0]
+	d.at, d.q, d.path, d.buf, d.nests = 0, 0, d.path[:0], d.buf[:0], d.nests[:0]
 	if reason := d.index(); reason != "" {
 		return d.fail(reason)
 	}
 	if d.table.slots == nil || d.table.n != len(d.Names.keys) {
 		d.table.build(d.Names)
+		d.last = 0
 	}
 	d.space()
 	if d.at >= len(d.data) || d.data[d.at] != '{' {
@@ -174,7 +175,8 @@ func (d *Decoder) object(r *Record, depth int) error {
 			return d.fail("a value is wanted")
 		}
 		if depth == 0 {
-			key := d.table.find(name)
+			var key Key
+			key, d.last = d.table.after(d.last, name)
 			if d.data[d.at] == '"' { // nearly all values of nearly all logs
 				text, escaped := d.str()
 				f := r.add(key, fieldString)
@@ -222,15 +224,21 @@ func (d *Decoder) object(r *Record, depth int) error {
 
 // str takes the string that begins at d.at: what is between its quotes, and whether there are escapes in it.
 func (d *Decoder) str() (s string, escaped bool) {
-	end := d.quotes[d.q+1]
-	s = d.data[d.at+1 : end]
+	from, end := d.at+1, d.quotes[d.q+1]
+	s = d.data[from:end]
 	d.q += 2
 	d.at = int(end) + 1
-	for d.escs[d.e] < end { // a sentinel ends the list
-		d.e++
-		escaped = true
+	// A backslash between the quotes?
+	w, last := uint32(from)>>6, end>>6
+	m := d.masks[w].backslashes >> (from & 63) << (from & 63)
+	for w < last {
+		if m != 0 {
+			return s, true
+		}
+		w++
+		m = d.masks[w].backslashes
 	}
-	return s, escaped
+	return s, m&(1<<(end&63)-1) != 0
 }
 
 func (d *Decoder) value(r *Record, key Key, depth int, below bool) error {

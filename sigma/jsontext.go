@@ -116,46 +116,100 @@ func lowUnescaped(dst []byte, s string) (n int, ok bool) {
 	return n, true
 }
 
-// nameTable finds keys of names by a hash of their length and outer bytes. It is a copy of a Names for one decoder.
+// nameTable finds keys of names by a hash of their length and outer bytes. It is a copy of a Names for one decoder. Names of the top level
+// that no rule asks for are entered too when they are met, and each remembers which came next the last time: events of a kind have
+// their names in the same order.
 type nameTable struct {
-	n     int // names in it
+	n     int // names of Names
+	more  int // others
 	mask  uint32
 	slots []nameSlot
 }
 
 type nameSlot struct {
-	name string
+	a, b uint64 // nameEnds of name
+	n    int32  // its length; -1: free
+	next uint32 // slot
 	key  Key
-	used bool
+	name string
+}
+
+// maxMoreNames bounds the names that are remembered beside those of Names: they are data.
+const maxMoreNames = 2000
+
+// nameEnds gives the outer bytes of s: with its length they are all of it, up to sixteen.
+func nameEnds(s string) (a, b uint64) {
+	switch n := len(s); {
+	case n >= 8:
+		return load64(s, 0), load64(s, n-8)
+	case n >= 4:
+		return uint64(gramAt(s, 0)), uint64(gramAt(s, n-4))
+	case n > 0:
+		return uint64(s[0]) | uint64(s[n/2])<<8, uint64(s[n-1])
+	}
+	return 0, 0
 }
 
 func hashName(s string) uint32 {
-	var a, b uint64
-	switch n := len(s); {
-	case n >= 8:
-		a, b = load64(s, 0), load64(s, n-8)
-	case n >= 4:
-		a, b = uint64(gramAt(s, 0)), uint64(gramAt(s, n-4))
-	case n > 0:
-		a, b = uint64(s[0])|uint64(s[n/2])<<8, uint64(s[n-1])
-	}
-	h := (a ^ bits.RotateLeft64(b, 29) ^ uint64(len(s))*0xA24BAED4963EE407) * 0x9E3779B97F4A7C15
+	a, b := nameEnds(s)
+	return hashEnds(len(s), a, b)
+}
+
+func hashEnds(n int, a, b uint64) uint32 {
+	h := (a ^ bits.RotateLeft64(b, 29) ^ uint64(n)*0xA24BAED4963EE407) * 0x9E3779B97F4A7C15
 	return uint32(h >> 32)
+}
+
+func (s *nameSlot) is(n int, a, b uint64, name string) bool {
+	return s.a == a && s.b == b && int(s.n) == n && (n <= 16 || s.name == name)
 }
 
 func (t *nameTable) build(names *Names) {
 	size := 16
-	for size < 4*len(names.keys) {
+	for size < 2*(len(names.keys)+maxMoreNames) {
 		size *= 2
 	}
 	*t = nameTable{n: len(names.keys), mask: uint32(size - 1), slots: make([]nameSlot, size)}
-	for name, key := range names.keys {
-		h := hashName(name) & t.mask
-		for t.slots[h].used {
-			h = (h + 1) & t.mask
-		}
-		t.slots[h] = nameSlot{name, key, true}
+	for i := range t.slots {
+		t.slots[i].n = -1
 	}
+	for name, key := range names.keys {
+		t.enter(name, key)
+	}
+}
+
+func (t *nameTable) enter(name string, key Key) uint32 {
+	a, b := nameEnds(name)
+	h := hashEnds(len(name), a, b) & t.mask
+	for t.slots[h].n >= 0 {
+		h = (h + 1) & t.mask
+	}
+	t.slots[h] = nameSlot{a: a, b: b, n: int32(len(name)), key: key, name: name}
+	return h
+}
+
+// after does what find does for a name that follows the one in slot last, and gives its slot.
+func (t *nameTable) after(last uint32, name string) (Key, uint32) {
+	a, b := nameEnds(name)
+	at := t.slots[last].next
+	if s := &t.slots[at]; s.is(len(name), a, b, name) {
+		return s.key, at
+	}
+	at = hashEnds(len(name), a, b) & t.mask
+	for !t.slots[at].is(len(name), a, b, name) {
+		if t.slots[at].n < 0 {
+			key := t.find(name)
+			if t.more >= maxMoreNames || len(name) > 200 {
+				return key, last
+			}
+			t.more++
+			at = t.enter(strings.Clone(name), key)
+			break
+		}
+		at = (at + 1) & t.mask
+	}
+	t.slots[last].next = at
+	return t.slots[at].key, at
 }
 
 // find does what Names.Lookup does.
@@ -177,13 +231,11 @@ func (t *nameTable) find(name string) Key {
 }
 
 func (t *nameTable) exact(name string) Key {
-	for h := hashName(name) & t.mask; ; h = (h + 1) & t.mask {
-		s := &t.slots[h]
-		if !s.used {
-			return NoKey
-		}
-		if s.name == name {
+	a, b := nameEnds(name)
+	for h := hashEnds(len(name), a, b) & t.mask; t.slots[h].n >= 0; h = (h + 1) & t.mask {
+		if s := &t.slots[h]; s.is(len(name), a, b, name) {
 			return s.key
 		}
 	}
+	return NoKey
 }

@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ type litSet struct {
 	pairs   *pairSet // literals too short for grams, or for the step, if there are many
 	single  []single // those that are sought one by one
 	minimum int      // length of the shortest in inner
+	worth   bool     // a value that was searched before is worth looking up
 }
 
 // single is a literal that is sought by its rarest byte.
@@ -222,6 +224,7 @@ func (l *litSet) build(seen gramCounts, length float64) {
 		}
 	}
 	l.eq, l.prefix, l.suffix, l.prefix8, l.suffix8, l.inner = fillGrams(eq), fillGrams(prefix), fillGrams(suffix), fillGrams(prefix8), fillGrams(suffix8), fillGrams(inner)
+	l.worth = len(inner)+len(pairs)+len(l.single) > 0
 	if len(inner) > 0 {
 		l.bitmap, l.shift = gramBitmap(inner)
 	}
@@ -347,7 +350,9 @@ func fillGrams(list []gramEntry) gramTable {
 	if len(list) == 0 {
 		return t
 	}
-	slices.SortStableFunc(list, func(a, b gramEntry) int { return int(int64(a.gram) - int64(b.gram)) })
+	slices.SortFunc(list, func(a, b gramEntry) int {
+		return cmp.Or(cmp.Compare(a.gram, b.gram), cmp.Compare(a.lit, b.lit), cmp.Compare(a.offset, b.offset))
+	})
 	size := uint32(4)
 	for size < uint32(len(list))*2 {
 		size *= 2

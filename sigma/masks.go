@@ -61,7 +61,7 @@ func (d *Decoder) index() (reason string) {
 		high = masks(&last[0], 1, &list[blocks-1]) || high
 	}
 	d.plain = !high
-	quotes, escs := d.quotes[:0], d.escs[:0]
+	quotes := d.quotes[:0]
 	carry := uint64(0) // 1: the first byte of the block is escaped
 	for b := range list {
 		m := &list[b]
@@ -77,9 +77,9 @@ func (d *Decoder) index() (reason string) {
 			escaped := (even ^ sum<<1) & follows
 			carry = over
 			q &^= escaped
-			for e := escaped; e != 0; e &= e - 1 {
+			// Escaped backslashes and quotes are nearly all there are; the others are looked at.
+			for e := escaped &^ (m.backslashes | m.quotes); e != 0; e &= e - 1 {
 				at := base + uint32(bits.TrailingZeros64(e))
-				escs = append(escs, at-1)
 				if int(at) >= len(s) {
 					d.at = len(s)
 					return "a string is not closed"
@@ -111,14 +111,20 @@ func (d *Decoder) index() (reason string) {
 		}
 		room := (*[64]uint32)(quotes[len(quotes) : len(quotes)+64])
 		n := bits.OnesCount64(q)
-		for i := range n {
+		for i := 0; i < n; i += 4 { // those too many are written over by the next block
 			room[i&63] = base + uint32(bits.TrailingZeros64(q))
+			q &= q - 1
+			room[(i+1)&63] = base + uint32(bits.TrailingZeros64(q))
+			q &= q - 1
+			room[(i+2)&63] = base + uint32(bits.TrailingZeros64(q))
+			q &= q - 1
+			room[(i+3)&63] = base + uint32(bits.TrailingZeros64(q))
 			q &= q - 1
 		}
 		quotes = quotes[:len(quotes)+n]
 	}
 	d.at = 0
-	d.quotes, d.escs = quotes, append(escs, math.MaxUint32)
+	d.quotes = quotes
 	if carry != 0 || len(quotes)&1 == 1 {
 		d.at = len(s)
 		return "a string is not closed"

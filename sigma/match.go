@@ -7,6 +7,7 @@ type Matcher struct {
 	cand  []uint32 // by position of a rule: generation in which it became a candidate
 	queue []int32
 	found []int32 // literals of one value
+	seen  seenValues
 	stats MatchStats
 
 	automata map[*predicate]*automaton // of regular expressions; nil: left to the standard library
@@ -92,7 +93,7 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 		}
 		if int(f.key) < len(x.byKey) {
 			if l := x.byKey[f.key]; l != nil {
-				m.scan(x, l, r.lowOf(f))
+				m.scanField(x, l, r, f)
 			}
 		}
 		if keyword != nil {
@@ -152,7 +153,7 @@ func (m *Matcher) eval(s *Set, x *index, r *Record, at int32) bool {
 			return false // the scan would have found it
 		}
 		v = m.gen << 1
-		if s.preds[n.pred].test(r, m) {
+		if p := s.preds[n.pred]; x.plain && p.op == opSet && p.test(r, nil) || !(x.plain && p.op == opSet) && p.test(r, m) {
 			v |= 1
 		}
 		m.memo[n.pred] = v

@@ -14,11 +14,10 @@ import (
 // Parse reads the YAML documents of one file into c. Documents with an error are left out, the others are taken.
 func (c *Collection) Parse(file string, data []byte) []*Error {
 	var errs []*Error
-	dec := yaml.NewDecoder(strings.NewReader(string(data)))
+	next := documents(string(data))
 	var global *yaml.Node
 	for n := 0; ; n++ {
-		var doc yaml.Node
-		err := decodeNode(dec, &doc)
+		root, err := next()
 		if errors.Is(err, errEOF) {
 			if n == 0 {
 				errs = append(errs, &Error{File: file, Reason: "the file holds no document"})
@@ -27,10 +26,6 @@ func (c *Collection) Parse(file string, data []byte) []*Error {
 		}
 		if err != nil { // the decoder cannot go on behind a syntax error
 			return append(errs, yamlError(file, err))
-		}
-		root := &doc
-		if root.Kind == yaml.DocumentNode && len(root.Content) == 1 {
-			root = root.Content[0]
 		}
 		if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
 			continue // an empty document, as after a trailing ---
@@ -57,6 +52,31 @@ func (c *Collection) Parse(file string, data []byte) []*Error {
 		if err := c.document(file, root); err != nil {
 			errs = append(errs, err)
 		}
+	}
+}
+
+// documents gives one document after the other, then errEOF.
+func documents(text string) func() (*yaml.Node, error) {
+	if docs, ok := fastDocuments(text); ok {
+		return func() (*yaml.Node, error) {
+			if len(docs) == 0 {
+				return nil, errEOF
+			}
+			n := docs[0]
+			docs = docs[1:]
+			return n, nil
+		}
+	}
+	dec := yaml.NewDecoder(strings.NewReader(text))
+	return func() (*yaml.Node, error) {
+		var doc yaml.Node
+		if err := decodeNode(dec, &doc); err != nil {
+			return nil, err
+		}
+		if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
+			return doc.Content[0], nil
+		}
+		return &doc, nil
 	}
 }
 

@@ -56,6 +56,11 @@ func (p *parser) correlation(n *yaml.Node, c *Correlation) error {
 		}
 	}
 	temporal := strings.HasPrefix(c.Type, "temporal")
+	if c.Expression != "" {
+		if err := c.extended(); err != nil {
+			return errAt(n, "condition %q: %v", c.Expression, err)
+		}
+	}
 	switch {
 	case c.Type == "":
 		return errAt(n, "the correlation has no type")
@@ -67,7 +72,7 @@ func (p *parser) correlation(n *yaml.Node, c *Correlation) error {
 		return errAt(n, "a correlation can group by at most 16 fields")
 	case c.Timespan == 0:
 		return errAt(n, "the correlation has no timespan")
-	case !temporal && len(c.Bounds) == 0:
+	case !temporal && len(c.Bounds) == 0 && c.Expression == "":
 		return errAt(n, "the correlation needs a condition such as gte: 10")
 	case strings.HasPrefix(c.Type, "value_") && field == "":
 		return errAt(n, "%s needs the name of a field in its condition", c.Type)
@@ -100,7 +105,10 @@ func (p *parser) aliases(n *yaml.Node, c *Correlation) error {
 
 func (p *parser) correlationCondition(n *yaml.Node, c *Correlation) (field string, err error) {
 	if n = follow(n); n != nil && n.Kind == yaml.ScalarNode {
-		return "", errAt(n, "boolean conditions over rule names are not supported; name the rules and use temporal or temporal_ordered")
+		if c.Expression = strings.TrimSpace(n.Value); c.Expression == "" {
+			return "", errAt(n, "the condition is empty")
+		}
+		return "", nil
 	}
 	pairs, err := p.entries(n, "condition")
 	if err != nil {
@@ -135,12 +143,18 @@ func (p *parser) correlationCondition(n *yaml.Node, c *Correlation) (field strin
 	return field, nil
 }
 
-// parseTimespan reads a number and a unit. A month is 30 days and a year 365, as in pySigma.
+// month and year are the mean ones of the calendar, as in pySigma.
+const (
+	month = 2_629_746 * time.Second
+	year  = 12 * month
+)
+
+// parseTimespan reads a number and a unit.
 func parseTimespan(t string) (time.Duration, error) {
-	units := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour, 'M': 30 * 24 * time.Hour, 'y': 365 * 24 * time.Hour}
+	units := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour, 'M': month, 'y': year}
 	if len(t) >= 2 {
 		n, err := strconv.ParseUint(t[:len(t)-1], 10, 32)
-		if u := units[t[len(t)-1]]; err == nil && u > 0 && n > 0 && time.Duration(n) <= 10*365*24*time.Hour/u {
+		if u := units[t[len(t)-1]]; err == nil && u > 0 && n > 0 && time.Duration(n) <= 10*year/u {
 			return time.Duration(n) * u, nil
 		}
 	}

@@ -66,6 +66,7 @@ func (p *parser) filter(n *yaml.Node, f *Filter) error {
 		return err
 	}
 	inner := &yaml.Node{Kind: yaml.MappingNode, Line: n.Line}
+	named := false
 	for _, kv := range pairs {
 		if kv[0].Value != "rules" {
 			inner.Content = append(inner.Content, kv[0], kv[1])
@@ -74,11 +75,13 @@ func (p *parser) filter(n *yaml.Node, f *Filter) error {
 		if f.Rules, err = p.stringList(kv[1]); err != nil {
 			return err
 		}
-		if len(f.Rules) == 1 && f.Rules[0] == "any" {
+		named = true
+		if len(f.Rules) == 1 && strings.EqualFold(f.Rules[0], "any") {
 			f.Rules = nil
-		} else if len(f.Rules) == 0 {
-			return errAt(kv[0], "filter: rules must name rules, or be any")
 		}
+	}
+	if !named {
+		return errAt(n, "filter: rules is missing: name rules, or write any")
 	}
 	f.searches, f.conditions, err = p.detection(inner)
 	return err

@@ -47,6 +47,7 @@ type predicate struct {
 	sub     predOp     // opRef: how the other field is compared; opNumber, opTime: see cmp
 	lits    []*literal // opSet: its alternatives
 	set     *lazySet   // opSet
+	guesses []float64  // of how frequent its literals are
 	glob    *glob
 	re      *regexp.Regexp
 	guard   *guard // opRegex
@@ -452,7 +453,7 @@ func base64Offsets(t string) []pattern {
 	return out
 }
 
-var placeholder = regexp.MustCompile(`%([\w.-]+)%`)
+var placeholder = regexp.MustCompile(`%([^%]+)%`)
 
 func expandPattern(p pattern, expand func(string) ([]string, bool)) ([]pattern, error) {
 	out := []pattern{nil}

@@ -167,11 +167,14 @@ type Correlation struct {
 	// Condition: every bound that is given must hold.
 	Bounds     []Bound
 	Percentile float64
+	// Expression is an extended condition over the rules, such as "a and b and not c"; only temporal types have it.
+	Expression string
 	// OptionalGroup counts events that lack a group-by field under an empty value. Rules cannot ask for it: it is for correlations that
 	// a program makes itself.
 	OptionalGroup bool
 
 	valueField string
+	expr       *expr // of Expression
 	line       int
 }
 
@@ -213,6 +216,8 @@ type item struct {
 	mods   []string
 	values []value
 	list   bool
+	marks  []string // pipeline items that changed it
+	mapped bool     // a pipeline gave its field another name
 	line   int
 }
 

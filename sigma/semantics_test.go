@@ -301,7 +301,7 @@ func TestErrors(t *testing.T) {
 		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [nobody], timespan: 5m, condition: {gte: 1}}\n", `"nobody", which does not exist`},
 		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [y], timespan: 5m, condition: {gte: 1}}\n", "refers back to it"},
 		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [good], timespan: 5x, condition: {gte: 1}}\n", `timespan "5x"`},
-		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [good], timespan: 5m, condition: {lt: 3}}\n", "give gt, gte or eq as well"},
+		{"title: c\nid: y\ncorrelation: {type: event_count, rules: [good], timespan: 5m, condition: {lt: x}}\n", `"x" is not a number`},
 		{"title: c\nid: y\ncorrelation: {type: value_count, rules: [good], timespan: 5m, condition: {gte: 3}}\n", "needs the name of a field"},
 	} {
 		col := &Collection{}

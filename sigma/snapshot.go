@@ -8,13 +8,20 @@ import (
 	"strings"
 )
 
-// Snapshot format: a version byte, the hash key, the tick, then groups in order of use. Numbers are varints, times are signed.
-const snapshotVersion = 1
+// Snapshot format: a version byte, the hash key, the tick, then groups in order of use. Numbers are varints, times are signed. The second
+// version has groups that wait for their window to end; without any the first is written, which older programs read.
+const (
+	snapshotPlain   = 1
+	snapshotWaiting = 2
+)
 
 // Snapshot writes the whole state. It can be restored into an engine with the same or other rules: groups of rules that have changed
 // are left out and counted.
 func (c *Correlator) Snapshot() []byte {
-	b := []byte{snapshotVersion}
+	b := []byte{snapshotPlain}
+	if len(c.waiting) > 0 {
+		b[0] = snapshotWaiting
+	}
 	b = append(b, c.opts.HashKey[:]...)
 	b = binary.AppendVarint(b, c.tick)
 	b = binary.AppendUvarint(b, uint64(c.groups.live))
@@ -29,7 +36,7 @@ func (c *Correlator) Snapshot() []byte {
 			b = binary.LittleEndian.AppendUint64(b, g.key[0])
 			b = binary.LittleEndian.AppendUint64(b, g.key[1])
 			flags := byte(0)
-			for i, f := range []bool{g.late, g.saturated, g.listed} {
+			for i, f := range []bool{g.late, g.saturated, g.listed, g.waits} {
 				if f {
 					flags |= 1 << i
 				}
@@ -59,11 +66,28 @@ func (c *Correlator) Snapshot() []byte {
 				b = append(b, r[:]...)
 			}
 			b = binary.AppendUvarint(b, uint64(len(ep.names)))
-			for _, s := range ep.names {
-				b = binary.AppendUvarint(b, uint64(len(s)))
-				b = append(b, s...)
+			b = appendTexts(b, ep.names)
+			if !g.waits {
+				continue
+			}
+			w := c.waiting[at-1]
+			b = binary.AppendUvarint(b, uint64(len(w.names)))
+			b = appendTexts(b, w.names)
+			b = binary.AppendUvarint(b, uint64(len(w.list)))
+			for _, x := range w.list {
+				for _, v := range []int64{int64(x.term), x.first, x.last, x.due, int64(x.count)} {
+					b = binary.AppendVarint(b, v)
+				}
 			}
 		}
+	}
+	return b
+}
+
+func appendTexts(b []byte, list []string) []byte {
+	for _, s := range list {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
 	}
 	return b
 }
@@ -125,7 +149,7 @@ func (r *reader) peekLength(size int) int {
 
 // Restore replaces the state with that of a snapshot. On an error the state is as it was.
 func (c *Correlator) Restore(snapshot []byte) error {
-	if len(snapshot) < 1 || snapshot[0] != snapshotVersion {
+	if len(snapshot) < 1 || snapshot[0] != snapshotPlain && snapshot[0] != snapshotWaiting {
 		return fmt.Errorf("sigma: the correlation snapshot has an unknown version")
 	}
 	byPrint := map[uint64]int32{}
@@ -163,6 +187,10 @@ func (c *Correlator) Restore(snapshot []byte) error {
 		for k := r.length(1); k > 0; k-- {
 			ep.names = append(ep.names, string(r.take(int(min(r.uvarint(), 1<<20)))))
 		}
+		var wait *waiting
+		if flags&8 != 0 {
+			wait = r.waiting()
+		}
 		if r.bad {
 			break
 		}
@@ -175,7 +203,7 @@ func (c *Correlator) Restore(snapshot []byte) error {
 		temporal := ok && strings.HasPrefix(cc.kind, "temporal")
 		if !ok || len(times) > cc.keep || len(points) > cc.keep || temporal && len(times) != 0 && len(times) != cc.keep ||
 			cc.valued() && len(times) > 0 || !cc.valued() && len(points) > 0 ||
-			ep.start != 0 && len(ep.names) != len(cc.cor.GroupBy) || len(refs) > c.opts.MaxRefs {
+			ep.start != 0 && len(ep.names) != len(cc.cor.GroupBy) || len(refs) > c.opts.MaxRefs || wait != nil && !wait.fits(cc) {
 			out.stats.Dropped++
 			continue
 		}
@@ -203,10 +231,43 @@ func (c *Correlator) Restore(snapshot []byte) error {
 		if g.listed {
 			out.active = append(out.active, i)
 		}
+		if wait != nil {
+			out.groups.at(i).waits = true
+			out.waiting[i] = wait
+			for _, x := range wait.list {
+				out.pushDue(i, out.groups.at(i), x)
+			}
+		}
 	}
 	if r.bad || len(r.b) > 0 {
 		return errSnapshot
 	}
 	*c = *out
 	return nil
+}
+
+func (r *reader) waiting() *waiting {
+	w := &waiting{}
+	for k := r.length(1); k > 0; k-- {
+		w.names = append(w.names, string(r.take(int(min(r.uvarint(), 1<<20)))))
+	}
+	for k := r.length(5); k > 0; k-- {
+		x := wait{term: int(r.varint()), first: r.varint(), last: r.varint(), due: r.varint()}
+		x.count = uint32(r.varint())
+		w.list = append(w.list, x)
+	}
+	return w
+}
+
+// fits says whether what a snapshot says of waiting can be true of a group of cc.
+func (w *waiting) fits(cc *compiledCorrelation) bool {
+	if len(w.names) != len(cc.cor.GroupBy) || len(w.list) == 0 || cc.closes && len(w.list) != 1 {
+		return false
+	}
+	for _, x := range w.list {
+		if cc.closes != (x.term == -1) || !cc.closes && (x.term < 0 || x.term >= len(cc.terms)) {
+			return false
+		}
+	}
+	return true
 }

@@ -172,7 +172,7 @@ func (g *group) current(cc *compiledCorrelation) float64 {
 	case "value_count":
 		return float64(len(g.data) / 2)
 	case "temporal", "temporal_ordered":
-		return float64(cc.keep)
+		return float64(len(cc.cor.Rules))
 	}
 	return g.measure(cc)
 }
@@ -211,6 +211,9 @@ func (g *group) measure(cc *compiledCorrelation) float64 {
 }
 
 func (cc *compiledCorrelation) holds(v float64) bool {
+	if cc.terms != nil {
+		return v > 0
+	}
 	if len(cc.cor.Bounds) == 0 {
 		return v >= float64(cc.keep) // temporal: all rules
 	}

@@ -129,12 +129,11 @@ type Router struct {
 
 	engine                      *Engine
 	channel, eventID, eventType Key
-	cache                       map[routeKey]*Set
-	recent                      [64]recentRoute
+	cache                       map[routeKey]*knownRoute
+	recent                      [64]*knownRoute // routes asked for lately: comparing one is cheaper than hashing for the map
 }
 
-// recentRoute is a route that was asked for lately: comparing it is cheaper than hashing for the map.
-type recentRoute struct {
+type knownRoute struct {
 	routeKey
 	set *Set
 }
@@ -143,7 +142,7 @@ type routeKey struct{ channel, id, kind string }
 
 // NewRouter must be called before records are decoded with a growing schema: it asks it for the three names.
 func NewRouter(e *Engine) (*Router, error) {
-	r := &Router{engine: e, cache: map[routeKey]*Set{}}
+	r := &Router{engine: e, cache: map[routeKey]*knownRoute{}}
 	var err error
 	for name, at := range map[string]*Key{"Channel": &r.channel, "EventID": &r.eventID, "EventType": &r.eventType} {
 		if *at, err = e.opts.Schema.Key(name); err != nil {
@@ -179,10 +178,10 @@ func (r *Router) Route(rec *Record) *Set {
 		h = h*10 + int(id[i])
 	}
 	recent := &r.recent[uint(h)%uint(len(r.recent))]
-	if recent.set != nil && recent.id == id && recent.channel == channel && recent.kind == k.kind {
-		return recent.set
+	if x := *recent; x != nil && x.id == id && x.channel == channel && x.kind == k.kind {
+		return x.set
 	}
-	s, ok := r.cache[k]
+	known, ok := r.cache[k]
 	if !ok {
 		sources := WindowsSources(channel, id, k.kind)
 		if r.Within != (LogSource{}) {
@@ -191,14 +190,13 @@ func (r *Router) Route(rec *Record) *Set {
 				sources = []Source{{LogSource: r.Within}}
 			}
 		}
-		s = r.engine.Set(sources...)
-		k = routeKey{strings.Clone(k.channel), strings.Clone(k.id), strings.Clone(k.kind)}
-		if len(r.cache) < maxRoutes {
-			r.cache[k] = s
-			*recent = recentRoute{k, s}
+		s := r.engine.Set(sources...)
+		if len(r.cache) >= maxRoutes {
+			return s
 		}
-		return s
+		known = &knownRoute{routeKey{strings.Clone(k.channel), strings.Clone(k.id), strings.Clone(k.kind)}, s}
+		r.cache[known.routeKey] = known
 	}
-	*recent = recentRoute{routeKey{strings.Clone(k.channel), strings.Clone(k.id), strings.Clone(k.kind)}, s}
-	return s
+	*recent = known
+	return known.set
 }

@@ -1,0 +1,89 @@
+package sigma
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// sameNodes says where two trees differ, "" if they do not.
+func sameNodes(a, b *yaml.Node) string {
+	if a.Kind != b.Kind || a.Tag != b.Tag || a.Value != b.Value || a.Line != b.Line || len(a.Content) != len(b.Content) {
+		return strings.Join([]string{a.Tag, a.Value, "|", b.Tag, b.Value}, " ")
+	}
+	for i := range a.Content {
+		if d := sameNodes(a.Content[i], b.Content[i]); d != "" {
+			return d
+		}
+	}
+	return ""
+}
+
+// compareYAML compares the fast reader with the library and says whether the fast one knew the text.
+func compareYAML(t *testing.T, text string) bool {
+	t.Helper()
+	docs, ok := fastDocuments(text)
+	if !ok {
+		return false
+	}
+	dec := yaml.NewDecoder(strings.NewReader(text))
+	for i := 0; ; i++ {
+		var n yaml.Node
+		err := decodeNode(dec, &n)
+		if errors.Is(err, errEOF) {
+			if i != len(docs) {
+				t.Fatalf("%q: %d documents, the library has %d", text, len(docs), i)
+			}
+			return true
+		}
+		if err != nil {
+			t.Fatalf("%q was taken, the library says %v", text, err)
+		}
+		if i >= len(docs) {
+			t.Fatalf("%q: %d documents, the library has more", text, len(docs))
+		}
+		if d := sameNodes(docs[i], n.Content[0]); d != "" {
+			t.Fatalf("%q: %s", text, d)
+		}
+	}
+}
+
+// TestFastYAML: the fast reader gives what the library gives on every upstream rule, and knows nearly all of them.
+func TestFastYAML(t *testing.T) {
+	files, known := 0, 0
+	err := filepath.WalkDir(filepath.Join(shared(t), "rules"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".yml") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		files++
+		if compareYAML(t, string(b)) {
+			known++
+		} else if os.Getenv("TOCSIN_SIGMA_SLOW") != "" {
+			t.Log(path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d of %d", known, files)
+	if known < files*9/10 {
+		t.Errorf("only %d of %d files are in the part of YAML that is read fast", known, files)
+	}
+}
+
+func FuzzFastYAML(f *testing.F) {
+	for _, s := range []string{baseRule, "a: |\n  x\n   y\n\n  z\nb:\n- 'it''s'\n- c: 010\n  d: 2024-01-02\n  e:\n    - f\n", "'|all': \"x\" # c\nb:\n  c: ~\n---\nd:\ne: -1\n", "a: b\n  c\n", "a: [1]\n", "a : b#c\n", "k:\n  - a\n  -  b: 1\n     c: d\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) { compareYAML(t, s) })
+}
