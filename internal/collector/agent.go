@@ -110,8 +110,12 @@ type Agent struct {
 
 	packs     packState
 	questions map[string]*QuestionStatus
-	job       *lookBackJob // the question being answered
-	rawEvent  event.Event  // of troubleshooting
+	job       *lookBackJob                    // the question being answered
+	worth     map[uint64][valueHigh + 1]int64 // bytes of each value in files of the spool, as far as they were looked at
+	chunk     int                             // bytes of one file of the spool
+	shedded   uint64                          // events let go for want of room that no log line has named
+	saidShed  time.Time
+	rawEvent  event.Event // of troubleshooting
 	rawFrames []byte
 	rawCount  int
 	saidRaw   time.Time
@@ -258,7 +262,8 @@ func (a *Agent) openState() (err error) {
 	if a.memory, err = spool.OpenJournal(spool.Options{Dir: c.path("detector"), SegmentBytes: 1, OpenFile: a.o.OpenFile}); err != nil {
 		return fmt.Errorf("detector: %w", err)
 	}
-	if a.spool, err = open("spool", 4<<20); err != nil {
+	a.chunk = min(4<<20, max(64<<10, int(c.Spool.MaxBytes/16)))
+	if a.spool, err = open("spool", int64(a.chunk)); err != nil {
 		return err
 	}
 	if a.batches, err = open("batches", 8<<20); err != nil {
@@ -529,7 +534,9 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 					a.snapAt = now
 				}
 			}
-			a.bound(now)
+			if err := a.bound(now); err != nil {
+				return err
+			}
 		}
 		if a.idle && now.Sub(a.flushed) >= flushEvery && a.mayWork(now) {
 			a.flushed = now
@@ -637,7 +644,7 @@ func (a *Agent) work(n int) (worked int, err error) {
 		a.rawLine(&l)
 		a.st.Line = l.Number
 		a.dirty = true
-		if len(a.pipe.frames) > 1<<20 {
+		if len(a.pipe.frames) > min(a.chunk, 1<<20) {
 			if err := a.flushSpool(); err != nil {
 				return worked, err
 			}

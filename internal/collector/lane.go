@@ -322,7 +322,7 @@ func (a *Agent) fill(l *lane, p *pending, limit mark, stream event.StreamID) ([]
 	stop := -1 // index of the group that did not fit
 	var group []item
 	size, unsendable := 0, 0
-	add := func(g []item) (fits bool, err error) {
+	add := func(g []item) (taken int, err error) { // fewer than g: the writer is full
 		for i := range g {
 			rec := &g[i].rec
 			if l.side == nil && a.pipe.covered.contains(rec.group) {
@@ -340,7 +340,7 @@ func (a *Agent) fill(l *lane, p *pending, limit mark, stream event.StreamID) ([]
 			}
 			err := a.writer.Add(js)
 			if errors.Is(err, batch.ErrFull) {
-				return false, nil
+				return i, nil
 			}
 			if errors.Is(err, batch.ErrLine) {
 				unsendable++
@@ -348,7 +348,7 @@ func (a *Agent) fill(l *lane, p *pending, limit mark, stream event.StreamID) ([]
 				continue
 			}
 			if err != nil {
-				return false, err
+				return i, err
 			}
 			if rec.line != 0 {
 				here[rec.line] = uint32(len(lines))
@@ -358,24 +358,25 @@ func (a *Agent) fill(l *lane, p *pending, limit mark, stream event.StreamID) ([]
 				p.Urgent = true
 			}
 		}
-		return true, nil
+		return len(g), nil
 	}
+	taken := 0 // of the group that did not fit
 	flush := func() (full bool, err error) {
 		if len(group) == 0 {
 			return false, nil
 		}
-		fits, err := add(group)
+		n, err := add(group)
 		if err != nil {
 			return false, err
 		}
-		if !fits {
-			stop = len(items)
+		if n < len(group) {
+			stop, taken = len(items), n
 			return true, nil
 		}
 		items = append(items, group...)
 		p.To = group[len(group)-1].end
 		group = group[:0]
-		return a.writer.Len() >= maxBatchEvents || size >= maxBatchBytes, nil
+		return a.writer.Len() >= maxBatchEvents || int64(size) >= min(maxBatchBytes, a.o.Config.Spool.MaxBytes/8), nil
 	}
 	done := false
 	for !done && p.To.Num+uint64(len(group)) < limit.Num {
@@ -390,8 +391,8 @@ func (a *Agent) fill(l *lane, p *pending, limit mark, stream event.StreamID) ([]
 			break
 		}
 		var rec record
-		if err := rec.decode(b); err != nil {
-			return nil, fmt.Errorf("spool: record %d: %w", num, err)
+		if rec.decode(b) != nil {
+			continue // as damage: it is missed and counted below
 		}
 		if len(group) > 0 && group[0].rec.group != rec.group {
 			if done, err = flush(); err != nil {
@@ -400,6 +401,9 @@ func (a *Agent) fill(l *lane, p *pending, limit mark, stream event.StreamID) ([]
 			if done {
 				break
 			}
+		}
+		if a.st.Thin.has(r.Pos().Segment, &rec) {
+			continue
 		}
 		rec.refs, rec.json = slices.Clone(rec.refs), bytes.Clone(rec.json)
 		size += len(rec.json)
@@ -411,25 +415,31 @@ func (a *Agent) fill(l *lane, p *pending, limit mark, stream event.StreamID) ([]
 			return nil, err
 		}
 	}
-	if stop >= 0 {
-		// A group did not fit and a part of it is in the writer. Begin anew with what fitted before; a group that fills a batch alone is cut.
-		if stop == 0 {
-			p.To = group[min(len(lines), len(group))-1].end
-			p.Events = a.writer.Len()
-			return lines, nil
+	switch {
+	case stop == 0: // a group that fills a batch alone is cut
+		if taken == 0 {
+			return nil, errors.New("seal batch: an event does not fit into an empty batch")
 		}
+		p.To = group[taken-1].end
+	case stop > 0:
+		// A group did not fit and a part of it is in the writer. Begin anew with what fitted before.
 		a.writer.Reset()
 		clear(here)
 		unsendable = 0
 		lines, p.Skipped, p.Urgent = lines[:0], 0, false
-		if fits, err := add(items[:stop]); err != nil || !fits {
+		if n, err := add(items[:stop]); err != nil || n < stop {
 			return nil, fmt.Errorf("seal batch: what fitted before does not fit again: %w", err)
 		}
-	} else if !done || p.To.Num >= limit.Num {
+	case !done || p.To.Num >= limit.Num:
 		p.To = limit // also the lines that made no events, and records that damage took from the end
 	}
 	p.Events = a.writer.Len()
-	if missing := p.To.Num - p.From.Num - min(p.To.Num-p.From.Num, uint64(p.Events+p.Skipped+unsendable)); missing > 0 && a.gap && len(a.pipe.covered) > 0 {
+	missing := p.To.Num - p.From.Num - min(p.To.Num-p.From.Num, uint64(p.Events+p.Skipped+unsendable))
+	if l.name == batch.Backlog { // what was let go for want of room is counted already
+		p.Gone = min(missing, a.st.gone())
+		missing -= p.Gone
+	}
+	if missing > 0 && a.gap && len(a.pipe.covered) > 0 {
 		// A copy of a folder that was made file by file: what it lacks the original had, and sent.
 		p.Skipped += int(missing)
 	} else if missing > 0 {
@@ -542,6 +552,7 @@ func (a *Agent) answer(l *lane, r result, ask chan<- struct{}) {
 	}
 	l.st.Seq, l.st.Prev, l.st.Done, l.st.Pending = p.Seq, p.Digest, p.Done, nil
 	st.Acknowledged += uint64(p.Events)
+	st.Gone -= min(p.Gone, st.Gone)
 	st.total(l.name, l.st.Epoch, p)
 	if l.side != nil {
 		l.st.At = p.To
@@ -549,10 +560,10 @@ func (a *Agent) answer(l *lane, r result, ask chan<- struct{}) {
 		return
 	}
 	if l.name == batch.Live {
-		l.st.At, l.st.Reported, l.st.Cursor, l.st.Line = p.To, p.Reported, p.Cursor, p.Line
+		l.st.At, l.st.Reported, l.st.Cursor, l.st.Line = p.next(), p.Reported, p.Cursor, p.Line
 		// What has piled up beyond the next batches goes to the backlog, so that what comes now need not wait behind it.
-		if n := a.spooled() - l.st.At.Num; n > 2*maxBatchEvents && len(st.Ranges) < maxRanges && a.flushSpool() == nil {
-			a.toBacklog()
+		if n := a.spooled() - l.st.At.Num; n > 2*maxBatchEvents && a.flushSpool() == nil {
+			a.shelve()
 		}
 		return
 	}
@@ -564,136 +575,17 @@ func (a *Agent) answer(l *lane, r result, ask chan<- struct{}) {
 	}
 }
 
-// toBacklog gives everything that waits in the live lane to the backlog lane.
-func (a *Agent) toBacklog() {
-	st := a.st
-	if st.Live.At.Num >= st.Spool.Num {
-		return
-	}
-	if n := len(st.Ranges); n > 0 && st.Ranges[n-1].To.Num == st.Live.At.Num {
-		st.Ranges[n-1].To = st.Spool
-	} else {
-		st.Ranges = append(st.Ranges, span{From: st.Live.At, To: st.Spool})
-	}
-	st.Live.At = st.Spool
-	a.live.urgent = false
-	a.dirty = true
-}
-
-// bound keeps spool, archive and the record of batches within their bounds.
-func (a *Agent) bound(now time.Time) {
-	st, c := a.st, &a.o.Config
-	a.removeSent()
-	for a.spool.Size() > c.Spool.MaxBytes {
-		if !a.dropOldest() {
-			break
-		}
-	}
-	if _, lost := a.archive.Prune(); lost > 0 {
-		st.Counts["lost.archive_full"] += lost
-		a.dirty = true
-		a.log.Error("raw lines were deleted before they were worked on: the archive's bound is too small", "lines", lost)
-	}
-	a.pruneBatches(now)
-}
-
-// dropOldest drops the events of the spool's oldest file that wait in no sealed batch, and counts them. It says whether it made room.
-func (a *Agent) dropOldest() bool {
-	st := a.st
-	if len(st.Ranges) >= maxRanges {
-		return false
-	}
-	if len(st.Ranges) == 0 {
-		if p := st.Live.Pending; p == nil {
-			a.toBacklog()
-		} else if p.To.Num < st.Spool.Num { // what follows the sealed batch becomes backlog; giveUp knows that the two may meet
-			st.Ranges = append(st.Ranges, span{From: p.To, To: st.Spool})
-			p.To = st.Spool
-		}
-		if len(st.Ranges) == 0 {
-			return false
-		}
-	}
-	i := 0
-	if p := a.back.st.Pending; p != nil { // the sealed batch's own records stay until it is answered
-		if st.Ranges[0].To.Num > p.To.Num {
-			st.Ranges = slices.Insert(st.Ranges, 1, span{From: p.To, To: st.Ranges[0].To})
-			st.Ranges[0].To = p.To
-		}
-		i = 1
-		if len(st.Ranges) < 2 {
-			return false
-		}
-	}
-	rng := &st.Ranges[i]
-	r := a.spool.Reader(rng.From.Pos)
-	defer r.Close()
-	to, segment, first := rng.From, uint64(0), true
-	for to.Num < rng.To.Num {
-		b, num, err := r.Next()
-		if err != nil || num >= rng.To.Num {
-			to = rng.To
-			break
-		}
-		if first {
-			segment, first = r.Pos().Segment, false
-		} else if r.Pos().Segment != segment {
-			break
-		}
-		to = mark{Pos: r.Pos(), Num: num + 1, Line: to.Line}
-		var rec record
-		if rec.decode(b) == nil {
-			to.Line = rec.group
-		}
-	}
-	if to.Num >= rng.To.Num {
-		to = rng.To
-	}
-	dropped := to.Num - rng.From.Num
-	if dropped == 0 {
-		return false
-	}
-	st.Counts["dropped.spool_full"] += dropped
-	a.log.Error("the spool is full: the oldest waiting events were dropped; they are counted", "events", dropped)
-	a.dirty = true
-	rng.From = to
-	if to.Num >= rng.To.Num {
-		st.Ranges = slices.Delete(st.Ranges, i, i+1)
-	}
-	return a.removeSent() > 0
-}
-
-// removeSent deletes the spool's files that nothing is waiting in.
-func (a *Agent) removeSent() (removed int) {
-	keep := a.st.Live.At.Pos
-	if len(a.st.Ranges) > 0 && a.st.Ranges[0].From.Pos.Before(keep) {
-		keep = a.st.Ranges[0].From.Pos
-	}
-	for _, s := range a.spool.Segments() {
-		if s.Base >= keep.Segment {
-			break
-		}
-		if err := a.spool.Remove(s.Base); err != nil {
-			a.log.Error("cannot delete sent events from the spool", "error", err)
-			break
-		}
-		removed++
-	}
-	return removed
-}
-
 // giveUp gives up a lane's sealed batch, if there is one, and begins a new epoch. The batch's events are in the spool and will be sealed
 // again.
 func (a *Agent) giveUp(l *lane) {
 	st := a.st
-	if l.name == batch.Live {
-		for i, r := range st.Ranges {
-			if r.From.Num >= st.Live.At.Num { // the spool was full while the batch was out: what follows it is backlog already
-				st.Ranges = slices.Insert(st.Ranges, i, span{From: st.Live.At, To: r.From})
-				st.Live.At = st.Spool
-				break
-			}
+	if p := st.Live.Pending; l.name == batch.Live && p != nil && p.Next != nil { // what followed the batch is backlog already: so is the batch
+		i := 0
+		for i < len(st.Ranges) && st.Ranges[i].From.Num < p.To.Num {
+			i++
 		}
+		st.Ranges = slices.Insert(st.Ranges, i, span{From: st.Live.At, To: p.To})
+		st.Live.At = *p.Next
 	}
 	st.newEpoch(l.st)
 	l.resend = nil

@@ -101,6 +101,7 @@ type record struct {
 const (
 	recordUrgent    = 1
 	recordDetection = 2
+	recordValue     = 2 // by so many bits the value stands further up; 0 there: from before values were marked
 	recordHead      = 19
 )
 
@@ -256,7 +257,7 @@ func (p *pipeline) spool(e *event.Event, l *archive.Line, group uint64, urgent b
 	e.RawDigest, e.HasRawDigest = p.digests.Digest(l.Number, l.Text), true
 	e.SetInt(event.EventSequence, int64(l.Number))
 	p.min.Reduce(&p.out, e)
-	r := record{group: group, line: l.Number}
+	r := record{group: group, line: l.Number, flags: byte(worth(e, urgent)) << recordValue}
 	if urgent {
 		r.flags |= recordUrgent
 		p.urgent = true
@@ -318,7 +319,7 @@ func (p *pipeline) detection(d *event.Detection, l *archive.Line, f fate, send b
 	p.min.Detection(&p.out, &dd)
 	p.out.Created = l.Created
 	p.json = p.out.AppendJSON(p.json[:0])
-	p.add(&record{flags: recordUrgent | recordDetection, group: l.Number, refs: refs, json: p.json})
+	p.add(&record{flags: recordUrgent | recordDetection | byte(valueHigh)<<recordValue, group: l.Number, refs: refs, json: p.json})
 	p.urgent = true
 }
 

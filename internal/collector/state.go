@@ -25,6 +25,9 @@ type state struct {
 	Live      laneState         `json:"live"`
 	Backlog   laneState         `json:"backlog"`
 	Ranges    []span            `json:"ranges"` // of the spool, that the backlog lane has still to send; ascending
+	// Gone are records of the spool, in places that lanes have still to pass, that were let go for want of room; Thin is that at work.
+	Gone uint64    `json:"gone,string,omitempty"`
+	Thin *thinning `json:"thin,omitempty"`
 	// LastReceipt is the SHA-256 of the newest receipt's envelope, ReceiptTime the hub's time in it.
 	LastReceipt  digest        `json:"last_receipt"`
 	ReceiptTime  time.Time     `json:"receipt_time"`
@@ -77,15 +80,25 @@ type pending struct {
 	Digest   digest            `json:"digest"`
 	At       spool.Pos         `json:"at"` // in the record of batches
 	Events   int               `json:"events"`
-	Skipped  int               `json:"skipped"` // records passed over as covered
-	From     mark              `json:"from"`    // of the spool
+	Skipped  int               `json:"skipped"`               // records passed over as covered
+	Gone     uint64            `json:"gone,string,omitempty"` // records that had been let go
+	From     mark              `json:"from"`                  // of the spool
 	To       mark              `json:"to"`
+	Next     *mark             `json:"next,omitempty"` // live: where the lane goes on, when what followed the batch became backlog; nil: at To
 	Reported map[string]uint64 `json:"reported,omitempty"`
 	Cursor   spool.Pos         `json:"cursor"`
 	Line     uint64            `json:"line,string"`
 	Done     intervals         `json:"done"`
 	Sealed   time.Time         `json:"sealed"`
 	Urgent   bool              `json:"urgent"`
+}
+
+// next is where the lane goes on after the batch.
+func (p *pending) next() mark {
+	if p.Next != nil {
+		return *p.Next
+	}
+	return p.To
 }
 
 const stateVersion = 1
@@ -137,7 +150,7 @@ func decodeState(b []byte) (*state, error) {
 			return nil, err
 		}
 		if p := l.Pending; p != nil {
-			if p.Seq != l.Seq+1 || p.To.Pos.Before(p.From.Pos) || p.To.Num < p.From.Num {
+			if p.Seq != l.Seq+1 || p.To.Pos.Before(p.From.Pos) || p.To.Num < p.From.Num || p.next().Num < p.To.Num {
 				return nil, errors.New("state: the sealed batch does not follow its lane")
 			}
 			if err := p.Done.check(); err != nil {
@@ -145,10 +158,22 @@ func decodeState(b []byte) (*state, error) {
 			}
 		}
 	}
+	if p := s.Live.Pending; p != nil && p.Next == nil { // of a version that let a batch's end stand for its place
+		for _, r := range s.Ranges {
+			if r.From.Num >= p.From.Num && r.To.Num <= p.To.Num {
+				next := p.To
+				p.To, p.Next = r.From, &next
+				break
+			}
+		}
+	}
 	for i, r := range s.Ranges {
 		if r.To.Pos.Before(r.From.Pos) || r.To.Num < r.From.Num || i > 0 && r.From.Num < s.Ranges[i-1].To.Num {
 			return nil, errors.New("state: the backlog's ranges are not in order")
 		}
+	}
+	if s.Thin != nil && (s.Thin.Value < valueLow || s.Thin.Value > valueHigh) {
+		return nil, errors.New("state: what is being let go has no value")
 	}
 	if s.Live.At.Num > s.Spool.Num {
 		return nil, errors.New("state: the live lane stands behind the end of the spool")
@@ -164,7 +189,7 @@ func decodeState(b []byte) (*state, error) {
 func (s *state) waiting() uint64 {
 	at := s.Live.At
 	if p := s.Live.Pending; p != nil {
-		at = p.To
+		at = p.next()
 	}
 	n := s.Spool.Num - min(at.Num, s.Spool.Num)
 	for i, r := range s.Ranges {
@@ -174,12 +199,24 @@ func (s *state) waiting() uint64 {
 		}
 		n += r.To.Num - from
 	}
+	n -= min(n, s.gone())
 	for _, d := range s.Side {
 		from := d.Lane.At.Num
 		if p := d.Lane.Pending; p != nil {
 			from = p.To.Num
 		}
 		n += d.End.Num - min(from, d.End.Num)
+	}
+	return n
+}
+
+// gone is how many records were let go that no sealed batch has passed.
+func (s *state) gone() uint64 {
+	n := s.Gone
+	for _, l := range []*laneState{&s.Live, &s.Backlog} {
+		if l.Pending != nil {
+			n -= min(n, l.Pending.Gone)
+		}
 	}
 	return n
 }

@@ -21,9 +21,11 @@ type Options struct {
 	MaxAge   time.Duration // of a line; default 30 days
 	// SegmentBytes is the size of one file. What is deleted is deleted by file. Default 8 MiB.
 	SegmentBytes int64
-	Now          func() time.Time
-	Logger       *slog.Logger
-	OpenFile     func(name string) (spool.File, error) // for tests; see spool.Options
+	// Plain is how many of the newest finished files are not packed: lines that detections ask for are mostly there. Default 4; below 0: none are packed.
+	Plain    int
+	Now      func() time.Time
+	Logger   *slog.Logger
+	OpenFile func(name string) (spool.File, error) // for tests; see spool.Options
 }
 
 // Archive is the store of raw lines. Append may be called by any number of goroutines.
@@ -37,6 +39,11 @@ type Archive struct {
 	mu   sync.Mutex  // guards done, lost and the deletion of segments
 	done spool.Pos   // everything before it has been worked on
 	lost uint64
+
+	wake    chan struct{} // there may be files to pack
+	closing chan struct{}
+	packing sync.WaitGroup
+	close   sync.Once
 }
 
 // Open opens the archive and begins a run: lines appended from now on have numbers from First on.
@@ -53,6 +60,9 @@ func Open(o Options) (*Archive, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Plain == 0 {
+		o.Plain = 4
+	}
 	if o.SegmentBytes <= 0 {
 		o.SegmentBytes = min(8<<20, max(64<<10, o.MaxBytes/16))
 	}
@@ -60,7 +70,10 @@ func Open(o Options) (*Archive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
-	a := &Archive{o: o, log: l, prev: l.Next(), first: max(l.Next(), uint64(max(o.Now().Unix(), 0))<<20)}
+	a := &Archive{o: o, log: l, prev: l.Next(), first: max(l.Next(), uint64(max(o.Now().Unix(), 0))<<20), wake: make(chan struct{}, 1), closing: make(chan struct{})}
+	if o.Plain >= 0 {
+		a.packing.Go(a.pack)
+	}
 	return a, nil
 }
 
@@ -131,49 +144,52 @@ func (a *Archive) dropOldest() bool {
 func (a *Archive) Done(pos spool.Pos) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	more := pos.Segment != a.done.Segment
 	a.done = pos
+	if more {
+		select {
+		case a.wake <- struct{}{}:
+		default:
+		}
+	}
 }
 
-// Prune deletes files beyond the bounds of size and age. It gives the numbers of lines deleted, and of those among them that had not been
-// worked on.
-func (a *Archive) Prune() (deleted, lost uint64) {
+// Prune deletes files beyond the bounds of size and age. It gives how many lines among what it deleted had not been worked on.
+func (a *Archive) Prune() (lost uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	segs := a.log.Segments()
 	var size int64
-	for _, s := range segs {
-		size += s.Size
+	for i := range segs {
+		size += segs[i].Disk()
 	}
 	oldest := a.o.Now().Add(-a.o.MaxAge)
 	for i := 0; i+1 < len(segs); i++ {
-		s := segs[i]
+		s := &segs[i]
 		unread := s.Base >= a.done.Segment
 		if size <= a.o.MaxBytes && (s.ModTime.After(oldest) || unread) {
 			break
 		}
-		n, gone := a.count(s), uint64(0)
+		gone := uint64(0)
 		if unread {
-			gone = n
+			gone = a.countTo(s, 1<<62)
 			if s.Base == a.done.Segment {
-				gone = n - min(n, a.countTo(s, a.done.Offset))
+				gone -= min(gone, a.countTo(s, a.done.Offset))
 			}
 		}
 		if err := a.log.Remove(s.Base); err != nil {
 			a.o.Logger.Error("cannot delete old raw lines", "error", err)
 			break
 		}
-		size -= s.Size
-		deleted += n
+		size -= s.Disk()
 		lost += gone
 		a.lost += gone
 	}
-	return deleted, lost
+	return lost
 }
 
-func (a *Archive) count(s spool.Segment) uint64 { return a.countTo(s, 1<<62) }
-
 // countTo counts the lines of a segment up to an offset by reading it: numbers alone do not say it, as runs leave numbers out.
-func (a *Archive) countTo(s spool.Segment, offset int64) (n uint64) {
+func (a *Archive) countTo(s *spool.Segment, offset int64) (n uint64) {
 	r := a.log.Reader(spool.Pos{Segment: s.Base})
 	defer r.Close()
 	for {
@@ -230,7 +246,11 @@ func (a *Archive) Grown() <-chan struct{} { return a.log.Grown() }
 func (a *Archive) Sync() error { return a.log.Sync() }
 
 // Close closes the archive; a waiting Append gives an error.
-func (a *Archive) Close() error { return a.log.Close() }
+func (a *Archive) Close() error {
+	a.close.Do(func() { close(a.closing) })
+	a.packing.Wait()
+	return a.log.Close()
+}
 
 // Reader gives the lines from pos on. It belongs to one goroutine.
 func (a *Archive) Reader(pos spool.Pos) *Reader { return &Reader{r: a.log.Reader(pos)} }

@@ -11,6 +11,10 @@
 // When the disk is full, Append makes room by deleting the oldest lines that have been worked on, and waits when there are none: the
 // listeners then stop reading, TCP senders are slowed down, and what UDP senders lose is counted by the kernel.
 //
+// Files whose lines have been worked on are packed (spool.Packer: zstd, each line still reached by its place and number), but for the newest few,
+// at a fifth of one processor's time at most. Packed or not, they are read in the same way; those of an older version are packed too. A program from
+// before files were packed does not see the packed ones.
+//
 // Size and age are bound (Prune). Lines that had to be deleted before they were worked on are counted (Lost): this happens only when the
 // bound is smaller than what comes in while the collector cannot work.
 //

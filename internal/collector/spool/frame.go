@@ -9,6 +9,9 @@ const (
 	headerSize  = 16
 	frameHeader = 8
 
+	// FrameSize is what a record takes on disk beside its payload, in bytes.
+	FrameSize = frameHeader
+
 	// MaxRecord is the longest payload of one frame, in bytes. Larger lengths are damage.
 	MaxRecord = 32 << 20
 )

@@ -40,7 +40,7 @@ type Packer struct {
 
 // NewPacker makes a Packer; it holds some MiB of memory once it has been used.
 func NewPacker() (*Packer, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(packBlock), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false)) // each record has its own checksum
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(packBlock), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false)) // each record has its own checksum
 	if err != nil {
 		return nil, err
 	}
