@@ -32,12 +32,13 @@ type Minimiser struct {
 	clauses    []clause
 	questions  []question
 	answers    []answer    // of the event at hand, by question
-	treat      []treatment // by event.Key; keys beyond it stay
+	treat      []treatment // by event.Key; for keys beyond it see late.go
 	extras     []string    // patterns of extras that may leave
 	own        []netip.Prefix
 	digest     string
 	indicators atomic.Pointer[indicator.Set]
 	denied     firstSeen
+	late       atomic.Pointer[[]treatment] // of keys beyond treat, see late.go
 }
 
 type treatment uint8
@@ -391,12 +392,12 @@ func (m *Minimiser) Reduce(dst, e *event.Event) {
 	}
 }
 
-// Treatment of a key; those registered after the policy was compiled stay.
+// Treatment of a key.
 func (m *Minimiser) Treatment(k event.Key) treatment {
 	if int(k) < len(m.treat) {
 		return m.treat[k]
 	}
-	return stays
+	return m.lateTreatment(k)
 }
 
 // MayLeave says whether values of the field leave, as they are or as pseudonyms.

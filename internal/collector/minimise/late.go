@@ -1,0 +1,29 @@
+package minimise
+
+import "tocsin/internal/event"
+
+// Keys that came after the policy was compiled: rules and packs, also those that a hub signs, register the fields they name. Such a field is
+// treated as it was before it had a key, when it was one of the fields that the schema does not know: it leaves by its whole name, under "*",
+// or when the member lets it go, and never under the policy's wildcards. A pack cannot widen a policy by naming a field.
+
+// lateTreatment is the treatment of a key beyond those that the policy was compiled for.
+func (m *Minimiser) lateTreatment(k event.Key) treatment {
+	i := int(k) - len(m.treat)
+	if known := m.late.Load(); known != nil && i < len(*known) {
+		return (*known)[i]
+	}
+	// Two may do this at once: they make the same.
+	late := make([]treatment, max(event.NumKeys(), int(k)+1)-len(m.treat))
+	for j := range late {
+		name := event.Key(len(m.treat) + j).Name()
+		if !covers(m.extras, name) || covers(m.o.AlsoKeep, name) {
+			continue // stays
+		}
+		late[j] = leaves
+		if event.Key(len(m.treat)+j).Kind() == event.IP {
+			late[j] = address
+		}
+	}
+	m.late.Store(&late)
+	return late[i]
+}
