@@ -160,10 +160,13 @@ func facilityOf(text []byte) (int64, bool) {
 // sender says what is wrong with one sender's log, at most one thing about its content and one about its clock.
 func (r *run) sender(d *device) {
 	name := d.addr.String()
+	if !d.addr.IsValid() {
+		name = "the files on this machine"
+	}
+	check := "sender " + name
 	if p := most(d.product); p != "" {
 		name += " (" + p + ")"
 	}
-	check := "sender " + d.addr.String()
 	firewall := d.traffic > 0
 	for f := range d.formats {
 		firewall = firewall || firewallFormat[f]
@@ -173,7 +176,7 @@ func (r *run) sender(d *device) {
 		case d.understood == 0:
 			r.add(check, "sender_not_understood", Warn, fmt.Sprintf("none of the newest %d lines of %s was understood", d.lines, name), "Look at one with explain; choose another log format on the device, or tell us its product.")
 		case d.traffic == 0 && !firewall && d.system > 0:
-			r.add(check, "wrong_facility", Warn, fmt.Sprintf("%s sends its system's messages only (facilities %s), not a firewall's log", name, d.facilityNames()),
+			r.add(check, "wrong_facility", Warn, fmt.Sprintf("from %s come a system's messages only (facilities %s), not a firewall's log", name, d.facilityNames()),
 				"On the device choose traffic or firewall log for this syslog server; on a relay (rsyslog) let the facility of the firewall pass too, often local0 to local7.")
 		case d.traffic == 0 && firewall:
 			r.add(check, "only_events", Warn, fmt.Sprintf("%s sends events about itself, and no traffic", name), "Switch on the traffic log for this syslog server on the device."+trafficAdvice(d))
@@ -187,7 +190,9 @@ func (r *run) sender(d *device) {
 			r.add(check, "sender_ok", OK, fmt.Sprintf("of the newest %d lines of %s %d were understood: %d allowed, %d denied", d.lines, name, d.understood, d.allowed, d.denied), "")
 		}
 	}
-	r.deviceClock(check, name, d)
+	if d.addr.IsValid() { // a file may be as old as it likes
+		r.deviceClock(check, name, d)
+	}
 }
 
 // firewallFormat are the formats that only firewalls write.

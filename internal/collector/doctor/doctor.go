@@ -202,15 +202,27 @@ func (r *run) sendHere() string {
 	if onlyFiles(r.c) {
 		return "Lines come from files here: look whether what writes them is running."
 	}
-	var where []string
+	var where, others []string
 	for _, p := range r.c.Ports() {
-		where = append(where, strings.ToUpper(p.Network)+" port "+portOf(p.Addr))
+		port := strings.ToUpper(p.Network) + " port " + portOf(p.Addr)
+		if strings.HasPrefix(p.Key, "listen.syslog") {
+			where = append(where, port)
+		} else {
+			key, _, _ := strings.Cut(p.Key, "[")
+			others = append(others, port+" ("+key+")")
+		}
 	}
-	if len(where) == 0 {
-		return "Add a listener to the settings."
+	list := func(words []string) string {
+		slices.Sort(words)
+		return strings.Join(slices.Compact(words), " or ")
 	}
-	slices.Sort(where)
-	return "Set this machine's address and " + strings.Join(slices.Compact(where), " or ") + " as the syslog server on the firewall."
+	switch {
+	case len(where) > 0:
+		return "Set this machine's address and " + list(where) + " as the syslog server on the firewall."
+	case len(others) > 0:
+		return "Let your devices send to this machine's " + list(others) + "."
+	}
+	return "Add a listener to the settings."
 }
 
 // waiting looks at what has not left.

@@ -107,9 +107,10 @@ func TestDoctorInputs(t *testing.T) {
 	drop := filepath.Join(logs, "drop")
 	s.cfg.Listen.Syslog = nil
 	s.cfg.Listen.Files = []collector.Files{{Paths: []string{file}}, {Drop: drop}}
+	watch := time.Minute
 	visit := func() map[string]doctor.Finding {
 		found := map[string]doctor.Finding{}
-		for _, f := range doctor.Run(t.Context(), doctor.Options{Config: &s.cfg, Version: "test", Watch: time.Minute}) {
+		for _, f := range doctor.Run(t.Context(), doctor.Options{Config: &s.cfg, Version: "test", Watch: watch}) {
 			found[f.Code] = f
 		}
 		return found
@@ -141,12 +142,36 @@ func TestDoctorInputs(t *testing.T) {
 		_, err := os.Stat(filepath.Join(drop, "failed", "damaged.gz.reason.txt"))
 		return err == nil
 	})
-	want(t, visit(), "drop_failed", doctor.Warn, "1 files", filepath.Join(drop, "failed"))
+	var text strings.Builder
+	for i := range 60 {
+		fmt.Fprintln(&text, strings.Replace(traffic("accept", "10.0.0.5", "203.0.113.9", i), "date=20", "date=19", 1)) // a file may be old: its clock is not wrong for that
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.settled(60)
+	found = visit()
+	want(t, found, "drop_failed", doctor.Warn, "1 files", filepath.Join(drop, "failed"))
+	want(t, found, "no_denials", doctor.Warn, "the files on this machine")
+	for _, f := range found {
+		if strings.Contains(f.Check+f.Detail, "invalid IP") || f.Code == "device_clock" {
+			t.Errorf("of a file: %+v", f)
+		}
+	}
 	r.end()
 
-	s.cfg.Listen.Files = nil
+	s = newSite(t, h, "Kiln Two")
+	s.cfg.Listen.Syslog, watch = nil, 0
 	s.cfg.Listen.HTTP = []collector.HTTP{{TCP: "127.0.0.1:0"}}
-	want(t, visit(), "no_token", doctor.Warn, "listen.http[0]", "tocsin-collector token --name")
+	r = s.start()
+	up(t, s)
+	found = visit()
+	r.end()
+	want(t, found, "no_token", doctor.Warn, "listen.http[0]", "tocsin-collector token --name")
+	want(t, found, "nothing_arrived", doctor.Warn, "(listen.http)")
+	if f := found["nothing_arrived"]; strings.Contains(f.Next, "syslog") {
+		t.Errorf("an HTTP port is no syslog server: %+v", f)
+	}
 	if code, out, _ := call(t, "", "token", "--name", "web-1", "--dir", s.cfg.Dir); code != 0 || !strings.Contains(out, "tocsin_log_") {
 		t.Fatalf("token: %d", code)
 	}
