@@ -101,7 +101,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("db: %w", err)
 	}
-	w, err := sql.Open("sqlite", dsn(path, "_txlock=immediate", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_pragma=journal_size_limit(67108864)", "_pragma=cache_size(-32768)"))
+	w, err := connect(dsn(path, "_txlock=immediate", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_pragma=journal_size_limit(67108864)", "_pragma=cache_size(-32768)"))
 	if err != nil {
 		return nil, fmt.Errorf("db: %w", err)
 	}
@@ -110,7 +110,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err := migrate(ctx, w, path, o.Logger); err != nil {
 		return nil, errors.Join(fmt.Errorf("db: %s: %w", path, err), w.Close())
 	}
-	r, err := sql.Open("sqlite", dsn(path, "_pragma=query_only(1)", "_pragma=cache_size(-16384)"))
+	r, err := connect(dsn(path, "_pragma=query_only(1)", "_pragma=cache_size(-16384)"))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("db: %w", err), w.Close())
 	}
@@ -124,6 +124,14 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	go d.writeLoop()
 	return d, nil
+}
+
+func connect(dsn string) (*sql.DB, error) {
+	c, err := sqlite.NewConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(keeping{c}), nil
 }
 
 func dsn(path string, params ...string) string {

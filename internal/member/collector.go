@@ -290,7 +290,7 @@ func registration(ctx context.Context, tx bun.IDB, id string) (Registration, err
 	var r Registration
 	var counter int64
 	var key []byte
-	err := tx.QueryRowContext(ctx, `SELECT c.id, c.tenant, t.name, s.id, s.name, c.name, c.state, c.batch_key, c.words, t.policy, c.renew_counter
+	err := db.Bound(tx).QueryRowContext(ctx, `SELECT c.id, c.tenant, t.name, s.id, s.name, c.name, c.state, c.batch_key, c.words, t.policy, c.renew_counter
 		FROM collectors c JOIN tenants t ON t.id = c.tenant JOIN sites s ON s.id = c.site WHERE c.id = ?`, id).
 		Scan(&r.ID, &r.Tenant, &r.Organisation, &r.SiteID, &r.Site, &r.Name, &r.State, &key, &r.Words, &r.Policy, &counter)
 	if db.NotFound(err) {
@@ -320,7 +320,7 @@ func (s *Store) Authenticate(ctx context.Context, id string, tlsKey [32]byte) (R
 		return r, ErrRevoked
 	}
 	var n int
-	if err := s.db.Read().NewRaw("SELECT count(*) FROM collector_certs WHERE tls_key = ? AND collector = ?", tlsKey[:], id).Scan(ctx, &n); err != nil {
+	if err := s.db.Read().DB.QueryRowContext(ctx, "SELECT count(*) FROM collector_certs WHERE tls_key = ? AND collector = ?", tlsKey[:], id).Scan(&n); err != nil {
 		return Registration{}, err
 	}
 	if n == 0 {

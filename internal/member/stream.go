@@ -118,7 +118,7 @@ func (s *Store) Head(ctx context.Context, reader string, stream event.StreamID) 
 }
 
 func head(ctx context.Context, tx bun.IDB, reader string, stream event.StreamID) (Head, bool, error) {
-	h, err := scanHead(tx.QueryRowContext(ctx, "SELECT "+headColumns+" FROM stream_heads WHERE reader = ? AND stream = ?", reader, stream[:]).Scan)
+	h, err := scanHead(db.Bound(tx).QueryRowContext(ctx, "SELECT "+headColumns+" FROM stream_heads WHERE reader = ? AND stream = ?", reader, stream[:]).Scan)
 	if db.NotFound(err) {
 		return Head{}, false, nil
 	}
@@ -151,10 +151,10 @@ func (s *Store) setHead(ctx context.Context, tx bun.IDB, reader string, h Head) 
 	if h.Receipt == nil {
 		h.Receipt = []byte{}
 	}
-	_, err := tx.NewRaw(`INSERT INTO stream_heads (reader, `+headColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	_, err := db.Bound(tx).ExecContext(ctx, `INSERT INTO stream_heads (reader, `+headColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (reader, stream) DO UPDATE SET seq = excluded.seq, digest = excluded.digest, position = excluded.position, receipt = excluded.receipt,
 		created_ns = excluded.created_ns, updated_ns = excluded.updated_ns`,
-		reader, h.Stream[:], h.Collector, h.Tenant, h.Lane, h.Epoch, int64(h.Seq), h.Digest[:], h.Position, h.Receipt, now, h.CreatedNS, now).Exec(ctx)
+		reader, h.Stream[:], h.Collector, h.Tenant, h.Lane, h.Epoch, int64(h.Seq), h.Digest[:], h.Position, h.Receipt, now, h.CreatedNS, now)
 	return err
 }
 
@@ -191,7 +191,7 @@ func (s *Store) judge(ctx context.Context, tx bun.IDB, b *Batch) (Verdict, error
 		return v, nil
 	}
 	var digest []byte
-	err = tx.QueryRowContext(ctx, "SELECT digest, receipt FROM batches WHERE stream = ? AND seq = ?", b.Stream[:], int64(b.Seq)).Scan(&digest, &v.Receipt)
+	err = db.Bound(tx).QueryRowContext(ctx, "SELECT digest, receipt FROM batches WHERE stream = ? AND seq = ?", b.Stream[:], int64(b.Seq)).Scan(&digest, &v.Receipt)
 	if db.NotFound(err) { // older than what is kept
 		v.Sequence = OutOfSequence
 		return v, nil
@@ -227,10 +227,10 @@ func (s *Store) Claim(ctx context.Context, b *Batch) (Verdict, error) {
 			return nil
 		}
 		// One row a stream: a claim on a later number replaces the one before, whose batch is the head.
-		res, err := tx.NewRaw(`INSERT INTO stream_claims (stream, seq, digest, at_ns) VALUES (?, ?, ?, ?)
+		res, err := db.Bound(tx).ExecContext(ctx, `INSERT INTO stream_claims (stream, seq, digest, at_ns) VALUES (?, ?, ?, ?)
 			ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, digest = excluded.digest, at_ns = excluded.at_ns
 			WHERE stream_claims.seq <> excluded.seq OR stream_claims.digest = excluded.digest`,
-			b.Stream[:], int64(b.Seq), b.Digest[:], s.now()).Exec(ctx)
+			b.Stream[:], int64(b.Seq), b.Digest[:], s.now())
 		if err != nil {
 			return err
 		}
@@ -269,8 +269,8 @@ func (s *Store) Accept(ctx context.Context, b *Batch) (Verdict, error) {
 		if err := s.setHead(ctx, tx, GateReader, b.Head); err != nil {
 			return err
 		}
-		if _, err := tx.NewRaw("INSERT INTO batches (stream, seq, digest, received_ns, events, size, receipt) VALUES (?, ?, ?, ?, ?, ?, ?)",
-			b.Stream[:], int64(b.Seq), b.Digest[:], now, b.Events, b.Size, b.Receipt).Exec(ctx); err != nil {
+		if _, err := db.Bound(tx).ExecContext(ctx, "INSERT INTO batches (stream, seq, digest, received_ns, events, size, receipt) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			b.Stream[:], int64(b.Seq), b.Digest[:], now, b.Events, b.Size, b.Receipt); err != nil {
 			return err
 		}
 		counts := map[string]uint64{"hub.accepted": uint64(b.Events), "hub.batches": 1, "hub.bytes": uint64(b.Size)}
@@ -284,9 +284,9 @@ func (s *Store) Accept(ctx context.Context, b *Batch) (Verdict, error) {
 		if err := s.add(ctx, tx, "manifest", Counted{Stream: b.Stream, Collector: b.Collector, Tenant: b.Tenant, Seq: b.Seq, Counts: counts}); err != nil {
 			return err
 		}
-		if _, err := tx.NewRaw(`UPDATE collectors SET last_seen_ns = max(last_seen_ns, ?), last_batch_ns = ?, last_created_ns = ?, clock_offset_ns = ?,
+		if _, err := db.Bound(tx).ExecContext(ctx, `UPDATE collectors SET last_seen_ns = max(last_seen_ns, ?), last_batch_ns = ?, last_created_ns = ?, clock_offset_ns = ?,
 			version = ?, policy = ?, parser_pack = ?, rule_pack = ?, indicator_set = ? WHERE id = ?`,
-			now, now, b.CreatedNS, int64(b.ClockOffset), b.Version, b.Policy, b.ParserPack, b.RulePack, b.IndicatorSet, b.Collector).Exec(ctx); err != nil {
+			now, now, b.CreatedNS, int64(b.ClockOffset), b.Version, b.Policy, b.ParserPack, b.RulePack, b.IndicatorSet, b.Collector); err != nil {
 			return err
 		}
 		if v.Clone, v.First, err = s.clone(ctx, tx, b); err != nil {
@@ -319,9 +319,9 @@ func (s *Store) recordFork(ctx context.Context, tx bun.IDB, b *Batch, v Verdict)
 // falls silent, so if it goes on there are two of this collector.
 func (s *Store) clone(ctx context.Context, tx bun.IDB, b *Batch) (clone, first bool, err error) {
 	var newer string
-	err = tx.NewRaw(`SELECT o.epoch FROM stream_heads o JOIN stream_heads h ON h.reader = o.reader AND h.stream = ?
+	err = db.Bound(tx).QueryRowContext(ctx, `SELECT o.epoch FROM stream_heads o JOIN stream_heads h ON h.reader = o.reader AND h.stream = ?
 		WHERE o.reader = ? AND o.collector = ? AND o.lane = ? AND o.tenant = ? AND o.epoch <> ? AND o.started_ns > h.started_ns ORDER BY o.started_ns DESC LIMIT 1`,
-		b.Stream[:], GateReader, b.Collector, b.Lane, b.Tenant, b.Epoch).Scan(ctx, &newer)
+		b.Stream[:], GateReader, b.Collector, b.Lane, b.Tenant, b.Epoch).Scan(&newer)
 	if db.NotFound(err) {
 		return false, false, nil
 	}
@@ -373,8 +373,8 @@ func (s *Store) AddCounts(ctx context.Context, source string, batches ...Counted
 }
 
 func (s *Store) add(ctx context.Context, tx bun.IDB, source string, c Counted) error {
-	res, err := tx.NewRaw(`INSERT INTO stream_marks (stream, source, seq) VALUES (?, ?, ?)
-		ON CONFLICT (stream, source) DO UPDATE SET seq = excluded.seq WHERE excluded.seq > seq`, c.Stream[:], source, int64(c.Seq)).Exec(ctx)
+	res, err := db.Bound(tx).ExecContext(ctx, `INSERT INTO stream_marks (stream, source, seq) VALUES (?, ?, ?)
+		ON CONFLICT (stream, source) DO UPDATE SET seq = excluded.seq WHERE excluded.seq > seq`, c.Stream[:], source, int64(c.Seq))
 	if err != nil {
 		return err
 	}
@@ -404,42 +404,31 @@ func (s *Store) Refused(ctx context.Context, collector, reason string, n uint64)
 
 // sum adds to a stream's counters and to the day's.
 func (s *Store) sum(ctx context.Context, tx bun.IDB, c Counted) error {
-	type row struct {
-		bun.BaseModel `bun:"table:stream_counts"`
-		Stream        []byte
-		Name          string
-		Collector     string
-		Tenant        event.TenantID
-		Value         int64
-	}
-	type dayRow struct {
-		bun.BaseModel `bun:"table:day_counts"`
-		Collector     string
-		Day           int64
-		Name          string
-		Tenant        event.TenantID
-		Value         int64
-	}
 	day := s.now() / int64(24*time.Hour)
-	var rows []row
-	var days []dayRow
+	var names []string
 	for name, n := range c.Counts {
-		if n == 0 {
-			continue
+		if n > 0 {
+			names = append(names, name)
 		}
-		v := int64(min(n, mostPerBatch))
-		rows = append(rows, row{Stream: c.Stream[:], Name: name, Collector: c.Collector, Tenant: c.Tenant, Value: v})
-		days = append(days, dayRow{Collector: c.Collector, Day: day, Name: name, Tenant: c.Tenant, Value: v})
 	}
-	if len(rows) == 0 {
+	if len(names) == 0 {
 		return nil
 	}
-	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
-	const add = "value = CASE WHEN ?TableAlias.value > ? THEN ?TableAlias.value ELSE ?TableAlias.value + excluded.value END"
-	if _, err := tx.NewInsert().Model(&rows).On("CONFLICT (stream, name) DO UPDATE").Set(add, int64(mostPerStream)).Exec(ctx); err != nil {
+	slices.Sort(names)
+	var rows, days []any
+	for _, name := range names {
+		v := int64(min(c.Counts[name], mostPerBatch))
+		rows = append(rows, c.Stream[:], name, c.Collector, c.Tenant, v)
+		days = append(days, c.Collector, day, name, c.Tenant, v)
+	}
+	// The text depends on the number of names alone, of which there are few.
+	values := strings.Repeat(", (?, ?, ?, ?, ?)", len(names))[2:]
+	const add = " DO UPDATE SET value = CASE WHEN value > ? THEN value ELSE value + excluded.value END"
+	q := db.Bound(tx)
+	if _, err := q.ExecContext(ctx, "INSERT INTO stream_counts (stream, name, collector, tenant, value) VALUES "+values+" ON CONFLICT (stream, name)"+add, append(rows, int64(mostPerStream))...); err != nil {
 		return err
 	}
-	_, err := tx.NewInsert().Model(&days).On("CONFLICT (collector, day, name) DO UPDATE").Set(add, int64(mostPerStream)).Exec(ctx)
+	_, err := q.ExecContext(ctx, "INSERT INTO day_counts (collector, day, name, tenant, value) VALUES "+values+" ON CONFLICT (collector, day, name)"+add, append(days, int64(mostPerStream))...)
 	return err
 }
 

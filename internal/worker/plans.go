@@ -78,7 +78,7 @@ func (p *Plans) Acquire(ctx context.Context, shard, holder string, now time.Time
 			return fmt.Errorf("%w: %s holds %s for %s more", ErrHeld, other, shard, time.Duration(until-now.UnixNano()).Round(time.Second))
 		}
 		l.Fence++
-		_, err = tx.ExecContext(ctx, "INSERT INTO worker_leases (shard, holder, fence, until_ns) VALUES (?, ?, ?, ?) ON CONFLICT (shard) DO UPDATE SET holder = excluded.holder, fence = excluded.fence, until_ns = excluded.until_ns",
+		_, err = db.Bound(tx).ExecContext(ctx, "INSERT INTO worker_leases (shard, holder, fence, until_ns) VALUES (?, ?, ?, ?) ON CONFLICT (shard) DO UPDATE SET holder = excluded.holder, fence = excluded.fence, until_ns = excluded.until_ns",
 			shard, holder, l.Fence, now.Add(ttl).UnixNano())
 		return err
 	})
@@ -90,7 +90,7 @@ func (p *Plans) Acquire(ctx context.Context, shard, holder string, now time.Time
 
 // guard runs a statement that must change exactly the lease's row, which it does only while the fence is current.
 func guard(ctx context.Context, tx bun.IDB, l Lease, set string, args ...any) error {
-	res, err := tx.ExecContext(ctx, "UPDATE worker_leases SET "+set+" WHERE shard = ? AND fence = ?", append(args, l.Shard, l.Fence)...)
+	res, err := db.Bound(tx).ExecContext(ctx, "UPDATE worker_leases SET "+set+" WHERE shard = ? AND fence = ?", append(args, l.Shard, l.Fence)...)
 	if err != nil {
 		return err
 	}
@@ -123,10 +123,10 @@ func (p *Plans) Rewind(ctx context.Context, l Lease) error {
 
 // forgetBus forgets the pending plans, and gives the dead letters other numbers: those of a new bus begin at 1 again.
 func forgetBus(ctx context.Context, tx bun.IDB, shard string) error {
-	if _, err := tx.ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND done_ns = 0", shard); err != nil {
+	if _, err := db.Bound(tx).ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND done_ns = 0", shard); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, "UPDATE worker_dead SET bus_seq = (SELECT min(0, min(bus_seq)) FROM worker_dead WHERE shard = ?) - bus_seq WHERE shard = ? AND bus_seq > 0", shard, shard)
+	_, err := db.Bound(tx).ExecContext(ctx, "UPDATE worker_dead SET bus_seq = (SELECT min(0, min(bus_seq)) FROM worker_dead WHERE shard = ?) - bus_seq WHERE shard = ? AND bus_seq > 0", shard, shard)
 	return err
 }
 
@@ -157,7 +157,7 @@ func (p *Plans) Pending(ctx context.Context, shard string) ([]Plan, error) {
 func (p *Plans) Record(ctx context.Context, l Lease, pl Plan) error {
 	return p.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
 		// The compare-and-set: the fence is current and nobody else has made this number.
-		res, err := tx.ExecContext(ctx, "UPDATE worker_leases SET planned = ? WHERE shard = ? AND fence = ? AND planned = ?", pl.Number, l.Shard, l.Fence, pl.Number-1)
+		res, err := db.Bound(tx).ExecContext(ctx, "UPDATE worker_leases SET planned = ? WHERE shard = ? AND fence = ? AND planned = ?", pl.Number, l.Shard, l.Fence, pl.Number-1)
 		if err != nil {
 			return err
 		}
@@ -166,7 +166,7 @@ func (p *Plans) Record(ctx context.Context, l Lease, pl Plan) error {
 		} else if n != 1 {
 			return ErrFenced
 		}
-		_, err = tx.ExecContext(ctx, "INSERT INTO worker_plans (shard, number, fence, first, last, messages, digest, ingested_ns, decoder, enricher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		_, err = db.Bound(tx).ExecContext(ctx, "INSERT INTO worker_plans (shard, number, fence, first, last, messages, digest, ingested_ns, decoder, enricher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			l.Shard, pl.Number, l.Fence, pl.First, pl.Last, pl.Messages, pl.Digest[:], pl.Ingested, pl.Decoder, pl.Enricher)
 		return err
 	})
@@ -178,7 +178,7 @@ func (p *Plans) Done(ctx context.Context, l Lease, pl Plan, heads []Head, dead [
 		if err := guard(ctx, tx, l, "position = max(position, ?)", pl.Last); err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, "UPDATE worker_plans SET done_ns = ? WHERE shard = ? AND number = ? AND done_ns = 0", at, l.Shard, pl.Number)
+		res, err := db.Bound(tx).ExecContext(ctx, "UPDATE worker_plans SET done_ns = ? WHERE shard = ? AND number = ? AND done_ns = 0", at, l.Shard, pl.Number)
 		if err != nil {
 			return err
 		}
@@ -188,7 +188,7 @@ func (p *Plans) Done(ctx context.Context, l Lease, pl Plan, heads []Head, dead [
 			return nil // done before: its answer was lost
 		}
 		for _, h := range heads {
-			if _, err := tx.ExecContext(ctx, "INSERT INTO worker_heads (stream, tenant, collector, lane, seq, batches, events, dead, at_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream) DO UPDATE SET"+
+			if _, err := db.Bound(tx).ExecContext(ctx, "INSERT INTO worker_heads (stream, tenant, collector, lane, seq, batches, events, dead, at_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream) DO UPDATE SET"+
 				" seq = max(seq, excluded.seq), batches = batches + excluded.batches, events = events + excluded.events, dead = dead + excluded.dead, at_ns = excluded.at_ns",
 				h.Stream[:], h.Tenant, h.Collector, h.Lane, h.Seq, h.Batches, h.Events, h.Dead, at); err != nil {
 				return err
@@ -204,7 +204,7 @@ func (p *Plans) Done(ctx context.Context, l Lease, pl Plan, heads []Head, dead [
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND number < ? AND done_ns != 0", l.Shard, pl.Number-1000)
+		_, err = db.Bound(tx).ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND number < ? AND done_ns != 0", l.Shard, pl.Number-1000)
 		return err
 	})
 }
