@@ -129,7 +129,7 @@ type Letter struct {
 	Files   []File
 }
 
-// File is what hangs on a letter.
+// File is what is attached to a letter.
 type File struct {
 	Name string // as the receiver sees it
 	Type string // application/pdf

@@ -108,7 +108,7 @@ func (r *Report) AlertsText() string {
 	if r.AllAlerts == 0 {
 		return "No alert was raised in this week. There is nothing to do."
 	}
-	s := fmt.Sprintf("%s in this week (%s new: %s).", count(r.AllAlerts, "alert"), r.NewAlerts.Number(), r.NewAlerts.Compared())
+	s := fmt.Sprintf("%s in this week (%s new; %s).", count(r.AllAlerts, "alert"), r.NewAlerts.Number(), r.NewAlerts.Compared())
 	if n := int64(len(r.Alerts)); n < r.AllAlerts {
 		s += fmt.Sprintf(" The %d gravest are shown.", n)
 	}
