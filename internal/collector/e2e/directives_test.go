@@ -534,6 +534,18 @@ func TestHostileHub(t *testing.T) {
 		t.Errorf("after a restart the rules are %q", r.Status().RulePack)
 	}
 	h.take(s.id).balance(t)
+	// Also when the time to take it is over: what was taken goes on until something newer comes.
+	r.end()
+	a, err := collector.Open(collector.Options{Config: s.cfg, Version: "test", Detector: detector, RulePack: "test", Now: func() time.Time { return time.Now().Add(2 * time.Hour) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := a.Status().RulePack; got != inForce {
+		t.Errorf("after its end the rules are %q", got)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A product that nobody knew is added to a running collector from the hub's side.
