@@ -123,8 +123,8 @@ func lineOf(r *lib.EventRecord) (line []byte, ok bool) {
 	text(winlog, "computer_name", get(sys, "Computer"))
 	text(winlog, "record_id", get(sys, "EventRecordID"))
 	text(winlog, "version", get(sys, "Version"))
-	text(winlog, "task", get(sys, "Task"))
-	text(winlog, "opcode", get(sys, "Opcode"))
+	// Task and opcode are numbers in the file whose names are in the provider's own messages, on the machine that wrote it. winlogbeat writes the
+	// names; a number in their place would be taken for one.
 	text(winlog, "activity_id", get(sys, "Correlation", "ActivityID"))
 	if n, ok := number(get(sys, "Keywords")); ok {
 		winlog["keywords"] = fmt.Sprintf("0x%x", n)
