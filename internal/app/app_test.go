@@ -32,9 +32,12 @@ func settings(t *testing.T) config.Hub {
 	return h
 }
 
+// offline is where the keys that are not on the hub lie in these tests.
+func offline(h config.Hub) string { return filepath.Join(filepath.Dir(h.DataDir), "offline") }
+
 func createScheme(t *testing.T, h config.Hub) {
 	t.Helper()
-	if _, err := CreateScheme(h.DataDir, filepath.Join(t.TempDir(), "offline"), "Test", time.Now()); err != nil {
+	if _, err := CreateScheme(h.DataDir, offline(h), "Test", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -10,9 +10,10 @@
 // has a receipt is durable three times over.
 //
 // Two follow the bus, each with its own place on it. The ledger (ledger, Tessera) adds the batch's digest to the tamper-evident log and
-// signs checkpoints. The worker (worker) reads the batch back from the blob store, records what it is going to do, decodes the events,
-// lets enrich add country and network and intel mark indicators, runs the rules of the hub (detect, over the Sigma engine in sigma), hands
-// detections to alert, and inserts the rows into the event store. Detection comes before storage: nothing polls a store.
+// signs checkpoints; what is asked of collectors (directives.go) is entered there too, and handed out only with the proof. The worker
+// (worker) reads the batch back from the blob store, records what it is going to do, decodes the events, lets enrich add country and
+// network and intel mark indicators, runs the rules of the hub (detect, over the Sigma engine in sigma), hands detections to alert, and
+// inserts the rows into the event store. Detection comes before storage: nothing polls a store.
 //
 // The event store (eventstore) is ClickHouse in a child process of ours (cmd/tocsin-engine), started and supervised by package engine;
 // the hub's own program never loads it. Alerts group detections by member, rule family and entity (alert), and record what people must
