@@ -122,7 +122,7 @@ type Stats struct {
 const (
 	fetchLimit  = 1024
 	fetchWait   = 200 * time.Millisecond
-	batchAge    = 50 * time.Millisecond // how long Tessera waits for more entries before it writes
+	batchShare  = 5 // Tessera waits this part of the time between checkpoints for more entries before it writes
 	registerMax = 256
 )
 
@@ -192,7 +192,7 @@ func (l *Ledger) open() error {
 	opts := tessera.NewAppendOptions().
 		WithCheckpointSigner(l.o.Signer).
 		WithCheckpointInterval(l.o.CheckpointEvery).
-		WithBatching(fetchLimit, batchAge).
+		WithBatching(fetchLimit, l.o.CheckpointEvery/batchShare).
 		WithPushback(4 * fetchLimit)
 	l.appender, l.shutdown, l.reader, err = tessera.NewAppender(ctx, driver, opts)
 	if err != nil {

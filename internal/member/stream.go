@@ -292,8 +292,13 @@ func (s *Store) Accept(ctx context.Context, b *Batch) (Verdict, error) {
 		if v.Clone, v.First, err = s.clone(ctx, tx, b); err != nil {
 			return err
 		}
-		v.Head, _, err = head(ctx, tx, GateReader, b.Stream)
-		return err
+		started := v.Head.StartedNS
+		if v.Sequence == Opening {
+			started = now
+		}
+		v.Head = b.Head
+		v.Head.StartedNS, v.Head.UpdatedNS = started, now
+		return nil
 	})
 	if err != nil {
 		return Verdict{}, fmt.Errorf("accepting batch %d of stream %x: %w", b.Seq, b.Stream, err)

@@ -122,7 +122,7 @@ type Options struct {
 	Doubt int64
 
 	MaxRows       int           // of one plan; default 50,000
-	Linger        time.Duration // how long rows wait for more before they are stored; default 1 s. Alerts do not wait
+	Linger        time.Duration // how long rows wait for more before they are stored; default 1 s, twice that when very many come. Alerts do not wait
 	UrgentLinger  time.Duration // the same once there is an urgent batch, whose alert somebody may open; default 300 ms
 	SnapshotEvery time.Duration // default 30 s
 	LeaseTTL      time.Duration // default 15 s
@@ -388,6 +388,8 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 		snapshot = time.NewTimer(w.o.SnapshotEvery)
 		flush    = time.NewTimer(time.Hour)
 		closeAt  time.Time
+		sent     time.Time // when the last group was closed
+		busy     bool      // it was large
 	)
 	defer snapshot.Stop()
 	defer flush.Stop()
@@ -395,6 +397,7 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 	send := func() error {
 		done := j
 		j = nil
+		sent, busy = time.Now(), done.rows >= manyRows
 		if err := w.close(ctx, done); err != nil {
 			return err
 		}
@@ -443,12 +446,16 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 			if j == nil {
 				j = w.start(o)
 				wait := w.pace(w.o.Linger)
+				if busy { // an insert costs nearly the same for ten thousand rows as for fifty
+					wait = max(wait, busyLinger*w.o.Linger)
+				}
 				closeAt = time.Now().Add(wait)
 				flush.Reset(wait)
 			}
 			// What is there already goes in as well, so that one transaction takes the detections of a burst.
 			for o != nil {
-				if wait := w.pace(w.o.UrgentLinger); o.n.Urgent && time.Until(closeAt) > wait {
+				// Where urgent batches come all the time, each would otherwise have an insert of its own: they share one a linger.
+				if wait := max(w.pace(w.o.UrgentLinger), w.o.Linger-time.Since(sent)); o.n.Urgent && time.Until(closeAt) > wait {
 					closeAt = time.Now().Add(wait)
 					flush.Reset(wait)
 				}
@@ -499,6 +506,9 @@ func (w *Worker) pace(linger time.Duration) time.Duration {
 }
 
 const (
+	manyRows   = 10_000 // of one plan: from here on events come so fast that it pays to wait longer for more of them
+	busyLinger = 2      // times as long
+
 	maxJobs       = 64   // plans under way
 	maxWaiting    = 4    // rows under way, in largest groups
 	maxGroup      = 2000 // batches of one plan: tiny ones of many collectors
