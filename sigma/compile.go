@@ -326,7 +326,7 @@ func (e *Engine) gather(n *node) {
 		}
 		p := e.gathered[string(id)]
 		if p == nil {
-			p = &predicate{op: opSet, key: key, id: e.nextID(), set: &lazySet{}}
+			p = &predicate{op: opSet, key: key, id: e.nextID(), set: &lazySet{}, trainedAs: list[0].p.trainedAs}
 			for _, k := range list {
 				p.lits = append(p.lits, &literal{k.p.op, k.p.text})
 			}
@@ -366,6 +366,7 @@ func (e *Engine) intern(d *draft, rename map[string]string) (*predicate, error) 
 		return old, nil
 	}
 	p.id = e.nextID()
+	p.trainedAs = hashName(name(d.name))
 	if p.op == opContains {
 		p.rare = gramCounts(nil).rarestByte(p.text)
 	}
@@ -398,7 +399,6 @@ type index struct {
 	known   []bool    // by predicate: all its literals are in the index, so the scan decides it
 	trigs   []trigger
 	always  []int32 // positions of rules without a trigger
-	plain   bool    // it is none yet: preparing sets of literals does not pay
 }
 
 // flat is a node of the evaluation tree.
@@ -470,16 +470,10 @@ func (e *Engine) newSet(sources []Source) *Set {
 		bound = append(bound, n)
 		s.roots = append(s.roots, s.flatten(n, local))
 	}
-	if len(s.rules) < learnFrom {
-		s.index.Store(newIndex(s, bound, local, nil))
-		return s
+	s.index.Store(newIndex(s, bound, local, nil))
+	if len(s.rules) >= learnFrom {
+		s.learning.Store(&learner{bound: bound, local: local})
 	}
-	all := &index{known: make([]bool, len(s.preds)), plain: true}
-	for i := range s.rules {
-		all.always = append(all.always, int32(i))
-	}
-	s.index.Store(all)
-	s.learning.Store(&learner{bound: bound, local: local})
 	return s
 }
 

@@ -64,28 +64,21 @@ func (p *predicate) guess(i int, l *literal) float64 {
 	return p.guesses[i]
 }
 
-// frequency guesses the share of events in which a literal is found, from its operation and length; texts that nearly every event of a
-// kind has are known to be common.
+// frequency guesses the share of events in which a literal is found: from the events that the engine was trained with, and from its
+// operation and length.
 func frequency(p *predicate, l *literal) float64 {
 	f := 0.0
-	text := l.text
-	for _, c := range commonTexts {
-		if len(text) >= len(c) {
-			text = strings.ReplaceAll(text, c, "")
-		}
-	}
-	// Nearly every value of a Windows field has such parts: only the rest tells values apart.
-	switch n := len(text); {
+	switch n := len(l.text); {
 	case n == 0:
 		f = 0.5
 	case l.op == opEq && n < 6 && isDigits(l.text): // event ids and other numbers
 		f = 0.08
-	case l.op == opEq:
-		f = 0.02 * math.Pow(0.85, float64(min(n, 24)))
 	case n < 4:
 		f = 0.4 / float64(n)
+	case l.op == opEq:
+		f = trained.share(p.trainedAs, l.text) + 0.02*math.Pow(0.85, float64(min(n, 24)))
 	default:
-		f = 0.3 * math.Pow(0.72, float64(min(n, 16)))
+		f = trained.share(p.trainedAs, l.text) + 0.1*math.Pow(0.72, float64(min(n, 16)))
 	}
 	if l.op == opContains && len(l.text) < 7 { // it makes the scan of each value slower
 		f += 0.02
@@ -98,11 +91,6 @@ func frequency(p *predicate, l *literal) float64 {
 	}
 	return f
 }
-
-// commonTexts are in most values of paths, registry keys and command lines. Longer ones come first.
-var commonTexts = []string{"\\registry\\machine\\", "currentcontrolset", "\\currentversion", "program files (x86)", "program files", "\\programdata\\", "powershell", "microsoft", "\\software\\", "\\system32\\",
-	"\\syswow64\\", "\\windows\\", "\\services\\", "\\control\\", "\\appdata\\", "\\roaming\\", "rundll32", "explorer", "wmiprvse", "services.exe", "\\local\\", "\\temp\\", "\\users\\", "svchost", "\\lsass", "ntdll", "kernel",
-	"conhost", "cmd.exe", "https", "http", "hklm", "hkcu", ".exe", ".dll", "c:\\", "true", "false", "success", "system", "0x"}
 
 func isDigits(s string) bool {
 	for i := 0; i < len(s); i++ {
@@ -165,7 +153,7 @@ func newIndex(set *Set, bound []*node, local map[*predicate]int32, seen *learner
 			}
 		}
 	}
-	var grams, lines gramCounts
+	grams, lines := trained.grams, gramCounts(nil)
 	if seen != nil {
 		grams, lines = seen.grams, seen.lines
 	}
@@ -181,10 +169,12 @@ func newIndex(set *Set, bound []*node, local map[*predicate]int32, seen *learner
 	return s
 }
 
-// learnFrom is the number of rules from which it pays to learn, learnEvents the number of events that are looked at. Until then all rules
-// are evaluated.
-const (
+// A set of at least learnFrom rules learns from the events it gets, once there were enough of them for that to pay: after learnAfter
+// events each learnEvery-th, learnEvents in all. Tests set them lower.
+var (
 	learnFrom   = 24
+	learnAfter  = 8192
+	learnEvery  = 32
 	learnEvents = 16
 )
 
@@ -202,7 +192,8 @@ type learner struct {
 	values  []int // how many, by key
 	wanted  []bool
 	keyword bool
-	n       int
+	events  int // that the set got
+	n       int // that were looked at
 }
 
 type eventCount struct{ n, last uint8 }
@@ -281,6 +272,9 @@ func (s *Set) learn(l *learner, r *Record) {
 	}
 	defer l.mu.Unlock()
 	if s.learning.Load() != l {
+		return
+	}
+	if l.events++; l.events <= learnAfter || l.events%learnEvery != 0 {
 		return
 	}
 	if l.n++; l.n == 1 {

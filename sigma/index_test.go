@@ -24,6 +24,7 @@ func words(rng *rand.Rand, n int) string {
 // TestRandomRules compares the index with the full evaluation for many random rules together, over random events as JSON: before the
 // index has learnt, and after.
 func TestRandomRules(t *testing.T) {
+	learnAtOnce(t)
 	for seed := range uint64(6) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		names := &Names{}

@@ -153,7 +153,7 @@ func (m *Matcher) eval(s *Set, x *index, r *Record, at int32) bool {
 			return false // the scan would have found it
 		}
 		v = m.gen << 1
-		if p := s.preds[n.pred]; x.plain && p.op == opSet && p.test(r, nil) || !(x.plain && p.op == opSet) && p.test(r, m) {
+		if s.preds[n.pred].test(r, m) {
 			v |= 1
 		}
 		m.memo[n.pred] = v

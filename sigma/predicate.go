@@ -48,13 +48,15 @@ type predicate struct {
 	lits    []*literal // opSet: its alternatives
 	set     *lazySet   // opSet
 	guesses []float64  // of how frequent its literals are
-	glob    *glob
-	re      *regexp.Regexp
-	guard   *guard // opRegex
-	nets    netip.Prefix
-	num     float64
-	cmp     string // opNumber: gt gte lt lte; opTime: minute hour day week month year
-	ref     Key
+
+	trainedAs uint32 // hash of the field's name
+	glob      *glob
+	re        *regexp.Regexp
+	guard     *guard // opRegex
+	nets      netip.Prefix
+	num       float64
+	cmp       string // opNumber: gt gte lt lte; opTime: minute hour day week month year
+	ref       Key
 }
 
 // literal is one text that a value must equal, begin with, end with or contain. The text is folded.

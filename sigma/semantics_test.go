@@ -337,8 +337,16 @@ func TestBillionLaughs(t *testing.T) {
 	}
 }
 
+// learnAtOnce makes sets learn from their first events.
+func learnAtOnce(t testing.TB) {
+	after, every := learnAfter, learnEvery
+	learnAfter, learnEvery = 0, 1
+	t.Cleanup(func() { learnAfter, learnEvery = after, every })
+}
+
 // TestLearning: the index that has learnt gives the same as the one that has not.
 func TestLearning(t *testing.T) {
+	learnAtOnce(t)
 	var b strings.Builder
 	for i := range learnFrom + 10 {
 		fmt.Fprintf(&b, "title: t\nid: r%d\nlogsource: {product: p}\ndetection: {s: {f|contains: word%d, g: common}, condition: s}\n---\n", i, i%7)

@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -119,6 +120,21 @@ func WindowsSources(channel, eventID, eventType string) []Source {
 		out = append(out, s)
 	}
 	return out
+}
+
+// PrepareWindows makes the sets of all Windows events that are known, so that the first event of a kind need not wait for its own.
+func (e *Engine) PrepareWindows() {
+	for _, channel := range slices.Sorted(maps.Keys(windowsServices)) {
+		e.Set(WindowsSources(channel, "", "")...)
+		for _, id := range slices.Sorted(maps.Keys(windowsCategories[windowsServices[channel]])) {
+			e.Set(WindowsSources(channel, id, "")...)
+		}
+	}
+	const sysmon = "microsoft-windows-sysmon/operational"
+	for _, kind := range []string{"CreateKey", "DeleteKey"} {
+		e.Set(WindowsSources(sysmon, "12", kind)...)
+	}
+	e.Set(WindowsSources("", "", "")...)
 }
 
 // Router finds the set of a Windows event from its fields Channel, EventID and EventType. It belongs to one goroutine.

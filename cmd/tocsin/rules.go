@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,13 +27,15 @@ import (
 
 const rulesUsage = `Usage: tocsin rules COMMAND [OPTIONS]
 
-  check [DIR…]   read and compile rules; every error as file:line: reason
+  check [--pipeline FILE…] [DIR…]
+                 read and compile rules; every error as file:line: reason
   list  [DIR…]   the rules that make detections, or all when none has the attribute tocsin
   test  [DIR]    run each rule on the events on which it must and must not fire (DIR/tests/*.yml)
-  eval  --rules DIR [--logsource k=v,…] [--stats] FILE.jsonl…
+  eval  --rules DIR [--pipeline FILE…] [--logsource k=v,…] [--stats] [--workers N] FILE.jsonl…
                  for each event (one JSON object a line) one line {"file","line","rules":[ids]}; "-" reads stdin, lines count from 0
 
-Without DIR the rules that are built in are meant. Exit codes: 0 fine, 1 something is wrong with rules, tests or events, 2 wrong arguments.
+Without DIR the rules that are built in are meant. A pipeline is a YAML file that maps fields and values before rules are compiled, as in
+pySigma; it may be given again. Exit codes: 0 fine, 1 something is wrong with rules, tests or events, 2 wrong arguments.
 `
 
 func runRules(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -131,13 +134,42 @@ func ours(c *sigma.Collection) bool {
 		slices.ContainsFunc(c.Correlations, func(r *sigma.Correlation) bool { return r.HasCustom("tocsin") })
 }
 
+// applyPipelines reads pipelines and applies them to c.
+func applyPipelines(c *sigma.Collection, files []string) (*sigma.Collection, []*sigma.Error, error) {
+	if len(files) == 0 {
+		return c, nil, nil
+	}
+	var list []*sigma.Pipeline
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, nil, err
+		}
+		p, err := sigma.ParsePipeline(f, b)
+		if err != nil {
+			return nil, nil, err
+		}
+		list = append(list, p)
+	}
+	out, errs := c.Apply(list...)
+	return out, errs, nil
+}
+
 func rulesCheck(args []string, stdout, stderr io.Writer) int {
-	dirs, code, done := rulesFlags("check", args, stdout, stderr, nil)
+	var pipelines []string
+	dirs, code, done := rulesFlags("check", args, stdout, stderr, func(f *flag.FlagSet) {
+		f.Func("pipeline", "", func(s string) error { pipelines = append(pipelines, s); return nil })
+	})
 	if done {
 		return code
 	}
 	began := time.Now()
 	c, errs, err := readRules(dirs)
+	if err == nil {
+		var more []*sigma.Error
+		c, more, err = applyPipelines(c, pipelines)
+		errs = append(errs, more...)
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tocsin rules check: %v\n", err)
 		return 1
@@ -292,11 +324,14 @@ func rulesTest(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// chunk is some lines of a file on their way through the workers; done gets the result, so that output keeps the order of input.
+// chunk is some lines of a file on their way through the workers; done gets the result, so that output keeps the order of input. Chunks are
+// used again: their memory would otherwise be most of what has to be cleared and collected.
 type chunk struct {
 	file  string
 	line  int // of the first line, from 0
-	lines []byte
+	buf   []byte
+	lines []byte // of buf
+	out   []byte
 	done  chan result
 }
 
@@ -307,13 +342,25 @@ type result struct {
 	routed int
 }
 
+var chunks = sync.Pool{New: func() any { return &chunk{done: make(chan result, 1)} }}
+
+// keepChunk bounds what is kept of a chunk: one huge line must not pin its memory.
+const keepChunk = 1 << 20
+
+func (c *chunk) free() {
+	if cap(c.buf) <= keepChunk && cap(c.out) <= keepChunk {
+		chunks.Put(c)
+	}
+}
+
 func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var dirs []string
+	var dirs, pipelines []string
 	var source sigma.LogSource
 	var stats bool
 	workers := runtime.GOMAXPROCS(0)
 	files, code, done := rulesFlags("eval", args, stdout, stderr, func(f *flag.FlagSet) {
 		f.Func("rules", "", func(s string) error { dirs = append(dirs, s); return nil })
+		f.Func("pipeline", "", func(s string) error { pipelines = append(pipelines, s); return nil })
 		f.Func("logsource", "", func(s string) (err error) { source, err = sigma.ParseLogSource(s); return err })
 		f.BoolVar(&stats, "stats", false, "")
 		f.IntVar(&workers, "workers", workers, "")
@@ -325,13 +372,19 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 		fmt.Fprintf(stderr, "tocsin rules eval: give --rules DIR and at least one file of events\n\n%s", rulesUsage)
 		return 2
 	}
+	loading := time.Now()
+	debug.SetGCPercent(400) // what is loaded stays; looking it through again and again would take a third of the time
 	c, errs, err := readRules(dirs)
+	if err == nil {
+		var more []*sigma.Error
+		c, more, err = applyPipelines(c, pipelines)
+		errs = append(errs, more...)
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
 		return 1
 	}
 	names := &sigma.Names{}
-	loading := time.Now()
 	engine, err := sigma.Compile(c, sigma.Options{Schema: names})
 	if err != nil {
 		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
@@ -352,6 +405,9 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 			return 1
 		}
 		routers[i].Within = source
+	}
+	if source == (sigma.LogSource{}) {
+		engine.PrepareWindows()
 	}
 	work, order := make(chan *chunk), make(chan *chunk, 4*workers)
 	var wg sync.WaitGroup
@@ -389,6 +445,8 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 				stop()
 			}
 		}
+		c.out = r.out
+		c.free()
 	}
 	wg.Wait()
 	if err := out.Flush(); writeErr == nil {
@@ -396,7 +454,7 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 	}
 	took := time.Since(began)
 	if stats {
-		fmt.Fprintf(stderr, "%d events in %.3f s: %.0f events/s with %d workers; %d rules loaded in %.2f s\n", events, took.Seconds(), float64(events)/took.Seconds(), workers, len(engine.Rules), began.Sub(loading).Seconds())
+		fmt.Fprintf(stderr, "%d events in %.3f s: %.0f events/s with %d workers; %d rules loaded and indexed in %.2f s\n", events, took.Seconds(), float64(events)/took.Seconds(), workers, len(engine.Rules), began.Sub(loading).Seconds())
 	}
 	if events > 0 && routed == 0 {
 		fmt.Fprintln(stderr, "tocsin rules eval: no event could be assigned to a log source; only Windows events (field Channel) are recognised, for others give --logsource, such as --logsource product=linux,service=sshd")
@@ -427,7 +485,7 @@ type evalWorker struct {
 }
 
 func (w *evalWorker) run(c *chunk) result {
-	var r result
+	r := result{out: c.out[:0]}
 	e := w.ev.engine
 	file, _ := json.Marshal(c.file)
 	lines := c.lines
@@ -487,10 +545,15 @@ func readChunks(ctx context.Context, name string, stdin io.Reader, work, order c
 		defer f.Close()
 		in = f
 	}
-	line, size := 0, 256<<10
+	line := 0
+	const size = 256 << 10
 	var rest []byte
 	for {
-		buf := make([]byte, size+len(rest))
+		c := chunks.Get().(*chunk)
+		if cap(c.buf) < size+len(rest) {
+			c.buf = make([]byte, size+len(rest)+size/4)
+		}
+		buf := c.buf[:size+len(rest)]
 		copy(buf, rest)
 		n, err := io.ReadFull(in, buf[len(rest):])
 		buf = buf[:len(rest)+n]
@@ -503,13 +566,14 @@ func readChunks(ctx context.Context, name string, stdin io.Reader, work, order c
 			cut = len(buf)
 		}
 		if cut == 0 && !end {
-			if rest = buf; len(rest) > maxEventLine {
+			if rest = append(rest[:0], buf...); len(rest) > maxEventLine {
 				return fmt.Errorf("%s:%d: a line is longer than %d MiB", name, line, maxEventLine>>20)
 			}
 			continue
 		}
 		if cut > 0 {
-			c := &chunk{file: name, line: line, lines: buf[:cut], done: make(chan result, 1)}
+			rest = append(rest[:0], buf[cut:]...)
+			c.file, c.line, c.lines = name, line, buf[:cut]
 			line += bytes.Count(c.lines, []byte{'\n'})
 			select {
 			case order <- c:
@@ -522,6 +586,5 @@ func readChunks(ctx context.Context, name string, stdin io.Reader, work, order c
 		if end {
 			return nil
 		}
-		rest = buf[cut:]
 	}
 }
