@@ -18,7 +18,6 @@ import (
 	"tocsin/internal/batch"
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/minimise"
-	"tocsin/internal/collector/spool"
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
 	"tocsin/internal/keys"
@@ -289,7 +288,6 @@ func leftBytes(t testing.TB, c Config, lines [][]byte) ([]byte, int) {
 		rest()
 	}
 	seal()
-	_ = spool.MaxRecord
 	return all.Bytes(), events
 }
 

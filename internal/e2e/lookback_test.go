@@ -39,9 +39,10 @@ fields:
   proto: transport
 `
 
-// handedOut are the directives that the hub gives a site, each checked against its ledger as the site would.
-func (s *site) handedOut() ([]string, error) {
-	resp, err := s.own().Get("https://" + s.hub.gate + "/v1/directives")
+// handedOut are the directives that the hub gives a site, each checked against its ledger as the site would. The client is the caller's: the
+// gate bounds how often one address connects.
+func (s *site) handedOut(own *http.Client) ([]string, error) {
+	resp, err := own.Get("https://" + s.hub.gate + "/v1/directives")
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +120,9 @@ func TestQuestionAndPack(t *testing.T) {
 			t.Errorf("asked of nobody: %d %s", code, errs)
 		}
 	}
+	own := s.own()
 	eventually(t, time.Minute, "both are handed out with their proofs", func() error {
-		types, err := s.handedOut()
+		types, err := s.handedOut(own)
 		if err == nil && !slices.Contains(types, directive.Parsers) || !slices.Contains(types, directive.LookBack) {
 			err = errors.Join(err, fmt.Errorf("only %v", types))
 		}
