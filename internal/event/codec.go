@@ -45,21 +45,17 @@ func (e *Event) AppendJSON(dst []byte) []byte {
 		dst = append(appendTime(dst, e.Ingested), '"')
 	}
 	quoted := registry.Load().quoted
-	for i := 0; i < len(e.fields); {
-		k := e.fields[i].key
-		dst = append(dst, quoted[k]...)
-		j := i + 1
-		for j < len(e.fields) && e.fields[j].key == k {
-			j++
-		}
+	for i := 0; i < len(e.keys); {
+		dst = append(dst, quoted[e.keys[i]]...)
+		j := e.after(i)
 		if j == i+1 {
-			dst = appendValue(dst, e.fields[i].val)
+			dst = appendValue(dst, e.vals[i])
 			i = j
 			continue
 		}
 		dst = append(dst, '[')
 		for ; i < j; i++ {
-			dst = append(appendValue(dst, e.fields[i].val), ',')
+			dst = append(appendValue(dst, e.vals[i]), ',')
 		}
 		dst[len(dst)-1] = ']'
 	}
@@ -332,8 +328,7 @@ func (d *decoder) known(k Key) error {
 			if d.values++; d.values > MaxValues {
 				return ErrTooMany
 			}
-			d.e.fields = append(d.e.fields, field{k, v})
-			d.e.mark(k)
+			d.e.append(k, v)
 		}
 		return nil
 	}
@@ -353,8 +348,7 @@ func (d *decoder) known(k Key) error {
 			if d.values++; d.values > MaxValues {
 				return ErrTooMany
 			}
-			d.e.fields = append(d.e.fields, field{k, v})
-			d.e.mark(k)
+			d.e.append(k, v)
 		}
 		d.space()
 		if d.i >= len(d.s) {

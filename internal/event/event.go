@@ -1,6 +1,7 @@
 package event
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -59,11 +60,6 @@ const MaxValues = 1024
 // Extra is a field that neither the schema nor a rule names.
 type Extra struct{ Name, Value string }
 
-type field struct {
-	key Key
-	val Value
-}
-
 // bitsetWords covers the schema's keys and what rules and packs usually register; later keys are found by scanning.
 const bitsetWords = 16
 
@@ -80,8 +76,9 @@ type Event struct {
 	HasRawDigest bool
 
 	sendRaw bool
-	raw     string // points into arena
-	fields  []field
+	raw     string  // points into arena
+	keys    []Key   // of the values, so that a key is found without touching them
+	vals    []Value // as many
 	present [bitsetWords]uint64
 	extras  []Extra
 	arena   []byte // strings point into it, so it is only appended to, and replaced when full
@@ -102,7 +99,7 @@ func (e *Event) Reset() {
 	e.RawDigest, e.HasRawDigest = [32]byte{}, false
 	e.sendRaw, e.raw = false, ""
 	e.present = [bitsetWords]uint64{}
-	e.fields, e.extras, e.arena = e.fields[:0], e.extras[:0], arena
+	e.keys, e.vals, e.extras, e.arena = e.keys[:0], e.vals[:0], e.extras[:0], arena
 }
 
 // SetRaw copies the line into the event and gives it back as a string that parsers may cut values from.
@@ -167,8 +164,8 @@ func (e *Event) find(k Key) int {
 	if w := int(k >> 6); w < bitsetWords && e.present[w]&(1<<(k&63)) == 0 {
 		return -1
 	}
-	for i := range e.fields {
-		if e.fields[i].key == k {
+	for i, x := range e.keys {
+		if x == k {
 			return i
 		}
 	}
@@ -178,16 +175,18 @@ func (e *Event) find(k Key) int {
 // fresh gives the place for the value of a key that has none yet, its string and numbers not cleared; nil when that is not sure or there
 // is no room: then Set does it. Nearly every value that a parser sets comes this way.
 func (e *Event) fresh(k Key) *Value {
-	w, bit := int(k>>6), uint64(1)<<(k&63)
-	n := len(e.fields)
-	if k == 0 || w >= bitsetWords || e.present[w]&bit != 0 || n == cap(e.fields) || n >= MaxValues {
+	if k-1 >= bitsetWords*64-1 {
 		return nil
 	}
-	e.present[w] |= bit
-	e.fields = e.fields[:n+1]
-	f := &e.fields[n]
-	f.key = k
-	return &f.val
+	w, bit := &e.present[k>>6], uint64(1)<<(k&63)
+	n := len(e.keys)
+	if *w&bit != 0 || n >= cap(e.keys) || n >= cap(e.vals) || n >= MaxValues {
+		return nil
+	}
+	*w |= bit
+	e.keys, e.vals = e.keys[:n+1], e.vals[:n+1]
+	e.keys[n] = k
+	return &e.vals[n]
 }
 
 // Set replaces whatever stands under k. An absent value (None) deletes. A new key beyond MaxValues is not taken.
@@ -205,20 +204,35 @@ func (e *Event) Set(k Key, v Value) {
 	}
 	i := e.find(k)
 	if i < 0 {
-		if len(e.fields) < MaxValues {
-			e.fields = append(e.fields, field{k, v})
-			e.mark(k)
-		}
+		e.append(k, v)
 		return
 	}
-	e.fields[i].val = v
-	if i+1 < len(e.fields) && e.fields[i+1].key == k { // a list shrinks to one value
-		j := i + 1
-		for j < len(e.fields) && e.fields[j].key == k {
-			j++
-		}
-		e.fields = append(e.fields[:i+1], e.fields[j:]...)
+	e.vals[i] = v
+	if j := e.after(i); j > i+1 { // a list shrinks to one value
+		e.cut(i+1, j)
 	}
+}
+
+// append adds a value at the end, if there is room.
+func (e *Event) append(k Key, v Value) {
+	if len(e.keys) < MaxValues {
+		e.keys, e.vals = append(e.keys, k), append(e.vals, v)
+		e.mark(k)
+	}
+}
+
+// after gives the index behind the values that stand side by side with the one at i.
+func (e *Event) after(i int) int {
+	j := i + 1
+	for j < len(e.keys) && e.keys[j] == e.keys[i] {
+		j++
+	}
+	return j
+}
+
+// cut takes the values from i to j out.
+func (e *Event) cut(i, j int) {
+	e.keys, e.vals = append(e.keys[:i], e.keys[j:]...), append(e.vals[:i], e.vals[j:]...)
 }
 
 // SetString sets a string, which must live as long as the event: a part of Raw, a constant, or a Copy.
@@ -246,7 +260,16 @@ func (e *Event) SetFloat(k Key, f float64) { e.Set(k, FloatValue(f)) }
 func (e *Event) SetBool(k Key, b bool) { e.Set(k, BoolValue(b)) }
 
 // SetIP sets an address; the zero Addr deletes.
-func (e *Event) SetIP(k Key, a netip.Addr) { e.Set(k, IPValue(a)) }
+func (e *Event) SetIP(k Key, a netip.Addr) {
+	if a.Is4() {
+		if p := e.fresh(k); p != nil {
+			b := a.As4()
+			p.str, p.n, p.hi, p.kind, p.v4 = "", uint64(binary.BigEndian.Uint32(b[:])), 0, IP, true
+			return
+		}
+	}
+	e.Set(k, IPValue(a))
+}
 
 // SetTime sets an instant in UTC nanoseconds.
 func (e *Event) SetTime(k Key, ns int64) { e.Set(k, TimeValue(ns)) }
@@ -270,6 +293,11 @@ func (e *Event) SetNamed(name, s string) bool {
 		}
 		return true
 	}
+	return e.SetExtra(name, s)
+}
+
+// SetExtra is SetNamed for a name that Lookup does not know.
+func (e *Event) SetExtra(name, s string) bool {
 	for i := range e.extras {
 		if e.extras[i].Name == name {
 			return true
@@ -284,21 +312,18 @@ func (e *Event) SetNamed(name, s string) bool {
 
 // Add appends one more value under k; values under one key stay side by side. Beyond MaxValues it does nothing.
 func (e *Event) Add(k Key, v Value) {
-	if k == 0 || v.kind == None || len(e.fields) >= MaxValues {
+	if k == 0 || v.kind == None || len(e.keys) >= MaxValues {
 		return
 	}
 	i := e.find(k)
-	e.mark(k)
-	e.fields = append(e.fields, field{k, v})
+	e.append(k, v)
 	if i < 0 {
 		return
 	}
-	for i < len(e.fields)-1 && e.fields[i].key == k {
-		i++
-	}
-	if i < len(e.fields)-1 {
-		copy(e.fields[i+1:], e.fields[i:])
-		e.fields[i] = field{k, v}
+	if i = e.after(i); i < len(e.keys)-1 {
+		copy(e.keys[i+1:], e.keys[i:])
+		copy(e.vals[i+1:], e.vals[i:])
+		e.keys[i], e.vals[i] = k, v
 	}
 }
 
@@ -308,7 +333,7 @@ func (e *Event) AddString(k Key, s string) { e.Add(k, StringValue(s)) }
 // Get gives the first value under k.
 func (e *Event) Get(k Key) (Value, bool) {
 	if i := e.find(k); i >= 0 {
-		return e.fields[i].val, true
+		return e.vals[i], true
 	}
 	return Value{}, false
 }
@@ -316,7 +341,7 @@ func (e *Event) Get(k Key) (Value, bool) {
 // Str gives the first value under k if it is a string, else "".
 func (e *Event) Str(k Key) string {
 	if i := e.find(k); i >= 0 {
-		return e.fields[i].val.str
+		return e.vals[i].str
 	}
 	return ""
 }
@@ -324,31 +349,31 @@ func (e *Event) Str(k Key) string {
 // Text gives the first value under k as text, whatever its kind.
 func (e *Event) Text(k Key) string {
 	if i := e.find(k); i >= 0 {
-		return e.fields[i].val.Text()
+		return e.vals[i].Text()
 	}
 	return ""
 }
 
 // Int gives the first value under k if it is an integer.
 func (e *Event) Int(k Key) (int64, bool) {
-	if i := e.find(k); i >= 0 && e.fields[i].val.kind == Int {
-		return int64(e.fields[i].val.n), true
+	if i := e.find(k); i >= 0 && e.vals[i].kind == Int {
+		return int64(e.vals[i].n), true
 	}
 	return 0, false
 }
 
 // IP gives the first value under k if it is an address.
 func (e *Event) IP(k Key) (netip.Addr, bool) {
-	if i := e.find(k); i >= 0 && e.fields[i].val.kind == IP {
-		return e.fields[i].val.IP(), true
+	if i := e.find(k); i >= 0 && e.vals[i].kind == IP {
+		return e.vals[i].IP(), true
 	}
 	return netip.Addr{}, false
 }
 
 // HasString says whether s is one of the strings under k.
 func (e *Event) HasString(k Key, s string) bool {
-	for i := e.find(k); i >= 0 && i < len(e.fields) && e.fields[i].key == k; i++ {
-		if e.fields[i].val.kind == String && e.fields[i].val.str == s {
+	for i := e.find(k); i >= 0 && i < len(e.keys) && e.keys[i] == k; i++ {
+		if v := &e.vals[i]; v.kind == String && v.str == s {
 			return true
 		}
 	}
@@ -361,21 +386,17 @@ func (e *Event) Del(k Key) {
 	if i < 0 {
 		return
 	}
-	j := i
-	for j < len(e.fields) && e.fields[j].key == k {
-		j++
-	}
-	e.fields = append(e.fields[:i], e.fields[j:]...)
+	e.cut(i, e.after(i))
 	if w := int(k >> 6); w < bitsetWords {
 		e.present[w] &^= 1 << (k & 63)
 	}
 }
 
 // Len is the number of values, list elements counted one by one.
-func (e *Event) Len() int { return len(e.fields) }
+func (e *Event) Len() int { return len(e.keys) }
 
 // At gives the i-th value and its key; the elements of a list follow one another.
-func (e *Event) At(i int) (Key, Value) { return e.fields[i].key, e.fields[i].val }
+func (e *Event) At(i int) (Key, Value) { return e.keys[i], e.vals[i] }
 
 // Extras are the fields without a key. The slice belongs to the event.
 func (e *Event) Extras() []Extra { return e.extras }
@@ -406,11 +427,11 @@ func (e *Event) Clone() *Event {
 // CopyTo makes dst a deep copy of e, using the memory that dst has.
 func (e *Event) CopyTo(dst *Event) {
 	dst.Reset()
-	fields, extras, arena := dst.fields, dst.extras, dst.arena
+	keys, vals, extras, arena := dst.keys, dst.vals, dst.extras, dst.arena
 	*dst = *e
 	need := len(e.raw)
-	for i := range e.fields {
-		need += len(e.fields[i].val.str)
+	for i := range e.vals {
+		need += len(e.vals[i].str)
 	}
 	for i := range e.extras {
 		need += len(e.extras[i].Name) + len(e.extras[i].Value)
@@ -419,12 +440,12 @@ func (e *Event) CopyTo(dst *Event) {
 		arena = make([]byte, 0, need)
 	}
 	dst.arena = arena
-	dst.fields = append(fields, e.fields...)
+	dst.keys, dst.vals = append(keys, e.keys...), append(vals, e.vals...)
 	dst.extras = append(extras, e.extras...)
 	dst.raw = dst.CopyString(e.raw)
-	for i := range dst.fields {
-		if dst.fields[i].val.kind == String {
-			dst.fields[i].val.str = dst.CopyString(dst.fields[i].val.str)
+	for i := range dst.vals {
+		if v := &dst.vals[i]; v.kind == String {
+			v.str = dst.CopyString(v.str)
 		}
 	}
 	for i := range dst.extras {

@@ -36,7 +36,7 @@ type headColumn struct {
 const (
 	maxOrigins = 1024
 	maxHeads   = 8 // of one origin: files of several kinds that are read side by side, told apart by their number of columns
-	maxColumns = 128
+	maxColumns = 256
 	maxName    = 64
 )
 

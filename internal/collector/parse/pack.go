@@ -33,7 +33,8 @@ func (l *Library) Packs() *packs.Set { return l.set.Load() }
 // pair is a name and a value that a pack does not speak of.
 type pair struct {
 	name, value string
-	leaf        int // where the last part of a JSON path starts
+	leaf        int  // where the last part of a JSON path starts
+	plain       bool // the name is known to be good for an extra
 }
 
 // run is what reading one line with one pack needs.
@@ -54,50 +55,6 @@ type run struct {
 	memory   *memory // of the pack at work
 	memories map[*packs.Pack]*memory
 	last     *packs.Pack // whose memory it is
-}
-
-// memory is what a Set remembers of the lines that it read with one pack: which name follows which, because a device writes its names in
-// the same order again and again. It saves time and changes no answer.
-type memory struct {
-	names []string // by number: the pack's own, then others that were met
-	own   int      // how many are the pack's
-	next  []uint16 // by number: the name that came next when it was last seen, plus one; 0 for none
-	begin int      // the number that stands for the line's start
-}
-
-// maxMet bounds the names that a pack does not speak of and that are remembered.
-const maxMet = 128
-
-func newMemory(p *packs.Pack) *memory {
-	n := len(p.Slots)
-	m := &memory{own: n, begin: n + maxMet, names: make([]string, n, n+maxMet), next: make([]uint16, n+maxMet+1)}
-	copy(m.names, p.Slots)
-	return m
-}
-
-// meet gives the number of a name, plus one, and remembers that it came behind the one at the given number. A name for which there is no
-// room counts as a line's start.
-func (m *memory) meet(p *packs.Pack, at int, name string) int {
-	k := 0
-	if slot, ok := p.Names.Slot(name); ok {
-		k = int(slot) + 1
-	} else {
-		for i := m.own; i < len(m.names); i++ {
-			if m.names[i] == name {
-				k = i + 1
-				break
-			}
-		}
-		if k == 0 {
-			if len(m.names) == cap(m.names) {
-				return m.begin + 1
-			}
-			m.names = append(m.names, strings.Clone(name))
-			k = len(m.names)
-		}
-	}
-	m.next[at] = uint16(k)
-	return k
 }
 
 // packMaxOthers bounds the names of one line that a pack does not speak of.
@@ -169,9 +126,6 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 	}
 	r := &s.run
 	r.slots.Clear()
-	if r.last != p {
-		s.remember(p)
-	}
 	r.pack, r.n, r.header, r.cef, r.name, r.words = p, 0, false, "", "", ""
 	// What a line may cost grows with its length alone, however many packs and patterns there are (see package packs).
 	if s.fuelFor != s.e {
@@ -195,20 +149,6 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 		s.undo()
 	}
 	return ok
-}
-
-// remember takes up the pack's memory.
-func (s *Set) remember(p *packs.Pack) {
-	r := &s.run
-	m, ok := r.memories[p]
-	if !ok {
-		if r.memories == nil || len(r.memories) > 2*packs.MaxPacks { // packs that were exchanged long ago
-			r.memories = map[*packs.Pack]*memory{}
-		}
-		m = newMemory(p)
-		r.memories[p] = m
-	}
-	r.memory, r.last = m, p
 }
 
 // packFuel is what all patterns and conditions together may cost on one line, in units of 32 bytes looked at.
@@ -315,7 +255,13 @@ func (s *Set) packOthers(p *packs.Pack) {
 		return
 	}
 	for i := range r.others[:r.n] {
-		s.extra(r.others[i].name, r.others[i].value)
+		o := &r.others[i]
+		switch {
+		case !o.plain:
+			s.extra(o.name, o.value)
+		case !empty(o.value):
+			s.e.SetExtra(o.name, o.value)
+		}
 	}
 }
 
@@ -323,7 +269,7 @@ func (s *Set) packOthers(p *packs.Pack) {
 func (s *Set) other(name, v string, leaf int) {
 	r := &s.run
 	if r.n < packMaxOthers && r.pack.Others != packs.OthersDrop && v != "" {
-		r.others[r.n] = pair{name, v, leaf}
+		r.others[r.n] = pair{name: name, value: v, leaf: leaf}
 		r.n++
 	}
 }
@@ -420,18 +366,15 @@ func (s *Set) condField(c *packs.Cond) bool {
 
 // extra keeps a native name that nothing knows, as a string. Names that the collector and the hub vouch for cannot be set so.
 func (s *Set) extra(name, v string) {
-	if v == "" || len(name) > 128 || len(s.e.Extras()) >= event.MaxExtras || empty(v) || s.owns(name) || !extraName(name) {
-		return
+	if len(s.e.Extras()) < event.MaxExtras && !empty(v) && !s.owns(name) && extraName(name) {
+		s.e.SetNamed(name, v)
 	}
-	if strings.HasPrefix(name, "event.") || strings.HasPrefix(name, "tocsin") || strings.HasPrefix(name, "observer.") {
-		return
-	}
-	s.e.SetNamed(name, v)
 }
 
-// extraName says whether a name from a line is one that pages and exports can show: printable, no quotes or blanks.
+// extraName says whether a name from a line is one that pages and exports can show: printable, no quotes or blanks, and not one for which
+// the collector or the hub vouch.
 func extraName(name string) bool {
-	if name == "" {
+	if name == "" || len(name) > 128 || strings.HasPrefix(name, "event.") || strings.HasPrefix(name, "tocsin") || strings.HasPrefix(name, "observer.") {
 		return false
 	}
 	for i := 0; i < len(name); i++ {

@@ -57,8 +57,8 @@ const maxPairs = 1000
 func (s *Set) stepKV(st *packs.Step, t string) bool {
 	n := 0
 	if st.Pairs == "" && st.Equals == "=" {
-		if !st.Bare && st.Prefix == "" {
-			return s.stepPairs(t)
+		if st.Prefix == "" {
+			return s.stepPairs(t, st.Bare)
 		}
 		w := kv{s: t, bare: st.Bare}
 		for ; n < maxPairs; n++ {
@@ -87,70 +87,83 @@ func (s *Set) stepKV(st *packs.Step, t string) bool {
 	return n > 0
 }
 
-// valueEnds are the bytes that end a value without quotes.
-var valueEnds = [256]bool{' ': true, '\t': true, ',': true, ';': true}
-
-// stepPairs is the walk of kv over key=value for a pack, which tries the name that followed the one before when it was last seen.
-func (s *Set) stepPairs(t string) bool {
+// stepPairs is the walk of kv over key=value for a pack, with the names that it remembers.
+func (s *Set) stepPairs(t string, bare bool) bool {
 	r := &s.run
+	if r.last != r.pack {
+		s.remember(r.pack)
+	}
 	m, slots := r.memory, &r.slots
 	mapped := r.pack.Mapped
-	at := m.begin
-	w := kv{s: t}
-	n, i := 0, 0
+	n, i, place := 0, 0, 0
 	for ; n < maxPairs; n++ {
 		for i < len(t) && (t[i] == ' ' || t[i] == ',') {
 			i++
 		}
-		k := int(m.next[at]) // the name expected here, plus one
 		name := ""
-		if k > 0 {
-			name = m.names[k-1]
-			if end := i + len(name); end < len(t) && t[end] == '=' && t[i:end] == name {
-				i = end + 1
-			} else {
-				k = 0
+		number, end := -1, 0
+		if place < len(m.order) && i+8 <= len(t) { // the name expected here
+			if g := &m.order[place]; load(t, i)&g.mask == g.head {
+				end = i + int(g.length)
+				if g.length < 8 || end < len(t) && t[end] == '=' && (g.length == 8 || t[i+8:end] == m.names[g.number][8:]) {
+					number = int(g.number)
+					end++
+					place++
+				}
 			}
 		}
-		if k == 0 {
-			w.i = i
-			var ok bool
-			if name, ok = w.key(); !ok {
-				break
+		if number < 0 {
+			if number, end = m.at(t, i); number < 0 {
+				w := kv{s: t, i: i, bare: bare}
+				var ok bool
+				if name, ok = w.key(); !ok {
+					break
+				}
+				number, end = m.meet(r.pack, name), w.i
 			}
-			k = m.meet(r.pack, at, name)
-			i = w.i
+			if number >= 0 {
+				place = m.follow(place, number)
+			}
 		}
-		at = k - 1
-		j := i
+		i = end
+		if i >= len(t) {
+			continue
+		}
 		var v string
-		switch {
-		case i < len(t) && t[i] == '"':
-			if q := strings.IndexByte(t[i+1:], '"'); q >= 0 && t[i+q] != '\\' {
+		switch c := t[i]; {
+		case c == '"' || c == '\'' && !bare:
+			if q := strings.IndexByte(t[i+1:], '"'); c == '"' && q >= 0 && t[i+q] != '\\' {
 				v, i = t[i+1:i+1+q], i+q+2
 				break
 			}
 			fallthrough
-		case i < len(t) && t[i] == '\'':
-			w.i = i
-			v = w.value()
-			i = w.i
+		case bare:
+			w := kv{s: t, i: i, bare: bare}
+			v, i = w.value(), w.i
 		default:
-			for j < len(t) && !valueEnds[t[j]] {
-				j++
-			}
-			v, i = t[i:j], j
+			end := valueEnd(t, i)
+			v, i = t[i:end], end
 		}
 		if v == "" {
 			continue
 		}
-		if at < len(mapped) {
-			slots.First(at, v)
-			if mapped[at] {
+		if number >= 0 && number < len(mapped) {
+			slots.First(number, v)
+			if mapped[number] {
 				continue
 			}
 		}
-		s.other(name, v, 0)
+		if r.n < packMaxOthers && r.pack.Others != packs.OthersDrop {
+			o := &r.others[r.n]
+			r.n++
+			o.name, o.value, o.leaf, o.plain = name, v, 0, false
+			if name == "" {
+				o.name = m.names[number]
+			}
+			if number >= m.own {
+				o.plain = m.plain[number-m.own]
+			}
+		}
 	}
 	return n > 0
 }

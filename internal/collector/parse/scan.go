@@ -318,8 +318,20 @@ func equalFold(s, p string) bool { return len(s) == len(p) && hasFold(s, p) }
 
 // containsFold says whether the lower-case ASCII word p occurs in s in any case. Only for short strings.
 func containsFold(s, p string) bool {
+	if p == "" {
+		return true
+	}
+	first := p[0]
+	if !isAlpha(first) {
+		for i := 0; i+len(p) <= len(s); i++ {
+			if s[i] == first && hasFold(s[i:], p) {
+				return true
+			}
+		}
+		return false
+	}
 	for i := 0; i+len(p) <= len(s); i++ {
-		if hasFold(s[i:], p) {
+		if s[i]|0x20 == first && hasFold(s[i:], p) {
 			return true
 		}
 	}

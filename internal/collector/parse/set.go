@@ -375,14 +375,18 @@ func (s *Set) dataset(name string) {
 
 // category adds one value of event.category; a value is listed once.
 func (s *Set) category(v string) {
-	if !s.e.HasString(event.EventCategory, v) {
+	if !s.e.Has(event.EventCategory) {
+		s.e.SetString(event.EventCategory, v)
+	} else if !s.e.HasString(event.EventCategory, v) {
 		s.e.AddString(event.EventCategory, v)
 	}
 }
 
 // kind adds one value of event.type.
 func (s *Set) kind(v string) {
-	if !s.e.HasString(event.EventType, v) {
+	if !s.e.Has(event.EventType) {
+		s.e.SetString(event.EventType, v)
+	} else if !s.e.HasString(event.EventType, v) {
 		s.e.AddString(event.EventType, v)
 	}
 }
@@ -458,6 +462,14 @@ const (
 // verdictOf maps a device's word for what it did. Words that end a permitted session (close, timeout) mean different things on
 // different devices and are left to their parsers.
 func verdictOf(v string) verdict {
+	switch v { // descriptions' tables and most devices
+	case "allow", "accept", "pass":
+		return allow
+	case "deny", "drop", "block":
+		return deny
+	case "detect":
+		return detect
+	}
 	v = trim(v)
 	if v == "" || len(v) > 48 {
 		return noVerdict

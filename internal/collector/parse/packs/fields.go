@@ -350,7 +350,7 @@ func (c *compiler) cond(k, v *yaml.Node) []Cond {
 	}
 	if v.Kind != yaml.MappingNode {
 		base.Kind, base.Values = CondIs, words(v)
-		base.Absent = base.holds("")
+		base.finish()
 		return []Cond{base}
 	}
 	var out []Cond
@@ -400,7 +400,7 @@ func (c *compiler) cond(k, v *yaml.Node) []Cond {
 		c.fail(v, "when %s: says nothing", k.Value)
 	}
 	for i := range out {
-		out[i].Absent = out[i].holds("") != out[i].Not
+		out[i].finish()
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import "unsafe"
 type Names struct {
 	mask uint32
 	rows []nameRow
+	used int
 	fold bool // names are compared without regard to case
 }
 
@@ -60,7 +61,7 @@ func (t *Names) SlotBytes(name []byte) (uint16, bool) {
 }
 
 func (t *Names) add(name string, slot uint16) {
-	if n := len(t.rows); t.count()*2 >= n {
+	if n := len(t.rows); t.used*2 >= n {
 		old := t.rows
 		t.rows, t.mask = make([]nameRow, 2*n), uint32(2*n-1)
 		for _, r := range old {
@@ -69,6 +70,7 @@ func (t *Names) add(name string, slot uint16) {
 			}
 		}
 	}
+	t.used++
 	t.put(nameRow{name, slot, true})
 }
 
@@ -78,16 +80,6 @@ func (t *Names) put(row nameRow) {
 		i = (i + 1) & t.mask
 	}
 	t.rows[i] = row
-}
-
-func (t *Names) count() int {
-	n := 0
-	for i := range t.rows {
-		if t.rows[i].used {
-			n++
-		}
-	}
-	return n
 }
 
 // foldEqual compares ASCII without regard to case.

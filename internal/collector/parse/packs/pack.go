@@ -229,7 +229,8 @@ type Cond struct {
 	Values []string // any of
 	Lo, Hi int64
 	Not    bool
-	Absent bool // whether it holds when there is no value
+	Absent bool   // whether it holds when there is no value
+	set    *Names // of CondIs with many values
 }
 
 // Holds says whether v fulfils the comparison.
@@ -247,6 +248,10 @@ func (c *Cond) holds(v string) bool {
 	case CondRange:
 		n, ok := number(v)
 		return ok && n >= c.Lo && n <= c.Hi
+	}
+	if c.set != nil {
+		_, ok := c.set.Slot(v)
+		return ok
 	}
 	for _, w := range c.Values {
 		switch c.Kind {
@@ -269,6 +274,19 @@ func (c *Cond) holds(v string) bool {
 		}
 	}
 	return false
+}
+
+// finish makes the comparison ready to be asked.
+func (c *Cond) finish() {
+	c.Absent = c.holds("") != c.Not
+	if c.Kind == CondIs && len(c.Values) > 3 {
+		c.set = newNames(true)
+		for _, w := range c.Values {
+			if _, ok := c.set.Slot(w); !ok {
+				c.set.add(w, 0)
+			}
+		}
+	}
 }
 
 func number(s string) (int64, bool) {

@@ -6,48 +6,112 @@ import (
 	"unsafe"
 )
 
-// index finds, in one walk over a message, which of many ways to recognise a product may fit it: those all of whose literals occur.
-type index struct {
-	refs  []*Ref
-	lits  []literal
-	need  [][]uint16 // by ref: literals that must all occur
-	asks  [][]uint16 // by literal: the refs that are looked at when it occurs; a ref is looked at for its longest literal
-	short []uint16   // refs without a literal of four bytes or more: they are tried on every message
-	bits  [1 << 10]uint64
-	heads [1 << 12]uint16 // by hash: the first of the literals that begin with those four bytes, plus one
-	begin byte            // all literals begin with this byte; 0 when they do not
+// Texts finds, in one walk over a message, which of many texts occur in it. It is never changed.
+type Texts struct {
+	list  []text
+	bits  [1 << 10]uint64   // by hash: whether a text begins with those four bytes
+	heads [1 << 12]uint16   // by hash: the first of the texts that begin so, plus one
+	known map[string]uint16 // while it is made
+	begin byte              // all texts begin with this byte; 0 when they do not
 }
 
-type literal struct {
+type text struct {
 	text string
 	head uint32 // its first four bytes
-	next uint16 // another literal in the same row, plus one
+	next uint16 // another text in the same row, plus one
 }
 
-// maxScan bounds the bytes of a message in which marks are sought.
-const maxScan = 16384
+// minText is the least number of bytes of a text that Texts can find; maxScan bounds the bytes of a message in which texts are sought.
+const (
+	minText = 4
+	maxScan = 16384
+)
 
 func hash4(v uint32) uint32 { return v * 0x9E3779B1 >> 16 }
 
-// newIndex makes the index of refs, in the order in which they are to be tried; texts gives the literals of one.
+// NewTexts makes the table of some texts of four bytes or more. The number of a text is its place in the list.
+func NewTexts(list ...string) *Texts {
+	x := &Texts{known: map[string]uint16{}}
+	for _, t := range list {
+		x.add(t)
+	}
+	return x
+}
+
+// add gives the number of a text, which is new or there already.
+func (x *Texts) add(t string) uint16 {
+	if k, ok := x.known[t]; ok {
+		return k
+	}
+	k := uint16(len(x.list))
+	x.known[t] = k
+	l := text{text: t, head: binary.LittleEndian.Uint32([]byte(t))}
+	h := hash4(l.head)
+	x.bits[h>>6] |= 1 << (h & 63)
+	row := &x.heads[h>>4]
+	l.next, *row = *row, k+1
+	if k == 0 {
+		x.begin = t[0]
+	} else if x.begin != t[0] {
+		x.begin = 0
+	}
+	x.list = append(x.list, l)
+	return k
+}
+
+// Len is how many texts there are.
+func (x *Texts) Len() int { return len(x.list) }
+
+// Find sets the bits of the texts that occur in the first 16 KiB of msg. found has a bit for each.
+func (x *Texts) Find(msg string, found []uint64) {
+	if len(msg) > maxScan {
+		msg = msg[:maxScan]
+	}
+	b := unsafe.Slice(unsafe.StringData(msg), len(msg))
+	begin := x.begin
+	for i := 0; i+4 <= len(b); i++ {
+		if begin != 0 && b[i] != begin {
+			continue
+		}
+		v := binary.LittleEndian.Uint32(b[i:])
+		h := hash4(v)
+		if x.bits[h>>6&(1<<10-1)]&(1<<(h&63)) == 0 {
+			continue
+		}
+		for k := x.heads[h>>4&(1<<12-1)]; k != 0; {
+			l := &x.list[k-1]
+			if l.head == v && len(l.text) <= len(b)-i && msg[i:i+len(l.text)] == l.text {
+				found[(k-1)>>6] |= 1 << ((k - 1) & 63)
+			}
+			k = l.next
+		}
+	}
+}
+
+// index finds which of many ways to recognise a product may fit a message: those all of whose texts occur.
+type index struct {
+	refs  []*Ref
+	texts *Texts
+	need  [][]uint16 // by ref: texts that must all occur
+	asks  [][]uint16 // by text: the refs that are looked at when it occurs; a ref is looked at for its longest text
+	short []uint16   // refs without a text of four bytes or more: they are tried on every message
+}
+
+// newIndex makes the index of refs, in the order in which they are to be tried; texts gives the texts of one.
 func newIndex(refs []*Ref, texts func(*Ref) []string) *index {
-	x := &index{refs: refs, need: make([][]uint16, len(refs))}
-	known := map[string]uint16{}
+	x := &index{refs: refs, texts: NewTexts(), need: make([][]uint16, len(refs))}
 	for i, f := range refs {
 		longest := -1
 		for _, t := range texts(f) {
-			if len(t) < 4 {
+			if len(t) < minText {
 				continue
 			}
-			k, ok := known[t]
-			if !ok {
-				k = uint16(len(x.lits))
-				known[t] = k
-				x.lits = append(x.lits, literal{text: t, head: binary.LittleEndian.Uint32([]byte(t))})
+			k := x.texts.add(t)
+			if int(k) == len(x.asks) {
 				x.asks = append(x.asks, nil)
 			}
 			x.need[i] = append(x.need[i], k)
-			if longest < 0 || len(t) > len(x.lits[longest].text) {
+			if longest < 0 || len(t) > len(x.texts.list[longest].text) {
 				longest = int(k)
 			}
 		}
@@ -57,18 +121,6 @@ func newIndex(refs []*Ref, texts func(*Ref) []string) *index {
 			x.asks[longest] = append(x.asks[longest], uint16(i))
 		}
 	}
-	for i := range x.lits {
-		l := &x.lits[i]
-		h := hash4(l.head)
-		x.bits[h>>6] |= 1 << (h & 63)
-		row := &x.heads[h>>4]
-		l.next, *row = *row, uint16(i+1)
-		if i == 0 {
-			x.begin = l.text[0]
-		} else if x.begin != l.text[0] {
-			x.begin = 0
-		}
-	}
 	return x
 }
 
@@ -76,19 +128,19 @@ func newIndex(refs []*Ref, texts func(*Ref) []string) *index {
 type Finder struct {
 	x     *index
 	whole bool     // all of the message was walked over, so that what was not found is not there
-	found []uint64 // literals that occur, a bit each
+	found []uint64 // texts that occur, a bit each
 	marks []uint64 // refs that may fit, a bit each
 }
 
-// Seek begins with a message; data is further text in which literals may stand.
+// Seek begins with a message; data is further text in which marks may stand.
 func (f *Finder) Seek(x *index, msg, data string) {
 	f.x = x
-	f.found = zeros(f.found, len(x.lits))
+	f.found = zeros(f.found, x.texts.Len())
 	f.marks = zeros(f.marks, len(x.refs))
 	f.whole = len(msg) <= maxScan && len(data) <= maxScan
-	f.walk(msg)
+	x.texts.Find(msg, f.found)
 	if data != "" {
-		f.walk(data)
+		x.texts.Find(data, f.found)
 	}
 	for w, b := range f.found {
 		for ; b != 0; b &= b - 1 {
@@ -119,33 +171,6 @@ func zeros(s []uint64, n int) []uint64 {
 	s = s[:words]
 	clear(s)
 	return s
-}
-
-// walk notes the literals that occur in msg.
-func (f *Finder) walk(msg string) {
-	x := f.x
-	if len(msg) > maxScan {
-		msg = msg[:maxScan]
-	}
-	b := unsafe.Slice(unsafe.StringData(msg), len(msg))
-	begin := x.begin
-	for i := 0; i+4 <= len(b); i++ {
-		if begin != 0 && b[i] != begin {
-			continue
-		}
-		v := binary.LittleEndian.Uint32(b[i:])
-		h := hash4(v)
-		if x.bits[h>>6&(1<<10-1)]&(1<<(h&63)) == 0 {
-			continue
-		}
-		for k := x.heads[h>>4&(1<<12-1)]; k != 0; {
-			l := &x.lits[k-1]
-			if l.head == v && len(l.text) <= len(b)-i && msg[i:i+len(l.text)] == l.text {
-				f.found[(k-1)>>6] |= 1 << ((k - 1) & 63)
-			}
-			k = l.next
-		}
-	}
 }
 
 // Next gives the next ref that fits, nil at the end.

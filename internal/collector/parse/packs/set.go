@@ -78,12 +78,12 @@ func (f *Ref) head(l *Line) bool {
 // texts says whether the conditions hold on what stands in the message. indexed: those that the index looked for are known to hold.
 func (f *Ref) texts(l *Line, indexed bool) bool {
 	for _, c := range f.contains { // of JSON only the names are in the index
-		if (!indexed || len(c) < 4 || f.isJSON) && !strings.Contains(l.Message, c) && (l.Data == "" || !strings.Contains(l.Data, c)) {
+		if (!indexed || len(c) < minText || f.isJSON) && !strings.Contains(l.Message, c) && (l.Data == "" || !strings.Contains(l.Data, c)) {
 			return false
 		}
 	}
 	for _, c := range f.json {
-		if (!indexed || len(c) < 4) && !strings.Contains(l.Message, c) {
+		if (!indexed || len(c) < minText) && !strings.Contains(l.Message, c) {
 			return false
 		}
 	}

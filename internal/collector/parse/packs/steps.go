@@ -168,8 +168,8 @@ func (c *compiler) columns(s *Step, n *yaml.Node) {
 			s.Columns = append(s.Columns, c.capture(name))
 		}
 	}
-	if len(s.Columns) == 0 || len(s.Columns) > 128 {
-		c.fail(n, "columns has %d names; between 1 and 128 are taken", len(s.Columns))
+	if len(s.Columns) == 0 || len(s.Columns) > 256 {
+		c.fail(n, "columns has %d names; between 1 and 256 are taken", len(s.Columns))
 	}
 }
 

@@ -46,8 +46,10 @@ type Ops struct {
 	List   []Op
 	Quick  []Quick  // by op
 	words  int      // of 64 ops
-	one    []int16  // by slot: the only op that needs it, or none or several
-	needs  []uint64 // by slot, words of each: the ops that need it, a bit each
+	word   []uint8  // by slot: the word in which most of the ops stand that need it,
+	mask   []uint64 // and their bits in it
+	rest   [][]int  // by slot: ops in other words
+	far    bool     // there are such
 	always []uint64 // ops without a slot
 }
 
@@ -59,21 +61,13 @@ type Quick struct {
 	Key  event.Key
 }
 
-const (
-	noOp  = -1
-	anyOp = -2
-)
-
 // Todo is which ops of a list are to be done, a bit each.
 type Todo [(maxOps + 63) / 64]uint64
 
 func newOps(list []Op, slots int) Ops {
 	o := Ops{List: list, Quick: make([]Quick, len(list)), words: (len(list) + 63) / 64}
 	o.always = make([]uint64, o.words)
-	o.one = make([]int16, slots)
-	for s := range o.one {
-		o.one[s] = noOp
-	}
+	o.word, o.mask, o.rest = make([]uint8, slots), make([]uint64, slots), make([][]int, slots)
 	for i := range list {
 		op := &list[i]
 		op.Plain = len(op.When) == 0 && len(op.Join) == 0 && op.After == "" && op.Before == "" && op.Table == nil
@@ -92,15 +86,15 @@ func newOps(list []Op, slots int) Ops {
 				o.Quick[i] = Quick{Verb: op.Verb, Slot: int16(s), Key: op.Key}
 			}
 		}
-		if o.one[s] == noOp {
-			o.one[s] = int16(i)
-		} else {
-			o.one[s] = anyOp
+		switch w := i >> 6; {
+		case o.mask[s] == 0:
+			o.word[s], o.mask[s] = uint8(w), 1<<(i&63)
+		case int(o.word[s]) == w:
+			o.mask[s] |= 1 << (i & 63)
+		default:
+			o.rest[s] = append(o.rest[s], i)
+			o.far = true
 		}
-		if o.needs == nil {
-			o.needs = make([]uint64, slots*o.words)
-		}
-		o.needs[s*o.words+i>>6] |= 1 << (i & 63)
 	}
 	return o
 }
@@ -111,17 +105,14 @@ func (o *Ops) Due(x *Values, todo *Todo) int {
 	for w, b := range x.there {
 		for ; b != 0; b &= b - 1 {
 			s := w<<6 + bits.TrailingZeros64(b)
-			if s >= len(o.one) {
+			if s >= len(o.mask) {
 				break
 			}
-			switch i := o.one[s]; i {
-			case noOp:
-			case anyOp:
-				for k, m := range o.needs[s*o.words : (s+1)*o.words] {
-					todo[k] |= m
+			todo[o.word[s]] |= o.mask[s]
+			if o.far {
+				for _, i := range o.rest[s] {
+					todo[i>>6] |= 1 << (i & 63)
 				}
-			default:
-				todo[i>>6] |= 1 << (i & 63)
 			}
 		}
 	}
