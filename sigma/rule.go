@@ -2,6 +2,7 @@ package sigma
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -132,17 +133,70 @@ func (m *Meta) Custom(name string, v any) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	// Node.Decode cannot be strict, a Decoder over text can.
-	text, err := yaml.Marshal(n)
-	if err != nil {
-		return true, &Error{m.File, n.Line, m.Label(), fmt.Sprintf("attribute %s: %v", name, err)}
+	if bad, key := unknownKey(n, reflect.TypeOf(v), 0); bad != nil {
+		return true, &Error{m.File, bad.Line, m.Label(), fmt.Sprintf("attribute %s: %s", name, key)}
 	}
-	dec := yaml.NewDecoder(strings.NewReader(string(text)))
-	dec.KnownFields(true)
-	if err := dec.Decode(v); err != nil {
+	if err := n.Decode(v); err != nil {
 		return true, &Error{m.File, n.Line, m.Label(), fmt.Sprintf("attribute %s: %v", name, err)}
 	}
 	return true, nil
+}
+
+var unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
+
+// unknownKey seeks a key that a value of type t has no field for, or that is given twice. Node.Decode would take both.
+func unknownKey(n *yaml.Node, t reflect.Type, depth int) (*yaml.Node, string) {
+	n = follow(n)
+	if n == nil || depth > maxDepth || t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler) {
+		return nil, ""
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return unknownKey(n, t.Elem(), depth+1)
+	case reflect.Slice, reflect.Array:
+		for _, e := range n.Content {
+			if bad, why := unknownKey(e, t.Elem(), depth+1); bad != nil {
+				return bad, why
+			}
+		}
+	case reflect.Map, reflect.Struct:
+		if n.Kind != yaml.MappingNode {
+			return nil, "" // Decode says it
+		}
+		seen := map[string]bool{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k := n.Content[i]
+			if seen[k.Value] {
+				return k, fmt.Sprintf("the key %q is given twice", k.Value)
+			}
+			seen[k.Value] = true
+			inner, ok := t, true
+			if t.Kind() == reflect.Map {
+				inner = t.Elem()
+			} else if inner, ok = fieldOf(t, k.Value); !ok {
+				return k, fmt.Sprintf("there is no key %q", k.Value)
+			}
+			if bad, why := unknownKey(n.Content[i+1], inner, depth+1); bad != nil {
+				return bad, why
+			}
+		}
+	}
+	return nil, ""
+}
+
+// fieldOf is the type of the field that YAML's key names.
+func fieldOf(t reflect.Type, key string) (reflect.Type, bool) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if name == "" {
+			name = strings.ToLower(f.Name)
+		}
+		if name == key && f.IsExported() {
+			return f.Type, true
+		}
+	}
+	return nil, false
 }
 
 // Rule is one detection rule.

@@ -300,11 +300,16 @@ func (f *fastYAML) scalar(s string, indent int) (*yaml.Node, bool) {
 		}
 		n, after = f.node(yaml.ScalarNode, "!!str", text), rest
 	case '"':
-		i := strings.IndexAny(s[1:], `"\`)
-		if i < 0 || s[1+i] == '\\' {
+		text, rest, ok := doubleQuoted(s)
+		if !ok {
 			return nil, false
 		}
-		n, after = f.node(yaml.ScalarNode, "!!str", s[1:1+i]), s[2+i:]
+		n, after = f.node(yaml.ScalarNode, "!!str", text), rest
+	case '[', '{':
+		var ok bool
+		if n, after, ok = f.flow(s); !ok {
+			return nil, false
+		}
 	default:
 		if !plainStart(s) {
 			return nil, false
@@ -429,4 +434,99 @@ func plainTag(s string) (tag string, ok bool) {
 		return "!!null", true
 	}
 	return "!!str", true
+}
+
+// doubleQuoted takes a text in double quotes with no escapes but those of a quote and a backslash.
+func doubleQuoted(s string) (text, after string, ok bool) {
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			text = s[1:i]
+			if strings.IndexByte(text, '\\') >= 0 {
+				text = strings.NewReplacer(`\\`, `\`, `\"`, `"`).Replace(text)
+			}
+			return text, s[i+1:], true
+		case s[i] == '\\':
+			if i++; i == len(s) || s[i] != '"' && s[i] != '\\' {
+				return "", "", false
+			}
+		}
+	}
+	return "", "", false
+}
+
+// flow reads a list or mapping in brackets that ends on its line, and gives what follows it.
+func (f *fastYAML) flow(s string) (n *yaml.Node, after string, ok bool) {
+	if f.depth++; f.depth > maxDepth {
+		return nil, "", false
+	}
+	defer func() { f.depth-- }()
+	mapping, end := s[0] == '{', byte(']')
+	if n = f.node(yaml.SequenceNode, "!!seq", ""); mapping {
+		n.Kind, n.Tag, end = yaml.MappingNode, "!!map", '}'
+	}
+	s = strings.TrimLeft(s[1:], " ")
+	if s != "" && s[0] == end {
+		return n, s[1:], true
+	}
+	for {
+		v, rest, ok := f.flowValue(s, mapping)
+		if !ok {
+			return nil, "", false
+		}
+		n.Content = append(n.Content, v)
+		if mapping {
+			if v.Kind != yaml.ScalarNode || v.Tag == "!!merge" || !strings.HasPrefix(rest, ": ") {
+				return nil, "", false
+			}
+			if v, rest, ok = f.flowValue(strings.TrimLeft(rest[2:], " "), mapping); !ok {
+				return nil, "", false
+			}
+			n.Content = append(n.Content, v)
+		}
+		switch {
+		case rest == "":
+			return nil, "", false
+		case rest[0] == end:
+			return n, rest[1:], true
+		case rest[0] != ',' || len(rest) < 2 || rest[1] != ' ':
+			return nil, "", false
+		}
+		s = strings.TrimLeft(rest[1:], " ")
+	}
+}
+
+// flowValue reads what stands between two commas, and gives what follows it without blanks.
+func (f *fastYAML) flowValue(s string, mapping bool) (n *yaml.Node, after string, ok bool) {
+	if s == "" {
+		return nil, "", false
+	}
+	var text string
+	switch s[0] {
+	case '[', '{':
+		n, after, ok = f.flow(s)
+	case '\'':
+		text, after, ok = singleQuoted(s)
+		n = f.node(yaml.ScalarNode, "!!str", text)
+	case '"':
+		text, after, ok = doubleQuoted(s)
+		n = f.node(yaml.ScalarNode, "!!str", text)
+	default:
+		i := 0
+		for i < len(s) && strings.IndexByte(",[]{}#\"'&*!|>%@`?", s[i]) < 0 && (s[i] != ':' || i+1 < len(s) && s[i+1] != ' ' && strings.IndexByte(",[]{}", s[i+1]) < 0) {
+			i++
+		}
+		if i < len(s) && strings.IndexByte(",]}:", s[i]) < 0 {
+			return nil, "", false
+		}
+		text, after = strings.TrimRight(s[:i], " "), s[i:]
+		if text == "" || !plainStart(text) || strings.IndexByte(text, ':') >= 0 {
+			return nil, "", false // a colon within is left to the library
+		}
+		var tag string
+		if tag, ok = plainTag(text); ok {
+			n = f.node(yaml.ScalarNode, tag, text)
+		}
+	}
+	return n, strings.TrimLeft(after, " "), ok
 }

@@ -82,7 +82,7 @@ func TestFastYAML(t *testing.T) {
 }
 
 func FuzzFastYAML(f *testing.F) {
-	for _, s := range []string{baseRule, "a: |\n  x\n   y\n\n  z\nb:\n- 'it''s'\n- c: 010\n  d: 2024-01-02\n  e:\n    - f\n", "'|all': \"x\" # c\nb:\n  c: ~\n---\nd:\ne: -1\n", "a: b\n  c\n", "a: [1]\n", "a : b#c\n", "k:\n  - a\n  -  b: 1\n     c: d\n"} {
+	for _, s := range []string{baseRule, "a: |\n  x\n   y\n\n  z\nb:\n- 'it''s'\n- c: 010\n  d: 2024-01-02\n  e:\n    - f\n", "'|all': \"x\" # c\nb:\n  c: ~\n---\nd:\ne: -1\n", "a: b\n  c\n", "a: [1]\n", "a : b#c\n", "a: [x, 'b c', 3, \"q\\\"\"] # c\nb: {c: [d], e: {f: g h}, 'i': 0x1}\n- x\n", "a: {}\nb: [ ]\nc: [a:b, -1]\n", "k:\n  - a\n  -  b: 1\n     c: d\n"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) { compareYAML(t, s) })

@@ -60,15 +60,16 @@ const (
 
 // Engine detects. It belongs to one goroutine, but for Stats.
 type Engine struct {
-	mu     sync.Mutex // held by every call that changes or reads state; waited for only by who asks for Stats
-	opts   Options
-	cat    *Catalogue
-	rules  *sigma.Engine
-	cor    *sigma.Correlator
-	attrs  []*attributes // by correlation; nil: silent
-	metas  []*sigma.Meta
-	wanted []bool // by event key
-	routes map[route]*sigma.Set
+	mu      sync.Mutex // held by every call that changes or reads state; waited for only by who asks for Stats
+	opts    Options
+	cat     *Catalogue
+	rules   *sigma.Engine
+	cor     *sigma.Correlator
+	corOpts sigma.CorrelatorOptions
+	attrs   []*attributes // by correlation; nil: silent
+	metas   []*sigma.Meta
+	wanted  []bool // by event key
+	routes  map[route]*sigma.Set
 
 	match sigma.Matcher
 	rec   sigma.Record
@@ -168,15 +169,22 @@ func New(opts Options) (*Engine, error) {
 		copts.ScopeGroups = copts.MaxGroups
 	}
 	rand.Read(copts.HashKey[:])
-	e.cor = sigma.NewCorrelator(rules, copts)
+	e.corOpts = copts
+	e.forget()
 	e.wanted = make([]bool, event.NumKeys())
 	for name := range e.names() {
 		if k, ok := event.Lookup(name); ok {
 			e.wanted[k] = true
 		}
 	}
-	e.stats.MatchedRules = map[string]uint64{}
 	return e, nil
+}
+
+// forget empties the state and the counters.
+func (e *Engine) forget() {
+	e.cor = sigma.NewCorrelator(e.rules, e.corOpts)
+	e.clock = 0
+	e.stats = Stats{Rules: e.stats.Rules, MatchedRules: map[string]uint64{}}
 }
 
 // wrapped marks correlations that New makes of single rules.

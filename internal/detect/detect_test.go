@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -15,10 +16,7 @@ import (
 )
 
 func TestOurRules(t *testing.T) {
-	c, err := Load(rules.FS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := ours(t)
 	for _, err := range c.Errors {
 		t.Error(err)
 	}
@@ -45,9 +43,41 @@ func TestOurRules(t *testing.T) {
 
 const start = testStart
 
+var loadOurs = sync.OnceValues(func() (*Catalogue, error) { return Load(rules.FS) })
+
+// ours is the catalogue of our own rules, loaded once for all tests.
+func ours(t testing.TB) *Catalogue {
+	t.Helper()
+	c, err := loadOurs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestEveryRuleIsLoud: a rule with the attribute makes detections at its place. One that a correlation names without `generate: true` would
+// be silenced without a word.
+func TestEveryRuleIsLoud(t *testing.T) {
+	c := ours(t)
+	for _, w := range []Where{Site, Hub} {
+		e := engine(t, w, Options{})
+		loud := map[string]bool{}
+		for i, a := range e.attrs {
+			if a != nil {
+				loud[e.metas[i].ID] = true
+			}
+		}
+		for _, r := range c.Infos() {
+			if (r.Runs == w || r.Runs == both) && !loud[r.ID] {
+				t.Errorf("%s: %s (%s) makes no detections at the %s: does a correlation name it without generate?", r.File, r.ID, r.Title, w)
+			}
+		}
+	}
+}
+
 func engine(t testing.TB, w Where, opts Options) *Engine {
 	t.Helper()
-	opts.Rules, opts.Where = rules.FS, w
+	opts.Catalogue, opts.Where = ours(t), w
 	e, err := New(opts)
 	if err != nil {
 		t.Fatal(err)
@@ -298,7 +328,7 @@ func FuzzRules(f *testing.F) {
 // TestSiteMemory: a collector under a scan from more sources than fit keeps its state within what a small machine has to spare, and says
 // what it had to push out.
 func TestSiteMemory(t *testing.T) {
-	e, err := New(Options{Rules: rules.FS, Where: Site, Origin: "c"})
+	e, err := New(Options{Catalogue: ours(t), Where: Site, Origin: "c"})
 	if err != nil {
 		t.Fatal(err)
 	}

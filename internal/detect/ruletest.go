@@ -75,6 +75,7 @@ func (c *Catalogue) Test(fsys fs.FS) ([]TestResult, error) {
 		return nil, err
 	}
 	var out []TestResult
+	engines := map[Where]*Engine{}
 	fired, quiet := map[string]bool{}, map[string]bool{}
 	for _, f := range files {
 		b, err := fs.ReadFile(fsys, f)
@@ -97,7 +98,7 @@ func (c *Catalogue) Test(fsys fs.FS) ([]TestResult, error) {
 			x := &t.Cases[i]
 			fired[t.Rule] = fired[t.Rule] || x.Fires > 0
 			quiet[t.Rule] = quiet[t.Rule] || x.Fires == 0
-			out = append(out, TestResult{Rule: t.Rule, Title: info.Title, File: f, Case: x.Name, MustFire: x.Fires > 0, Err: c.runCase(&info, x)})
+			out = append(out, TestResult{Rule: t.Rule, Title: info.Title, File: f, Case: x.Name, MustFire: x.Fires > 0, Err: c.runCase(&info, x, engines)})
 		}
 	}
 	for _, r := range c.infos {
@@ -118,15 +119,21 @@ func (c *Catalogue) Test(fsys fs.FS) ([]TestResult, error) {
 // testStart is when tests begin; any instant would do.
 const testStart = 1_780_000_000 * int64(time.Second)
 
-func (c *Catalogue) runCase(info *Info, x *ruleCase) error {
+// runCase runs one case in the engine of the rule's place, which forgets what other cases left behind.
+func (c *Catalogue) runCase(info *Info, x *ruleCase, engines map[Where]*Engine) error {
 	where := info.Runs
 	if where == both {
 		where = Hub
 	}
-	e, err := New(Options{Catalogue: c, Where: where})
-	if err != nil {
-		return err
+	e := engines[where]
+	if e == nil {
+		var err error
+		if e, err = New(Options{Catalogue: c, Where: where}); err != nil {
+			return err
+		}
+		engines[where] = e
 	}
+	e.forget()
 	var all []event.Detection
 	now, seq := testStart, uint64(0)
 	for _, part := range x.Events {
