@@ -35,7 +35,9 @@ type directives struct {
 	log    *slog.Logger
 
 	mu      sync.Mutex
-	read    time.Time // when the folder was last looked at
+	looked  time.Time // at the folder
+	changed time.Time // the folder's own time when it was read
+	read    time.Time // when that was
 	list    []Directive
 	entered map[[32]byte]bool // envelopes that a checkpoint of the ledger called origin covers
 	origin  string
@@ -122,8 +124,11 @@ func ListDirectives(dataDir string, t *keys.Trust) ([]Directive, error) {
 	return out, nil
 }
 
-// rescan is how old the view of the folder may be.
-const rescan = 5 * time.Second
+// The folder is looked at every second, and its files are read and verified when it has changed, and now and then in any case.
+const (
+	rescan = time.Second
+	reread = time.Minute
+)
 
 // Digests are the SHA-256 of the envelopes in force, for the ledger to enter.
 func (d *directives) Digests() [][32]byte {
@@ -140,16 +145,23 @@ func (d *directives) Digests() [][32]byte {
 // look reads the folder again when it is time.
 func (d *directives) look() {
 	now := time.Now()
-	if now.Sub(d.read).Abs() <= rescan {
+	if now.Sub(d.looked).Abs() < rescan {
 		return
 	}
-	d.read = now
+	d.looked = now
+	var changed time.Time // zero: there is no folder
+	if i, err := os.Stat(DirectiveDir(d.dir)); err == nil {
+		changed = i.ModTime()
+	}
+	if changed.Equal(d.changed) && now.Sub(d.read).Abs() < reread {
+		return
+	}
 	list, err := ListDirectives(d.dir, d.trust())
 	if err != nil {
 		d.log.Error("the folder of directives cannot be read; what was read before is handed out", "err", err)
 		return
 	}
-	d.list = list
+	d.list, d.changed, d.read = list, changed, now
 }
 
 // inForce gives those for a collector that the ledger's newest checkpoint covers: the newest pack of each kind, and every question.

@@ -233,7 +233,7 @@ func (h *hub) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := ledger.Open(ctx, ledger.Options{Dir: dir, Predecessor: predecessor, Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Directives: h.directives.Digests, Logger: h.log, After: before})
+	l, err := ledger.Open(ctx, ledger.Options{Dir: dir, Predecessor: predecessor, Signer: signer, DB: h.office.DB, Messages: feed, Register: h.office.Members, Directives: h.directives.Digests, DirectivesEvery: rescan, Logger: h.log, After: before})
 	if err != nil {
 		return err
 	}
