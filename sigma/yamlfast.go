@@ -418,8 +418,8 @@ func plainTag(s string) (tag string, ok bool) {
 			}
 		}
 		plain := strings.TrimLeft(strings.ReplaceAll(s, "_", ""), "+-")
-		if len(plain) > 1 && plain[0] == '0' && strings.IndexByte("xXoObB", plain[1]) >= 0 {
-			return "", false // a number to another base, perhaps
+		if _, err := strconv.ParseInt(plain, 0, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+			return "", false // a number to another base
 		}
 		// What cannot be read as a number is text, such as an id.
 		if _, err := strconv.ParseFloat(plain, 64); err == nil || errors.Is(err, strconv.ErrRange) {
