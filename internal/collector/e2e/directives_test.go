@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,8 +79,20 @@ func (h *hub) newLedger(name string, d *db.DB, register ledger.Register, entries
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	// Not below the test's own folder: Tessera may write a last time after it was closed, and would be in the way of that folder's removal.
+	dir, err := os.MkdirTemp("", "tocsin-"+name)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		for range 3 {
+			if os.RemoveAll(dir) == nil {
+				break
+			}
+		}
+	})
 	l, err := ledger.Open(context.Background(), ledger.Options{
-		Dir: filepath.Join(h.dir, name), Signer: must(h.ring.NoteSigner(directive.LedgerOrigin(h.ring.Trust().RootFingerprint()))), DB: d, Messages: feed, Register: register,
+		Dir: dir, Signer: must(h.ring.NoteSigner(directive.LedgerOrigin(h.ring.Trust().RootFingerprint()))), DB: d, Messages: feed, Register: register,
 		Directives: entries, DirectivesEvery: 10 * time.Millisecond, CheckpointEvery: 100 * time.Millisecond,
 	})
 	if err != nil {
