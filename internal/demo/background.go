@@ -3,6 +3,7 @@ package demo
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"tocsin/internal/load/sample"
@@ -62,11 +63,13 @@ func (g *generator) fill(l line, now time.Time) {
 		v.Src = strangerAddr(m, stranger)
 		v.Src6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x02, byte(m.number), 0, byte(stranger), 15: 1})
 		v.Dst = m.hosts[stranger%len(m.hosts)]
+		v.Dst6 = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x01, byte(m.number), 15: byte(1 + stranger%len(m.hosts))})
 		v.DstPort = habit(m, stranger)
 	case guess:
 		v.Src, v.Dst, v.DstPort, v.User = strangerAddr(m, rng.IntN(strangers)), m.hosts[0], 22, "admin"
 	case staff:
-		v.Src, v.Dst = netip.AddrFrom4([4]byte{192, 0, 2, byte(128 + m.number*16 + rng.IntN(12))}), m.hosts[0]
+		// Everybody has two addresses, at home and on the way: one account from many addresses would be a finding.
+		v.Src, v.Dst = netip.AddrFrom4([4]byte{192, 0, 2, byte(128 + m.number*16 + 2*slices.Index(m.staff, v.User) + rng.IntN(2))}), m.hosts[0]
 		v.NAT = m.inside.Addr().Next() // the address the VPN gives
 	case within:
 		v.Src, v.Dst, v.DstPort = host(m, rng), host(m, rng), 443
