@@ -150,6 +150,27 @@ func (e *Event) Has(k Key) bool {
 	return e.find(k) >= 0
 }
 
+// KeySet is some of the keys that the bits of an event cover: the schema's, and the first that rules and packs register.
+type KeySet [bitsetWords]uint64
+
+// Add puts a key in; the answer is false when the set cannot hold it.
+func (s *KeySet) Add(k Key) bool {
+	if int(k>>6) >= bitsetWords {
+		return false
+	}
+	s[k>>6] |= 1 << (k & 63)
+	return true
+}
+
+// HasAny says whether the event has a value under one of the keys.
+func (e *Event) HasAny(s *KeySet) bool {
+	var any uint64
+	for w := range e.present {
+		any |= e.present[w] & s[w]
+	}
+	return any != 0
+}
+
 func (e *Event) mark(k Key) {
 	if w := int(k >> 6); w < bitsetWords {
 		e.present[w] |= 1 << (k & 63)

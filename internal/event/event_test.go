@@ -403,3 +403,23 @@ func TestMaxValues(t *testing.T) {
 		t.Errorf("%d values", e.Len())
 	}
 }
+
+func TestKeySet(t *testing.T) {
+	var set KeySet
+	if !set.Add(SourceIP) || !set.Add(TocsinUrgent) || set.Add(Key(bitsetWords*64)) {
+		t.Fatal("what a set can hold")
+	}
+	var e Event
+	e.SetString(UserName, "ann")
+	if e.HasAny(&set) {
+		t.Error("none of the keys is there")
+	}
+	e.SetBool(TocsinUrgent, true)
+	if !e.HasAny(&set) {
+		t.Error("one of the keys is there")
+	}
+	e.Del(TocsinUrgent)
+	if e.HasAny(&set) {
+		t.Error("it was taken out")
+	}
+}

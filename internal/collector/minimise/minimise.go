@@ -165,23 +165,30 @@ func (m *Minimiser) Prepare(e *event.Event, s Sender) (clock bool) {
 }
 
 // ours are the fields that only the collector, the engine and the hub may set: a sender who writes them into a line must not be believed.
-var ours = func() (keys []event.Key) {
+var ours, oursSet = func() (keys []event.Key, set event.KeySet) {
 	for k := event.Key(1); int(k) < event.NumKeys(); k++ {
 		switch k {
 		case event.TocsinFormat, event.TocsinService, event.TocsinSeverity, event.TocsinVerdict: // the parser's
+		case event.EventSequence: // the number of the line in the archive stands there
+			keys = append(keys, k)
 		default:
 			if strings.HasPrefix(k.Name(), "tocsin.") {
 				keys = append(keys, k)
 			}
 		}
 	}
-	return append(keys, event.EventSequence) // the number of the line in the archive stands there
+	for _, k := range keys {
+		if !set.Add(k) {
+			panic("the schema has more keys than an event has bits")
+		}
+	}
+	return keys, set
 }()
 
 // clean removes what a line must not say of itself.
 func clean(e *event.Event) {
-	for _, k := range ours {
-		if e.Has(k) {
+	if e.HasAny(&oursSet) {
+		for _, k := range ours {
 			e.Del(k)
 		}
 	}
@@ -317,27 +324,42 @@ func hit(e *event.Event, h indicator.Hit, matched string) {
 
 // proof says how the source address is proved: whoever only sends a SYN, a datagram or a ping may put any address into it.
 func proof(e *event.Event) string {
-	transport := e.Str(event.NetworkTransport)
+	var authentication, web, intrusion bool
+	for i := e.Find(event.EventCategory); i >= 0 && i < e.Len(); i++ {
+		k, v := e.At(i)
+		if k != event.EventCategory {
+			break
+		}
+		switch v.Str() {
+		case "authentication":
+			authentication = true
+		case "web":
+			web = true
+		case "intrusion_detection":
+			intrusion = true
+		}
+	}
+	transport, verdict := e.Str(event.NetworkTransport), e.Str(event.TocsinVerdict)
 	switch {
-	case e.HasString(event.EventCategory, "authentication"):
+	case authentication:
 		if e.Str(event.EventOutcome) == "success" {
 			return "authenticated"
 		}
-		if transport == "udp" || e.Str(event.TocsinVerdict) == "deny" && !e.Has(event.EventOutcome) {
+		if transport == "udp" || verdict == "deny" && !e.Has(event.EventOutcome) {
 			return "none"
 		}
 		return "session"
-	case e.Str(event.TocsinVerdict) == "deny" && !e.HasString(event.EventCategory, "web") && !e.HasString(event.EventCategory, "intrusion_detection"):
+	case verdict == "deny" && !web && !intrusion:
 		return "none"
 	case transport == "udp" || transport == "icmp" || transport == "ipv6-icmp":
 		return "none"
-	case e.HasString(event.EventCategory, "web") || e.Has(event.HTTPRequestMethod) || e.Has(event.HTTPResponseStatusCode):
+	case web || e.Has(event.HTTPRequestMethod) || e.Has(event.HTTPResponseStatusCode):
 		return "session"
 	case transport != "tcp":
 		return "none"
-	case e.HasString(event.EventCategory, "intrusion_detection"):
+	case intrusion:
 		return "session"
-	case e.Str(event.TocsinVerdict) == "allow":
+	case verdict == "allow":
 		return "handshake"
 	}
 	return "none"
