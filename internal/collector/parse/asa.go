@@ -106,6 +106,7 @@ type asaEnd struct {
 // asaEndpoint reads one endpoint at the start of t and returns what follows.
 func asaEndpoint(t string) (p asaEnd, rest string) {
 	t = trimLeft(t)
+	t = strings.TrimPrefix(t, "NP Identity ") // the one interface whose name holds blanks: "NP Identity Ifc:192.0.2.1/161"
 	i := 0
 	for i < len(t) && t[i] != ' ' && t[i] != '(' && t[i] != ',' {
 		i++
@@ -117,7 +118,9 @@ func asaEndpoint(t string) (p asaEnd, rest string) {
 			w, rest = rest[1:j], rest[j+1:]
 		}
 	}
-	w = strings.TrimSuffix(w, ".")
+	if w = strings.TrimRight(w, ".,"); !strings.HasSuffix(w, "::") { // of the sentence: "to 192.0.2.1: no matching session"
+		w = strings.TrimSuffix(w, ":")
+	}
 	p.read(w)
 	for len(rest) > 1 && (rest[0] == '(' || (rest[0] == ' ' && rest[1] == '(')) {
 		r := rest
@@ -189,8 +192,12 @@ func (p *asaEnd) read(w string) {
 				p.addr, p.port = a, w[j+1:]
 				return
 			}
-			if w[i] == '/' {
+			switch {
+			case w[i] != '/':
+			case allDigits(w[j+1:]):
 				p.name, p.port = w[:j], w[j+1:]
+			case i == j && domainLike(w[j+1:]): // interface/name(port), where names are shown for addresses
+				p.ifc, p.name = w[:i], w[j+1:]
 			}
 		}
 		return
@@ -229,7 +236,6 @@ func (s *Set) asaDestination(p *asaEnd) {
 		s.port(event.DestinationPort, p.port)
 	} else if p.port != "" {
 		s.low(event.NetworkProtocol, p.port)
-		s.port(event.DestinationPort, servicePort(p.port))
 	}
 	s.str(event.ObserverEgressInterfaceName, p.ifc)
 	if p.nat.IsValid() && p.nat != p.addr {
@@ -241,25 +247,6 @@ func (s *Set) asaDestination(p *asaEnd) {
 	if p.user != "" && !strings.Contains(p.user, " ") {
 		s.asaUser(p.user)
 	}
-}
-
-// servicePort turns the few service names that ASA writes for a port into its number.
-func servicePort(v string) string {
-	switch v {
-	case "ssh":
-		return "22"
-	case "telnet":
-		return "23"
-	case "https":
-		return "443"
-	case "http":
-		return "80"
-	case "snmp":
-		return "161"
-	case "domain":
-		return "53"
-	}
-	return ""
 }
 
 // asaUser takes "LOCAL\jane", "DOMAIN\jane", "jane".
@@ -330,13 +317,13 @@ func (s *Set) asaLoose(t string) {
 		}
 	}
 	if !e.Has(event.UserName) {
-		for _, cue := range [...]string{"Username = ", "Username:", "User = ", "user = ", "User <", "user <", "User=", "client user ", "Username <"} {
+		for _, cue := range [...]string{"Username = ", "Username:", "User = ", "user = ", "User <", "user <", "User=", "client user ", "Username <", "(user= ", "Uname: ", " for user ", "User "} {
 			i := strings.Index(t, cue)
 			if i < 0 {
 				continue
 			}
 			w := t[i+len(cue):]
-			if j := strings.IndexAny(w, ",>: "); j >= 0 {
+			if j := strings.IndexAny(w, ",>:) "); j >= 0 {
 				w = w[:j]
 			}
 			if w = strings.TrimRight(w, "."); w != "" && !notName(w) {

@@ -12,7 +12,7 @@ func (s *Set) asaText(code, t string) {
 	e := s.e
 	n, _ := atoi(code)
 	switch n {
-	case 302013, 302015, 302017, 302303:
+	case 302013, 302015, 302017, 302022, 302024, 302026, 302303:
 		s.asaBuilt(t)
 	case 302014, 302016, 302018, 302304, 302023, 302025, 302027:
 		s.asaTeardown(t)
@@ -102,6 +102,9 @@ func (s *Set) asaText(code, t string) {
 		s.asaSource(&src)
 		rest = strings.TrimPrefix(strings.TrimPrefix(rest, "Accessed "), "JAVA ")
 		rest = strings.TrimPrefix(rest, "URL ")
+		if i := strings.IndexByte(rest[:min(len(rest), 80)], '@'); i > 0 && strings.IndexByte(rest[:i], '/') < 0 { // user@address:url
+			rest = rest[i+1:]
+		}
 		if a, l := ipv4Prefix(rest); l > 0 {
 			s.addr(event.DestinationIP, a)
 			rest = rest[l:]
@@ -146,6 +149,7 @@ func (s *Set) asaText(code, t string) {
 	case 113004, 113005, 113006, 113008, 113012, 113014, 113015, 113016, 113017:
 		s.asaUser(asaAfterEq(t, "user"))
 		s.ip(event.SourceIP, asaAfterEq(t, "user IP"))
+		s.ip(event.DestinationIP, asaAfterEq(t, "server"))
 		s.str(event.EventReason, asaAfterEq(t, "reason"))
 		s.str(event.EventAction, "aaa user authentication")
 		switch n {
@@ -293,12 +297,13 @@ func (s *Set) asaText(code, t string) {
 
 // asaProto finds "TCP" or "UDP" as a word near the start.
 func (s *Set) asaProto(t string) {
-	for i := 0; i < 8; i++ {
+	for i := 0; i < 16; i++ {
 		w, r := cutSpace(t)
 		if w == "" {
 			return
 		}
-		if !isDigit(w[0]) {
+		w = strings.TrimSuffix(strings.TrimPrefix(w, "protocol="), ",")
+		if w != "" && !isDigit(w[0]) {
 			if tn := transportName(w); tn != "" {
 				s.str(event.NetworkTransport, tn)
 				return
@@ -323,8 +328,10 @@ func asaAfterEq(t, key string) string {
 		}
 		if j < len(t) && t[j] == '=' && (i == 0 || t[i-1] == ' ') {
 			v := trimLeft(t[j+1:])
-			if k := strings.Index(v, " : "); k >= 0 {
-				v = v[:k]
+			for _, end := range [...]string{" : ", ": ", " , "} {
+				if k := strings.Index(v, end); k >= 0 {
+					v = v[:k]
+				}
 			}
 			return trim(v)
 		}
@@ -343,6 +350,19 @@ func (s *Set) asaGroup(t string) {
 			s.str(event.SourceUserGroupName, v)
 		}
 		return
+	}
+	if r, ok := strings.CutPrefix(t, "Group "); ok { // "Group g User u IP a text", since 9.16
+		g, r := cutSpace(r)
+		if r, ok := strings.CutPrefix(r, "User "); ok {
+			u, r := cutSpace(r)
+			if r, ok := strings.CutPrefix(r, "IP "); ok {
+				a, _ := cutSpace(r)
+				s.str(event.SourceUserGroupName, g)
+				s.asaUser(u)
+				s.ip(event.SourceIP, a)
+				return
+			}
+		}
 	}
 	if v, ok := between(t, "Username = ", ","); ok {
 		s.asaUser(v)
@@ -368,6 +388,9 @@ func (s *Set) asaBuilt(t string) {
 	}
 	dir, r := cutSpace(r)
 	proto, r := cutSpace(r)
+	if proto == "stub" { // "Built director stub TCP connection for ..." of a cluster
+		proto, r = cutSpace(r)
+	}
 	s.transport(proto)
 	i := strings.Index(r, " for ")
 	if i < 0 {
@@ -389,11 +412,12 @@ func (s *Set) asaBuilt(t string) {
 	if dir == "outbound" { // the initiator is the second endpoint
 		s.asaSource(&b)
 		s.asaDestination(&a)
-		s.str(event.NetworkDirection, "outbound")
 	} else {
 		s.asaSource(&a)
 		s.asaDestination(&b)
-		s.str(event.NetworkDirection, "inbound")
+	}
+	if dir == "outbound" || dir == "inbound" {
+		s.str(event.NetworkDirection, dir)
 	}
 	s.network()
 }
@@ -404,12 +428,20 @@ func (s *Set) asaTeardown(t string) {
 	s.decide(allow)
 	r := strings.TrimPrefix(t, "Teardown ")
 	proto, r := cutSpace(r)
+	if proto == "stub" {
+		proto, r = cutSpace(r)
+	}
 	s.transport(proto)
+	r = strings.TrimPrefix(r, "state-bypass ")
 	if w, id := cutSpace(r); w == "connection" {
 		id, _ = cutSpace(id)
 		s.str(event.EventID, id)
 	}
-	if i := strings.Index(r, " for "); i >= 0 {
+	i := strings.Index(r, " for ")
+	if i < 0 {
+		i = strings.Index(r, " from ") + 1
+	}
+	if i > 0 {
 		a, rest := asaEndpoint(r[i+5:])
 		s.asaSource(&a)
 		if j := strings.Index(rest, "to "); j >= 0 {
@@ -513,6 +545,12 @@ func (s *Set) asaACL(t string) {
 	}
 	proto, r := cutSpace(r)
 	s.transport(proto)
+	if w, r2 := cutSpace(r); w == "for" { // "for user NAME"
+		if w, r2 = cutSpace(r2); w == "user" {
+			w, r = cutSpace(r2)
+			s.asaUser(w)
+		}
+	}
 	if i := strings.Index(r, "-> "); i >= 0 {
 		a, _ := asaEndpoint(trim(r[:i]))
 		b, _ := asaEndpoint(r[i+3:])
@@ -538,7 +576,7 @@ func (s *Set) asaOther(t string) {
 		s.action("teardown", allow)
 	}
 	s.asaProto(t)
-	if strings.Contains(t, "Username = ") || strings.Contains(t, "Group <") || strings.Contains(t, "IP = ") {
+	if strings.Contains(t, "Username = ") || strings.Contains(t, "Group <") || strings.HasPrefix(t, "Group ") || strings.Contains(t, "IP = ") {
 		s.asaGroup(t)
 		s.str(event.TocsinService, "vpn")
 	} else if strings.Contains(t, "Local:") && strings.Contains(t, "Remote:") {
@@ -550,6 +588,19 @@ func (s *Set) asaOther(t string) {
 		s.str(event.TocsinService, "vpn")
 	} else if strings.Contains(t, " src ") && strings.Contains(t, " dst ") {
 		s.asaPair(t, " src ", "dst ")
+	} else if strings.HasPrefix(t, "Shunned packet: ") {
+		s.action("shunned", deny)
+		s.asaPair(t, "packet: ", "==> ")
+	} else if strings.Contains(t, ", for ") && strings.Contains(t, " to ") {
+		s.asaPair(t, ", for ", "to ")
+	} else if strings.Contains(t, " for client ") && strings.Contains(t, " to ") {
+		s.asaPair(t, " for client ", "to ")
+	} else if i := strings.Index(t, ", Addr "); i > 0 && strings.HasPrefix(t, "DAP: User ") {
+		s.asaUser(t[len("DAP: User "):i])
+		s.ip(event.SourceIP, wordOf(t[i+7:]))
+		s.str(event.TocsinService, "vpn")
+	} else if strings.HasPrefix(t, "AAA Marking ") {
+		s.ip(event.DestinationIP, after(t, " server "))
 	} else if i := strings.Index(t, " from "); i >= 0 && asaLooksAddr(t[i+6:]) {
 		s.asaPair(t, " from ", "to ")
 	} else if strings.Contains(t, " between ") {

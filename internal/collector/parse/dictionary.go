@@ -230,6 +230,10 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		"callerusername", "uname", "usernameoremail", "userinfo", "identity", "administrator", "admin", "email", "emailaddress", "requestuser", "authuser", "remoteuser",
 		"loggedinuser", "perpetrator", "clientuser", "userlogin", "aduser", "adminuser", "useridentityusername", "dstuser", "destinationusername", "owner", "acct", "identifier",
 		"targetaccount", "initiatedby", "actoralternateid", "upn", "actorupn", "actorprincipalname", "actorloginname", "creatoremail", "callerid", "clientusername", "csusername", "accountid":
+		if strings.HasPrefix(v, "S-1-") && !strings.Contains(v, "\\") { // a Windows security identifier, not a name
+			s.str(event.UserID, v)
+			return true
+		}
 		switch string(k) {
 		case "uid", "userid", "accountid", "owner":
 			if s.weak == "" && (!allDigits(v) || string(k) == "accountid" && len(v) < 9) && len(v) <= 64 && !(len(v) == 36 && v[8] == '-') {

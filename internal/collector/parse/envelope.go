@@ -99,7 +99,8 @@ func (s *Set) stamp(p string) (rest string, ok bool) {
 			if _, l := digits(p); l == 10 && (p[0] == '1' || p[0] == '2') && l < len(p) && (p[l] == '.' || p[l] == ' ') {
 				w, r := cutSpace(p)
 				// Squid's access log starts with an epoch and its own number.
-				if t, ok := epoch(w); ok && r != "" && !isDigit(r[0]) {
+				next, _ := cutSpace(r)
+				if t, ok := epoch(w); ok && r != "" && !allDigits(next) {
 					h.time, h.has = t, true
 					return r, true
 				}

@@ -24,6 +24,8 @@ type head struct {
 	step  *packs.Step
 	cols  []headColumn
 	marks []headColumn
+
+	address []bool // by slot: the pack takes its value for an address
 }
 
 // headColumn is a column, or the value of a mark.
@@ -88,6 +90,15 @@ func (s *Set) header(st *packs.Step, t string) bool {
 		}
 		h.cols = append(h.cols, c)
 	}
+	h.address = make([]bool, len(h.pack.Slots))
+	for i := range h.pack.Fields.List {
+		switch op := &h.pack.Fields.List[i]; op.Verb {
+		case packs.VerbIP, packs.VerbSource, packs.VerbDestination, packs.VerbSourceNAT, packs.VerbDestinationNAT:
+			if op.Plain && op.Slot >= 0 {
+				h.address[op.Slot] = true
+			}
+		}
+	}
 	o := s.origin()
 	for _, m := range st.Marks {
 		if v := o.marks[m.Text]; v != "" {
@@ -117,14 +128,15 @@ func (s *Set) origin() *origin {
 	return o
 }
 
-// announced reads a line in columns that its origin has announced: one with as many columns, and a time where the header says.
+// announced reads a line in columns that its origin has announced: one with as many columns, addresses where the header says so and a
+// time that can be read. A forwarder may send other files' lines between, and some have as many columns.
 func (s *Set) announced() (string, bool) {
 	o := s.origins[s.from]
 	if o == nil {
 		return "", false
 	}
 	line := trimLine(s.e.Raw())
-	if line == "" || line[0] == '#' {
+	if line == "" || line[0] == '#' || line[0] == '{' {
 		return "", false
 	}
 	outer := s.h
@@ -166,6 +178,8 @@ func (s *Set) headed(h *head, st *packs.Step, t string) bool {
 		v, t, more = cutColumn(t, st.Delimiter, st.Quote)
 		switch c := &h.cols[i]; {
 		case v == "":
+		case c.slot >= 0 && h.address[c.slot] && !empty(v) && !startsAddress(v):
+			return false
 		case c.slot >= 0:
 			s.run.slots.First(c.slot, v)
 			if !s.run.pack.Mapped[c.slot] {
@@ -176,6 +190,12 @@ func (s *Set) headed(h *head, st *packs.Step, t string) bool {
 		}
 	}
 	return true
+}
+
+// startsAddress says whether an address stands at the start of v.
+func startsAddress(v string) bool {
+	_, _, ok := ipPort(v)
+	return ok
 }
 
 // headerDone is what becomes of a header line itself: it is understood and says nothing.

@@ -64,9 +64,12 @@ func (s *Set) ios(m string) bool {
 		s.str(event.EventReason, trim(bracket(text, "Reason:")))
 		s.low(event.EventAction, mnemonic)
 		s.signIn("ssh", strings.Contains(mnemonic, "SUCCESS"))
-	case mnemonic == "CONFIG_I":
+	case strings.HasSuffix(mnemonic, "CONFIG_I"): // "by ann on vty0 (192.0.2.1)", NX-OS "by ann on 192.0.2.1@pts/0"
 		s.user(after(text, " by "))
 		if v, ok := between(text, "(", ")"); ok {
+			s.ip(event.SourceIP, v)
+		} else if v := after(text, " on "); v != "" {
+			v, _, _ = strings.Cut(v, "@")
 			s.ip(event.SourceIP, v)
 		}
 		s.category("configuration")
@@ -76,12 +79,24 @@ func (s *Set) ios(m string) bool {
 		u, _ := between(text, "'", "'")
 		s.user(firstOf(u, bracket(text, "user:")))
 		s.ip(event.SourceIP, after(text, " from "))
+		if r, ok := strings.CutPrefix(text, "User "); ok && mnemonic == "LOGOUT" { // "User ann has exited tty session 3(192.0.2.1)"
+			u, _ := cutSpace(r)
+			s.user(u)
+			if v, ok := between(r, "(", ")"); ok {
+				s.ip(event.SourceIP, v)
+			}
+			s.category("session")
+			s.kind("end")
+		}
 		s.low(event.EventAction, mnemonic)
 		if mnemonic == "SSH2_USERAUTH" {
 			s.signIn("ssh", !strings.Contains(text, "Failed"))
 		}
 	default:
 		s.low(event.EventAction, mnemonic)
+		if i := strings.Index(text, " from "); i >= 0 && strings.Contains(text[i:], " to ") && asaLooksAddr(text[i+6:]) {
+			s.asaPair(text, " from ", "to ") // "No MD5 digest from 192.0.2.1(64999) to 192.0.2.2(179)"
+		}
 		s.words(text)
 	}
 	s.device(vendor, product, "")
@@ -93,11 +108,9 @@ func (s *Set) ios(m string) bool {
 	return true
 }
 
-// iosTime reads the device's own time, which stands after a sequence number: "6340004: Apr 25 15:27:08.123: %SEC-".
+// iosTime reads the device's own time, which stands after a sequence number: "6340004: Apr 25 15:27:08.123: %SEC-". It counts more than
+// that of a relay before it.
 func (s *Set) iosTime() {
-	if s.h.has {
-		return
-	}
 	raw := s.e.Raw()
 	i := ciscoMark(raw)
 	if i < 0 {

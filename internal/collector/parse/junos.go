@@ -7,10 +7,11 @@ import (
 	"tocsin/internal/event"
 )
 
-// junosStructured reads Juniper's RFC 5424 form: the fields are the structured data [junos@2636... source-address=".."].
+// junosStructured reads Juniper's RFC 5424 form: the fields are the structured data [junos@2636.1.1.1.2.39
+// source-address=".."]. Relays that hide addresses rewrite the number.
 func (s *Set) junosStructured() bool {
 	h := &s.h
-	if !strings.HasPrefix(h.sd, "[junos@2636") {
+	if !strings.HasPrefix(h.sd, "[junos@") {
 		return false
 	}
 	e := s.e
@@ -30,7 +31,7 @@ func (s *Set) junosStructured() bool {
 			continue
 		}
 		switch key {
-		case "source-address", "source-ip", "client-ip", "remote-address":
+		case "source-address", "source-ip", "client-ip", "client-ip-str", "remote-address":
 			s.ip(event.SourceIP, v)
 		case "source-port", "client-port":
 			s.port(event.SourcePort, v)
@@ -180,6 +181,13 @@ func (s *Set) junosMeaning(tag, action, attack string) {
 			s.low(event.EventAction, tag)
 		}
 		s.network()
+	case strings.HasPrefix(tag, "RT_"):
+		if action != "" {
+			s.act(action)
+		} else {
+			s.low(event.EventAction, tag)
+		}
+		s.network()
 	case strings.Contains(tag, "LOGIN_FAILED"), strings.Contains(tag, "AUTH_FAIL"):
 		s.low(event.EventAction, tag)
 		s.signIn("ssh", false)
@@ -204,7 +212,7 @@ func (s *Set) junosMeaning(tag, action, attack string) {
 // junos reads both forms.
 func (s *Set) junos(msg string) bool {
 	// "RT_FLOW_SESSION_DENY [junos@2636... source-address=...]" whose header a relay took off.
-	if i := strings.Index(msg[:min(len(msg), 80)], " [junos@2636"); i > 4 && junosTag(msg[:i]) {
+	if i := strings.Index(msg[:min(len(msg), 80)], " [junos@"); i > 4 && junosTag(msg[:i]) {
 		h := s.h
 		s.h.id = msg[:i]
 		s.h.sd, s.h.msg = structured(msg[i+1:])

@@ -47,7 +47,7 @@ func (s *Set) meraki(msg string) bool {
 			continue
 		}
 		switch key {
-		case "src":
+		case "src", "Client":
 			s.endpoint(event.SourceIP, event.SourcePort, v)
 		case "dst":
 			s.endpoint(event.DestinationIP, event.DestinationPort, v)
@@ -200,6 +200,8 @@ func (s *Set) meraki(msg string) bool {
 			s.signIn(merakiService(name), true)
 		case strings.Contains(name, "auth_fail") || name == "8021x_eap_failure":
 			s.signIn(merakiService(name), false)
+		case strings.HasPrefix(r, "Blocked ARP Packet from "):
+			s.ip(event.SourceIP, after(r, " with IP "))
 		case name == "dhcp" || strings.HasPrefix(r, "dhcp lease of ip "):
 			s.ip(event.SourceIP, after(r, "dhcp lease of ip "))
 		}

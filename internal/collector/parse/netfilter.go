@@ -141,16 +141,11 @@ func (s *Set) netfilterPrefix(p string) {
 				}
 			}
 		}
-		switch letter {
-		case "A":
-			s.action("accept", allow)
-		case "D":
-			s.action("drop", deny)
-		case "R":
-			s.action("reject", deny)
-		case "RET":
-			s.action("return", allow)
-		}
+		s.ruleLetter(letter)
+	case strings.HasPrefix(p, "[") && vyosPrefix(p):
+		vendor, product, dataset = "VyOS", "VyOS", "vyos.firewall"
+		rule = p[1 : len(p)-1]
+		s.ruleLetter(rule[strings.LastIndexByte(rule, '-')+1:])
 	case strings.HasPrefix(p, "Shorewall:"):
 		product = "Shorewall"
 		if i := strings.LastIndexByte(p, ':'); i > 9 {
@@ -161,6 +156,11 @@ func (s *Set) netfilterPrefix(p string) {
 		vendor, product, dataset = "Smoothwall", "Smoothwall", "smoothwall.firewall"
 	case s.h.app == "ulogd" || strings.Contains(p, "sys=\"SecureNet\""):
 		vendor, product, dataset = "Sophos", "UTM", "sophos.utm"
+	}
+	if p == "" && s.h.app != "kernel" { // "DENY: IN=": the prefix was taken for the program
+		if _, v := actionWord(s.h.app); v != noVerdict {
+			rule, s.h.app = s.h.app, ""
+		}
 	}
 	s.device(vendor, product, "firewall")
 	s.dataset(dataset)
@@ -173,6 +173,28 @@ func (s *Set) netfilterPrefix(p string) {
 			s.action(w, v)
 		}
 	}
+}
+
+// ruleLetter takes the last letter of a rule's name, by which UniFi, EdgeOS and VyOS say what was done.
+func (s *Set) ruleLetter(letter string) {
+	switch letter {
+	case "A":
+		s.action("accept", allow)
+	case "D":
+		s.action("drop", deny)
+	case "R":
+		s.action("reject", deny)
+	case "RET":
+		s.action("return", allow)
+	case "C":
+		s.str(event.EventAction, "continue")
+	}
+}
+
+// vyosPrefix says whether a prefix is the name that VyOS and EdgeOS give: "[ipv4-INP-filter-default-D]", "[wan-local-20-R]".
+func vyosPrefix(p string) bool {
+	n := len(p)
+	return n > 6 && p[n-1] == ']' && p[n-3] == '-' && strings.IndexByte("ADRC", p[n-2]) >= 0 && strings.IndexByte(p, ' ') < 0 && strings.IndexByte(p[:n-3], '-') > 0
 }
 
 // action sets event.action and its verdict in one step.

@@ -29,7 +29,11 @@ func (s *Set) ops(ops *packs.Ops) {
 					continue
 				}
 			}
-			s.due(op, v)
+			if op.Plain {
+				s.op(op, v)
+			} else {
+				s.due(op, v)
+			}
 		}
 		return
 	}

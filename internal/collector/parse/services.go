@@ -121,6 +121,7 @@ func (s *Set) dhcp(msg string) bool {
 	s.category("network")
 	s.kind("info")
 	s.str(event.NetworkProtocol, "dhcp")
+	s.transport("udp")
 	s.str(event.EventKind, "event")
 	return true
 }

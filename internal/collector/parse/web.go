@@ -234,7 +234,8 @@ func (s *Set) haproxy(msg string) bool {
 	return true
 }
 
-// snort reads Snort's and Suricata's fast alerts: "[1:2001219:20] ET SCAN ... [Classification: ..] [Priority: 2] {TCP} a:p -> b:p".
+// snort reads Snort's and Suricata's fast alerts: "[1:2001219:20] ET SCAN ... [Classification: ..] [Priority: 2] {TCP} a:p -> b:p", and
+// Snort's full ones in one line: "[**] [1:2001219:20] ET SCAN ... [**] [Priority: 2] 09/04-21:42:42.860730 a:p -> b:p TCP TTL:127 ...".
 func (s *Set) snort(msg string) bool {
 	i := strings.IndexByte(msg, '[')
 	for i >= 0 && i < 80 {
@@ -259,6 +260,10 @@ func (s *Set) snort(msg string) bool {
 	rest := trimLeft(msg[i+end+1:])
 	brace := strings.Index(rest, "{")
 	arrow := strings.Index(rest, " -> ")
+	full := brace < 0 && strings.Contains(rest, "[**]")
+	if full {
+		brace = strings.Index(rest, "[**]")
+	}
 	if brace < 0 || arrow < brace {
 		return false
 	}
@@ -286,8 +291,20 @@ func (s *Set) snort(msg string) bool {
 		s.transport(v)
 	}
 	from := rest[:arrow]
-	from = from[strings.LastIndexByte(from, ' ')+1:]
-	to, _ := cutSpace(rest[arrow+4:])
+	k := strings.LastIndexByte(from, ' ') + 1
+	stamp := trim(from[:k])
+	from = from[k:]
+	to, tail := cutSpace(rest[arrow+4:])
+	if full {
+		proto, _ := cutSpace(tail)
+		s.transport(proto)
+		stamp = stamp[strings.LastIndexByte(stamp, ' ')+1:]
+		if c := (civil{month: two(stamp, 0), day: two(stamp, 3)}); len(stamp) > 6 && stamp[2] == '/' && stamp[5] == '-' && clockAt(stamp[6:], &c) > 0 && !s.h.has {
+			if t, ok := s.unix(&c); ok {
+				s.e.Time = t
+			}
+		}
+	}
 	s.hostPort(event.SourceIP, event.SourcePort, from)
 	s.hostPort(event.DestinationIP, event.DestinationPort, to)
 	if strings.Contains(msg, "[Drop]") || strings.Contains(msg, "[drop]") {

@@ -205,6 +205,9 @@ func (s *Set) namedUser(t string) string {
 				break
 			}
 			at += i + len(cue)
+			if b := at - len(cue) - 1; b >= 0 && isAlpha(t[b]) && cue[len(cue)-1] == '=' { // "ruser="
+				continue
+			}
 			w := trimLeft(t[at:])
 			if w == "" {
 				break
@@ -231,7 +234,7 @@ func (s *Set) namedUser(t string) string {
 				j++
 			}
 			v := strings.TrimRight(w[:j], ".:")
-			if v == "" || notName(v) {
+			if v == "" || notName(v) || v[len(v)-1] == '=' { // the next name of a list whose value is empty
 				continue
 			}
 			if _, ok := parseIP(v); ok {

@@ -4,13 +4,13 @@ import "strings"
 
 // Lines of text that a forwarder wrapped in JSON: filebeat, an OTLP sender or a container's runtime put them into "message".
 
-// wrapped reads the line of text in a JSON object's "message" (or "log", "body", "event.original") by automatic detection, when the object
-// is a forwarder's and says little itself. The object's @timestamp is used when the line has none.
+// wrapped reads the line of text in a JSON object's "message" (or "log", "body", "event.original", Splunk's "_raw") by automatic detection,
+// when the object is a forwarder's and says little itself. The object's @timestamp is used when the line has none.
 func (s *Set) wrapped(msg string) (string, bool) {
-	if s.inside || !strings.Contains(msg, `"message"`) && !strings.Contains(msg, `"log"`) && !strings.Contains(msg, `"body"`) && !strings.Contains(msg, `"original"`) {
+	if s.inside || !strings.Contains(msg, `"message"`) && !strings.Contains(msg, `"log"`) && !strings.Contains(msg, `"body"`) && !strings.Contains(msg, `"original"`) && !strings.Contains(msg, `"_raw"`) {
 		return "", false
 	}
-	if !strings.Contains(msg, `"@timestamp"`) && !strings.Contains(msg, `"observed_timestamp"`) && !strings.Contains(msg, `"stream"`) && !strings.Contains(msg, `"agent"`) {
+	if !strings.Contains(msg, `"@timestamp"`) && !strings.Contains(msg, `"observed_timestamp"`) && !strings.Contains(msg, `"stream"`) && !strings.Contains(msg, `"agent"`) && !strings.Contains(msg, `"_raw"`) {
 		return "", false
 	}
 	w := &s.json
@@ -23,7 +23,7 @@ func (s *Set) wrapped(msg string) (string, bool) {
 			continue
 		}
 		switch string(w.path[:w.n]) {
-		case "event.original":
+		case "event.original", "_raw", "result._raw":
 			inner = s.jstr(w.val)
 		case "message", "log", "body":
 			if inner == "" {
