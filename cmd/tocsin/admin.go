@@ -47,6 +47,9 @@ const adminHelp = `Usage: tocsin admin [--config FILE | --data DIR] [--json] ACT
                                                  a member's weekly report, from the running hub; without --week the last whole week
   dead-letters list [--limit N]                  what the hub could not process and put aside, with the reason
   dead-letters retry --all|NAME... [--wait 1m]   have it tried again, when what the reason names is mended
+  outbox list [--state dead|waiting|running|done|any] [--limit N]
+                                                 mails and webhooks; of themselves those that could not be delivered
+  outbox retry --all|ID...                       try those again, when relay or receiver is mended
   backup FILE                                    a consistent copy of the database, while the hub runs
   doctor                                         look for what is wrong, and say what to do
 
@@ -112,7 +115,7 @@ func runAdmin(ctx context.Context, args []string, _ io.Reader, stdout, stderr io
 
 func (a *admin) run(ctx context.Context, args []string) (int, error) {
 	action, rest := args[0], args[1:]
-	if len(rest) > 0 && (action == "member" || action == "collector" || action == "user" || action == "indicator" || action == "dead-letters" || action == "pack" || action == "look-back") {
+	if len(rest) > 0 && (action == "member" || action == "collector" || action == "user" || action == "indicator" || action == "dead-letters" || action == "outbox" || action == "pack" || action == "look-back") {
 		action, rest = action+" "+rest[0], rest[1:]
 	}
 	if action == "init" {
@@ -124,7 +127,7 @@ func (a *admin) run(ctx context.Context, args []string) (int, error) {
 	table := map[string]func(context.Context, *app.Office, []string) error{
 		"member add": a.memberAdd, "member list": a.memberList, "token": a.token, "collector list": a.collectorList, "collector confirm": a.collectorConfirm, "collector revoke": a.collectorRevoke,
 		"user add": a.userAdd, "user list": a.userList, "user reset": a.userReset, "indicator import": a.indicatorImport, "indicator list": a.indicatorList, "backup": a.backup, "report": a.report,
-		"dead-letters list": a.deadLetterList, "dead-letters retry": a.deadLetterRetry,
+		"outbox list": a.outboxList, "outbox retry": a.outboxRetry, "dead-letters list": a.deadLetterList, "dead-letters retry": a.deadLetterRetry,
 		"pack publish": a.packPublish, "look-back ask": a.lookBackAsk, "look-back list": a.lookBackList,
 	}
 	f, ok := table[action]

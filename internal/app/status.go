@@ -195,11 +195,16 @@ func (h *hub) health(ctx context.Context) web.Health {
 	} else {
 		check("Rules", fmt.Sprintf("%d run here", h.detector.Load().Stats().Rules), nil, "")
 	}
+	letters, events, err := h.plans.Aside(ctx)
+	if err == nil && letters > 0 {
+		err = fmt.Errorf("%d events could not be processed and lie aside, in %d letters", events, letters)
+	}
+	check("Put aside", "nothing: all that came could be processed", err, "Run `tocsin admin dead-letters list`: it names the reasons. When they are mended, `tocsin admin dead-letters retry --all` has them tried again.")
 	if box, err := h.box.Stats(ctx); err != nil || box.Dead > 0 {
 		if err == nil {
 			err = fmt.Errorf("%d notices could not be delivered", box.Dead)
 		}
-		check("Outbox", "", err, "Check mail.* and alerts.webhook in the settings; then retry them.")
+		check("Outbox", "", err, "Run `tocsin admin outbox list`: it names the errors. Mend mail.* or alerts.webhook in the settings, or the receiver, then run `tocsin admin outbox retry --all`.")
 	} else {
 		check("Outbox", fmt.Sprintf("%d waiting", box.Waiting), nil, "")
 	}

@@ -148,6 +148,14 @@ func (p *Plans) DeadLetters(ctx context.Context, limit int) ([]Dead, error) {
 	return letters(ctx, p.db.Read().DB, "ORDER BY at_ns DESC, bus_seq DESC, place LIMIT ?", limit)
 }
 
+// Aside counts the dead letters, and the events that they stand for.
+func (p *Plans) Aside(ctx context.Context) (letters, events uint64, err error) {
+	if err := p.db.Read().DB.QueryRowContext(ctx, "SELECT count(*), COALESCE(sum(events), 0) FROM worker_dead").Scan(&letters, &events); err != nil {
+		return 0, 0, fmt.Errorf("count the dead letters: %w", err)
+	}
+	return letters, events, nil
+}
+
 // Asked lists the letters whose try was asked for and is not done.
 func (p *Plans) Asked(ctx context.Context) ([]Dead, error) {
 	return letters(ctx, p.db.Read().DB, "WHERE retry <> '' ORDER BY at_ns, bus_seq, place")
