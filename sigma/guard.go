@@ -19,18 +19,28 @@ type guard struct {
 	run      int // the expression is .{run,}: so many characters without a line feed decide it
 }
 
-// compileRegex compiles src and works out its guard.
-func compileRegex(src string) (*regexp.Regexp, *guard, error) {
+// compileRegex compiles src and works out its guard. What it gives of src is the expression that was compiled: $ stands before a line feed
+// that ends the text too, as in PCRE and Python and other than in Go.
+func compileRegex(src string) (string, *regexp.Regexp, *guard, error) {
 	if len(src) > 10_000 {
-		return nil, nil, fmt.Errorf("longer than 10,000 characters")
+		return "", nil, nil, fmt.Errorf("longer than 10,000 characters")
 	}
-	re, err := regexp.Compile(src)
-	if err != nil {
-		return nil, nil, err
+	if _, err := regexp.Compile(src); err != nil { // also bounds the size
+		return "", nil, nil, err
 	}
 	tree, err := syntax.Parse(src, syntax.Perl)
 	if err != nil {
-		return nil, nil, err
+		return "", nil, nil, err
+	}
+	if softEnd(tree, 0) {
+		src = tree.String()
+		if tree, err = syntax.Parse(src, syntax.Perl); err != nil {
+			return "", nil, nil, err
+		}
+	}
+	re, err := regexp.Compile(src)
+	if err != nil {
+		return "", nil, nil, err
 	}
 	g := &guard{length: leastBytes(tree, 0)}
 	if tree.Op == syntax.OpRepeat && tree.Max == -1 && tree.Sub[0].Op == syntax.OpAnyCharNotNL {
@@ -39,7 +49,7 @@ func compileRegex(src string) (*regexp.Regexp, *guard, error) {
 	g.longestClass(tree, 0)
 	tree = tree.Simplify()
 	if namesReplacement(tree, 0) {
-		return re, g, nil // that character also matches bytes which are not UTF-8, so texts prove nothing
+		return src, re, g, nil // that character also matches bytes which are not UTF-8, so texts prove nothing
 	}
 	for _, l := range required(tree, 0) {
 		if l = fold(l); !slices.Contains(g.need, l) {
@@ -47,7 +57,25 @@ func compileRegex(src string) (*regexp.Regexp, *guard, error) {
 		}
 	}
 	g.sequence(tree, 0)
-	return re, g, nil
+	return src, re, g, nil
+}
+
+// softEnd lets a line feed come before each $ of re that is the end of the text, and says whether there is one.
+func softEnd(re *syntax.Regexp, depth int) bool {
+	if depth > 1000 {
+		return false
+	}
+	if re.Op == syntax.OpEndText && re.Flags&syntax.WasDollar != 0 {
+		end := &syntax.Regexp{Op: syntax.OpEndText}
+		feed := &syntax.Regexp{Op: syntax.OpLiteral, Rune: []rune{'\n'}}
+		*re = syntax.Regexp{Op: syntax.OpConcat, Sub: []*syntax.Regexp{{Op: syntax.OpQuest, Sub: []*syntax.Regexp{feed}}, end}}
+		return true
+	}
+	found := false
+	for _, s := range re.Sub {
+		found = softEnd(s, depth+1) || found
+	}
+	return found
 }
 
 // smallClass is the size up to which a class of characters counts as a choice of literals.

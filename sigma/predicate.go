@@ -181,8 +181,8 @@ func draftItem(it *item, expand func(string) ([]string, bool)) (groups [][]draft
 					src = "(?" + flags + ")" + t
 				}
 				d := base
-				d.op, d.text = opRegex, src
-				if d.re, d.guard, err = compileRegex(src); err != nil {
+				d.op = opRegex
+				if d.text, d.re, d.guard, err = compileRegex(src); err != nil {
 					return fail("the regular expression %q cannot be used: %v", v.text, err)
 				}
 				group = append(group, d)

@@ -27,7 +27,20 @@ func detects(t *testing.T, detection, event string) bool {
 }
 
 // TestSemantics has rows for the points on which engines differ, grouped by number. The specification is version 2.1.0 of "Sigma Rules"
-// with its modifiers appendix; where it is open, pySigma 1.5 decides.
+// with its modifiers appendix; where it is open, pySigma 1.5 decides. By number, with the section of the specification:
+//
+//	1 to 3    Value Modifiers, "re", "cased"; Detection, "Escaping", "Wildcard"
+//	4 to 7    Value Modifiers: "contains", "startswith", "endswith", "all", "windash", "base64offset"
+//	8, 9      Detection, "Special Field Values" (null and empty), "exists", "fieldref"
+//	10, 11    Detection, "General": numbers, lists; "gt", "lt"
+//	12        Detection, "Lists": keywords
+//	13, 14    "Field Usage"; Value Modifiers, "cidr"
+//	15        Placeholders, "expand": also TestPlaceholders
+//	16, 17    Condition; Detection, "Maps", "Lists"
+//	18        Log Source: also TestLogSource, TestRegistryCategories
+//	19, 20    values as they are written, in events and in YAML
+//	21        no match is lost by an index: TestDifferential, TestRandomRules, TestOracle, FuzzMatch
+//	22 to 28  the specification of correlations: TestCorrelationPoints names the test of each
 func TestSemantics(t *testing.T) {
 	for _, c := range []struct {
 		point  string
@@ -106,6 +119,9 @@ func TestSemantics(t *testing.T) {
 		{"17 list of maps", "s: [{f: a, g: b}, {f: c}]", `{"f":"c"}`, true, false},
 		{"17 list of maps", "s: [{f: a, g: b}, {f: c}]", `{"f":"a"}`, false, false},
 		{"17 maps and keywords", "s: [{f: a}, word]", `{"g":"a word"}`, true, false},
+		{"18 every attribute of the log source must be given", `s: {f: a}`, `{"f":"a"}`, true, false},
+		{"19 blanks at the end count", `s: {f|endswith: "/c "}`, `{"f":"cmd /c "}`, true, false},
+		{"19 blanks at the end count", `s: {f|endswith: "/c "}`, `{"f":"cmd /c"}`, false, false},
 		{"20 yes stays yes", `s: {f: yes}`, `{"f":"yes"}`, true, false},
 		{"20 an octal stays as written", `s: {f: 010}`, `{"f":"010"}`, true, false},
 		{"20 a date stays as written", `s: {f: 2024-01-02}`, `{"f":"2024-01-02"}`, true, false},
@@ -114,6 +130,10 @@ func TestSemantics(t *testing.T) {
 		{"neq contains", `s: {f|contains|neq: a}`, `{"f":"bab"}`, false, false},
 		{"re s", `s: {f|re|s: "a.b"}`, `{"f":"a\nb"}`, true, false},
 		{"re without s", `s: {f|re: "a.b"}`, `{"f":"a\nb"}`, false, false},
+		{"re, the end of the text", `s: {f|re: "b$"}`, `{"f":"ab\n"}`, true, false},
+		{"re, the end of the text", `s: {f|re: "b$"}`, `{"f":"ab\n\n"}`, false, false},
+		{"re, the end of the text", `s: {f|re: "^(a|b$)"}`, `{"f":"b\n"}`, true, false},
+		{"re, the end of the text", `s: {f|re: 'b\z'}`, `{"f":"b\n"}`, false, false},
 		{"re m", `s: {f|re|m: "^b$"}`, `{"f":"a\nb"}`, true, false},
 		{"re, a long run", `s: {f|re: ".{20,}"}`, `{"f":"aaaaaaaaaaaaaaaaaaa\nbbbbbb"}`, false, false},
 		{"re, a long run", `s: {f|re: ".{20,}"}`, `{"f":"x\naaaaaaaaaaaaaaaaaaab"}`, true, false},

@@ -406,14 +406,17 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 		}
 		routers[i].Within = source
 	}
+	var other *sigma.Set
 	if source == (sigma.LogSource{}) {
 		engine.PrepareWindows()
+	} else {
+		other = engine.Set(sigma.Source{LogSource: source})
 	}
 	work, order := make(chan *chunk), make(chan *chunk, 4*workers)
 	var wg sync.WaitGroup
 	for _, r := range routers {
 		wg.Go(func() {
-			w := &evalWorker{ev: ev, router: r, dec: sigma.Decoder{Names: names}}
+			w := &evalWorker{ev: ev, router: r, dec: sigma.Decoder{Names: names}, other: other}
 			for c := range work {
 				c.done <- w.run(c)
 			}
@@ -482,6 +485,7 @@ type evalWorker struct {
 	rec    sigma.Record
 	m      sigma.Matcher
 	ids    []int32
+	other  *sigma.Set // for what is no Windows event; nil: unknown
 }
 
 func (w *evalWorker) run(c *chunk) result {
@@ -500,8 +504,8 @@ func (w *evalWorker) run(c *chunk) result {
 		w.ids = w.ids[:0]
 		if err == nil {
 			set := w.router.Route(&w.rec)
-			if set == nil && w.ev.source != (sigma.LogSource{}) {
-				set = e.Set(sigma.Source{LogSource: w.ev.source})
+			if set == nil {
+				set = w.other
 			}
 			if set != nil {
 				r.routed++
