@@ -156,6 +156,10 @@ func (a *Agent) publish() {
 		s.Senders = append(s.Senders, d.status())
 	}
 	s.Warnings = a.pipe.senders.warnings()
+	if n := counts["ledger_anew"]; n > 0 {
+		s.Warnings = append(s.Warnings, Warning{Code: "ledger_anew", Text: fmt.Sprintf("the centre's ledger has begun anew (%d times so far)", n),
+			Next: "That is right when the centre was restored from a copy, and only then: ask your contact at the scheme whether it was."})
+	}
 	a.status.Store(s)
 }
 

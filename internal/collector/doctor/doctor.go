@@ -183,7 +183,11 @@ func (r *run) lines(ctx context.Context) bool {
 		}
 	}
 	for _, w := range st.Warnings {
-		r.add("sender "+w.Sender, w.Code, Warn, w.Text, w.Next)
+		check := "sender " + w.Sender
+		if w.Sender == "" {
+			check = "warning"
+		}
+		r.add(check, w.Code, Warn, w.Text, w.Next)
 	}
 	if n := st.Counts["udp_dropped"]; n > 0 {
 		r.add("udp", "udp_dropped", Warn, fmt.Sprintf("the kernel dropped %d UDP messages for want of room", n), "Use TCP on the firewall, or raise net.core.rmem_max.")

@@ -463,9 +463,20 @@ func TestHostileLedger(t *testing.T) {
 	}
 	k := h.take(s.id)
 	k.balance(t)
-	if v, err := directive.OpenCheckpoint(h.ring.Trust(), k.checkpoint); err != nil || v.Size < 10 {
+	v, err := directive.OpenCheckpoint(h.ring.Trust(), k.checkpoint)
+	if err != nil || v.Size < 10 {
 		t.Errorf("the newest manifest names %q: %v", k.checkpoint, err)
 	}
+	// A ledger with another name, as after a restore of the hub, is taken: and the member is told.
+	h.mu.Lock()
+	h.checkpoint = resign(k.checkpoint, v.Origin+"/20261122T120000Z")
+	h.mu.Unlock()
+	fmt.Fprintf(c, "%s\n", traffic("deny", "203.0.113.5", "198.51.100.7", 15))
+	r.until("the member is told of another ledger", func(st *collector.Status) bool {
+		return slices.ContainsFunc(st.Warnings, func(w collector.Warning) bool {
+			return w.Code == "ledger_anew" && strings.Contains(w.Next, "restored from a copy")
+		})
+	})
 }
 
 // A hostile hub: nothing it signs widens what leaves, and everything it tried is said. What is good goes on.
