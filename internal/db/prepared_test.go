@@ -42,7 +42,10 @@ func TestBound(t *testing.T) {
 	}); err == nil {
 		t.Error("the same key twice")
 	}
-	must("after the failure", write(func(ctx context.Context, q Querier) error { _, err := q.ExecContext(ctx, insert, "after", 1); return err }))
+	must("after the failure", write(func(ctx context.Context, q Querier) error {
+		_, err := q.ExecContext(ctx, insert, "after", 1)
+		return err
+	}))
 
 	// The same query while the rows of the first are still read, on one connection.
 	const ask = "SELECT name FROM counters WHERE value >= ? AND name LIKE 'n%' ORDER BY value"

@@ -201,8 +201,7 @@ func (s *Store) Remove(ctx context.Context, by access.Principal, id string) erro
 }
 
 func audit(ctx context.Context, tx bun.IDB, at int64, by access.Principal, action, object, detail string) error {
-	_, err := tx.NewRaw("INSERT INTO audit (at_ns, who, action, object, tenant, detail) VALUES (?, ?, ?, ?, ?, ?)", at, by.UserID, action, object, by.Tenant, detail).Exec(ctx)
-	return err
+	return db.Audit(ctx, tx, at, by.UserID, action, object, by.Tenant, detail)
 }
 
 // Resolve finds the indicators behind a hit that a collector reported: kind and hash of the event's tocsin.indicator fields. Sets of the last

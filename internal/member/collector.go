@@ -131,7 +131,7 @@ func (s *Store) MakeToken(ctx context.Context, scope access.Scope, by, site stri
 		if _, err := tx.NewInsert().Model(&k).Exec(ctx); err != nil {
 			return err
 		}
-		return audit(ctx, tx, k.CreatedNS, by, "token.make", row.Name, row.Tenant, "token "+k.ID)
+		return db.Audit(ctx, tx, k.CreatedNS, by, "token.make", row.Name, row.Tenant, "token "+k.ID)
 	})
 	if err != nil {
 		return keys.Token{}, time.Time{}, fmt.Errorf("making a token: %w", err)
@@ -163,7 +163,7 @@ func (s *Store) CancelToken(ctx context.Context, scope access.Scope, by, id stri
 		if _, err := tx.NewRaw("UPDATE tokens SET cancelled_ns = ? WHERE id = ?", s.now(), id).Exec(ctx); err != nil {
 			return err
 		}
-		return audit(ctx, tx, s.now(), by, "token.cancel", id, k.Tenant, "")
+		return db.Audit(ctx, tx, s.now(), by, "token.cancel", id, k.Tenant, "")
 	})
 }
 
@@ -249,7 +249,7 @@ func (s *Store) Redeem(ctx context.Context, e Enrolment, issue Issue) (Registrat
 			if err := s.register(ctx, tx, "registration", id, k.Tenant, body); err != nil {
 				return err
 			}
-			if err := audit(ctx, tx, now, "collector:"+id, "collector.enrol", name, k.Tenant, "token "+k.ID+" of "+k.CreatedBy); err != nil {
+			if err := db.Audit(ctx, tx, now, "collector:"+id, "collector.enrol", name, k.Tenant, "token "+k.ID+" of "+k.CreatedBy); err != nil {
 				return err
 			}
 		}
@@ -423,7 +423,7 @@ func (s *Store) ConfirmWords(ctx context.Context, scope access.Scope, by, id, wo
 		if subtle.ConstantTimeCompare([]byte(given), []byte(c.Words)) != 1 {
 			wrong = ErrWords
 			_, err := tx.NewRaw("UPDATE collectors SET word_tries = word_tries + 1 WHERE id = ?", c.ID).Exec(ctx)
-			return errors.Join(err, audit(ctx, tx, s.now(), by, "collector.words.wrong", c.ID, c.Tenant, ""))
+			return errors.Join(err, db.Audit(ctx, tx, s.now(), by, "collector.words.wrong", c.ID, c.Tenant, ""))
 		}
 		if c.State == Live {
 			return nil
@@ -434,7 +434,7 @@ func (s *Store) ConfirmWords(ctx context.Context, scope access.Scope, by, id, wo
 		if err := s.register(ctx, tx, "confirmation", c.ID, c.Tenant, map[string]any{"by": by}); err != nil {
 			return err
 		}
-		return audit(ctx, tx, s.now(), by, "collector.confirm", c.ID, c.Tenant, "")
+		return db.Audit(ctx, tx, s.now(), by, "collector.confirm", c.ID, c.Tenant, "")
 	})
 	if err != nil {
 		return fmt.Errorf("confirming the check words: %w", err)
@@ -462,7 +462,7 @@ func (s *Store) Revoke(ctx context.Context, scope access.Scope, by, id, why stri
 		if err := s.register(ctx, tx, "revocation", c.ID, c.Tenant, map[string]any{"by": by, "reason": why}); err != nil {
 			return err
 		}
-		return audit(ctx, tx, s.now(), by, "collector.revoke", c.ID, c.Tenant, why)
+		return db.Audit(ctx, tx, s.now(), by, "collector.revoke", c.ID, c.Tenant, why)
 	})
 }
 

@@ -29,7 +29,7 @@ func (s *Store) MarkInvented(ctx context.Context, scope access.Scope, by string,
 			return err
 		}
 		detail := time.Unix(0, fromNS).UTC().Format(time.DateOnly) + " to " + time.Unix(0, toNS).UTC().Format(time.DateOnly)
-		return audit(ctx, tx, s.now(), by, "member.invented", "invented figures", tenant, detail)
+		return db.Audit(ctx, tx, s.now(), by, "member.invented", "invented figures", tenant, detail)
 	})
 	if err != nil {
 		return fmt.Errorf("marking figures as invented: %w", err)

@@ -142,7 +142,7 @@ func (s *Store) AddOrganisation(ctx context.Context, by string, o Organisation) 
 			return err
 		}
 		o.ID = row.ID
-		return audit(ctx, tx, s.now(), by, "member.add", row.Name, row.ID, "")
+		return db.Audit(ctx, tx, s.now(), by, "member.add", row.Name, row.ID, "")
 	})
 	if db.Duplicate(err) {
 		return Organisation{}, fmt.Errorf("the organisation %q %w", o.Name, ErrExists)
@@ -200,7 +200,7 @@ func (s *Store) AddSite(ctx context.Context, scope access.Scope, by string, tena
 		if site, err = s.addSite(ctx, tx, tenant, name); err != nil {
 			return err
 		}
-		return audit(ctx, tx, s.now(), by, "site.add", name, tenant, "")
+		return db.Audit(ctx, tx, s.now(), by, "site.add", name, tenant, "")
 	})
 	if db.Duplicate(err) {
 		return Site{}, fmt.Errorf("the site %q %w", name, ErrExists)
@@ -253,13 +253,6 @@ func within(q *bun.SelectQuery, scope access.Scope, column string) *bun.SelectQu
 		return q.Where("? = ?", bun.Safe(column), tenants[0])
 	}
 	return q.Where("? IN (?)", bun.Safe(column), bun.List(tenants))
-}
-
-// audit writes one line of who did what, in the same transaction.
-func audit(ctx context.Context, tx bun.IDB, at int64, who, action, object string, tenant event.TenantID, detail string) error {
-	_, err := tx.NewRaw("INSERT INTO audit (at_ns, who, action, object, tenant, detail) VALUES (?, ?, ?, ?, ?, ?)",
-		at, who, action, object, tenant, detail).Exec(ctx)
-	return err
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }

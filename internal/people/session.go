@@ -163,8 +163,7 @@ type Entry struct {
 }
 
 func audit(ctx context.Context, tx bun.IDB, e Entry) error {
-	_, err := tx.NewRaw("INSERT INTO audit (at_ns, who, action, object, tenant, detail) VALUES (?, ?, ?, ?, ?, ?)", e.AtNS, e.Who, e.Action, e.Object, e.Tenant, e.Detail).Exec(ctx)
-	return err
+	return db.Audit(ctx, tx, e.AtNS, e.Who, e.Action, e.Object, e.Tenant, e.Detail)
 }
 
 // Record adds an entry to the audit trail. AtNS 0 means now.
