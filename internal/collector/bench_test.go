@@ -1,7 +1,11 @@
 package collector
 
 import (
+	"bytes"
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -159,6 +163,54 @@ func BenchmarkStages(b *testing.B) {
 			used := cpu() - began
 			b.ReportMetric(float64(n)/used.Seconds(), "lines/cpu-s")
 			b.ReportMetric(float64(used.Nanoseconds())/float64(n), "cpu-ns/line")
+		})
+	}
+}
+
+// BenchmarkBar is the bar of the collector as it is named: a line parsed with automatic detection, normalised and minimised under the policy
+// "metadata", what leaves reduced to the fields that may. 500,000 lines a second and core of the first three, 300,000 of the mix.
+func BenchmarkBar(b *testing.B) {
+	for _, bar := range []struct {
+		name    string
+		samples []string
+	}{
+		{"fortigate", []string{"fortigate/traffic."}},
+		{"asa", []string{"asa/traffic."}},
+		{"netfilter", []string{"netfilter/"}},
+		{"mix", []string{"fortigate/traffic.", "asa/traffic.", "netfilter/", "filterlog/", "draytek/", "sonicwall/", "sophos/", "zyxel/", "panos/", "meraki/", "mikrotik/"}},
+	} {
+		b.Run(bar.name, func(b *testing.B) {
+			var lines [][]byte
+			for _, s := range bar.samples {
+				in, err := os.ReadFile(filepath.Join("parse", "packs", filepath.FromSlash(s)+"input.log"))
+				if err != nil {
+					b.Fatal(err)
+				}
+				lines = append(lines, bytes.Split(bytes.TrimSuffix(in, []byte("\n")), []byte("\n"))...)
+			}
+			p, _, _ := benchPipeline(b)
+			set, now := p.read.sets[0], time.Now().UnixNano()
+			sender := minimise.Sender{Addr: netip.MustParseAddr("192.0.2.1"), Assurance: "udp"}
+			e, out := &p.e, &p.out
+			i := 0
+			b.ReportAllocs()
+			began := cpu()
+			for b.Loop() {
+				e.Reset()
+				e.SetRaw(lines[i])
+				e.Created = now
+				if _, ok := set.Parse(e, ""); !ok {
+					b.Fatalf("not understood: %s", lines[i])
+				}
+				p.min.Prepare(e, sender)
+				if p.min.Decide(e).Leave {
+					p.min.Reduce(out, e)
+				}
+				if i++; i == len(lines) {
+					i = 0
+				}
+			}
+			b.ReportMetric(float64(b.N)/(cpu()-began).Seconds(), "lines/cpu-s")
 		})
 	}
 }

@@ -345,6 +345,11 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 			s.setTime(v)
 		}
 		return e.Time != 0
+	case "created", "createdtime", "modified", "lastseen", "updatedat", "lastupdated", "firstseen", "detecttimeutc": // when nothing says when it happened
+		if s.weakTime == "" {
+			s.weakTime = v
+		}
+		return false // it is kept under its own name as well
 	case "msg", "message", "description", "eventmessage", "details", "summary":
 		if len(v) < 4096 {
 			s.str(event.Message, v)

@@ -115,7 +115,7 @@ func (s *Set) guarded(hint string) (name string, ok bool) {
 			}
 		}()
 	}
-	s.utc, s.weak = false, ""
+	s.utc, s.weak, s.weakTime = false, "", ""
 	s.envelope(s.e.Raw())
 	return s.pick(hint)
 }

@@ -411,45 +411,44 @@ func (s *Set) nginxError(msg string) bool {
 }
 
 // ise reads Cisco ISE and ACS: "CISE_Failed_Attempts 0000001 1 0 2026-11-12 08:50:01.123 +00:00 0042 5400 NOTICE Failed-Attempt:
-// Authentication failed, ConfigVersionId=1, Device IP Address=192.0.2.2, UserName=jdoe, Calling-Station-ID=.., ...".
+// Authentication failed, ConfigVersionId=1, Device IP Address=192.0.2.2, UserName=jdoe, Calling-Station-ID=.., ...". A relay may have taken
+// the name off; the ten-digit number, how many pieces the message has and which one this is then stand first.
 func (s *Set) ise(msg string) bool {
 	name := s.h.app
 	t := msg
 	if strings.HasPrefix(msg, "CISE_") || strings.HasPrefix(msg, "CSCOacs") {
 		name, t = cutSpace(msg)
 	}
+	body, ok := iseBody(t)
 	if !strings.HasPrefix(name, "CISE_") && !strings.HasPrefix(name, "CSCOacs") {
-		return false
+		if !ok || !strings.Contains(body, "=") {
+			return false
+		}
+		name = ""
 	}
-	w := kv{s: t, sep: ','}
-	for pairs := 0; pairs < 400; pairs++ {
+	if ok {
+		t = s.iseHead(body, &name)
+	}
+	device, devicePort := "", ""
+	for rest := t; rest != ""; {
 		// Keys hold blanks and hyphens, so each part between commas is cut at its first "=".
-		rest := w.s[w.i:]
-		if rest == "" {
-			break
-		}
-		part := rest
-		if j := strings.IndexByte(rest, ','); j >= 0 {
-			part = rest[:j]
-			w.i += j + 1
-		} else {
-			w.i = len(w.s)
-		}
-		j := strings.IndexByte(part, '=')
-		if j <= 0 {
-			continue
-		}
-		key, v := trim(part[:j]), trim(part[j+1:])
-		if v == "" {
+		var part string
+		part, rest, _ = strings.Cut(rest, ",")
+		key, v, ok := strings.Cut(part, "=")
+		if key, v = trim(key), trim(v); !ok || key == "" || v == "" {
 			continue
 		}
 		switch key {
 		case "UserName", "User-Name", "User", "AdminName", "Administrator":
 			s.user(strings.TrimPrefix(v, "host/"))
-		case "Device IP Address", "NAS-IP-Address", "NetworkDeviceName":
-			if key == "NetworkDeviceName" {
-				s.str(event.ObserverName, v)
+		case "NetworkDeviceName":
+			s.str(event.ObserverName, v)
+		case "Device IP Address", "NAS-IP-Address":
+			if device == "" {
+				device = v
 			}
+		case "Device Port":
+			devicePort = v
 		case "Framed-IP-Address", "Remote-Address", "AdminIPAddress", "Tunnel-Client-Endpoint":
 			s.ip(event.SourceIP, strings.TrimPrefix(v, "(tag=0) "))
 		case "Calling-Station-ID":
@@ -468,22 +467,64 @@ func (s *Set) ise(msg string) bool {
 			s.str(event.RuleName, v)
 		}
 	}
+	// When nothing says where the person sat, the network device asked.
+	if !s.e.Has(event.SourceIP) && s.ip(event.SourceIP, device) {
+		s.port(event.SourcePort, devicePort)
+	}
 	s.low(event.EventAction, strings.TrimPrefix(name, "CISE_"))
 	switch {
-	case strings.Contains(name, "Passed_Auth"):
+	case strings.Contains(name, "Passed_Auth"), strings.HasPrefix(name, "Passed-Auth"):
 		s.signIn("", true)
-	case strings.Contains(name, "Failed_Att"):
+	case strings.Contains(name, "Failed_Att"), strings.HasPrefix(name, "Failed-Att"):
 		s.signIn("", false)
+	case strings.HasPrefix(name, "Administrator-Login"):
+		s.signInWords(s.e.Str(event.Message))
 	case strings.Contains(name, "Administrative"):
 		s.category("configuration")
 	}
-	if strings.HasPrefix(name, "CISE_") {
-		s.device("Cisco", "ISE", "")
-		s.dataset("cisco.ise")
-	} else {
+	if strings.HasPrefix(name, "CSCOacs") {
 		s.device("Cisco", "ACS", "")
 		s.dataset("cisco.acs")
+	} else {
+		s.device("Cisco", "ISE", "")
+		s.dataset("cisco.ise")
 	}
 	s.str(event.EventKind, "event")
 	return true
+}
+
+// iseBody gives what follows "0000248509 3 0 ".
+func iseBody(t string) (string, bool) {
+	w, r := cutSpace(t)
+	pieces, r := cutSpace(r)
+	which, r := cutSpace(r)
+	return r, len(w) == 10 && w[0] == '0' && allDigits(w) && len(pieces) <= 2 && allDigits(pieces) && len(which) <= 2 && allDigits(which)
+}
+
+// iseHead reads "2026-11-12 08:50:01.264 +01:00 0005365098 5400 NOTICE Failed-Attempt: Authentication failed, " and gives what follows. The
+// class stands for a name that was lost.
+func (s *Set) iseHead(t string, name *string) string {
+	var c civil
+	n := isoAt(t, &c)
+	if n == 0 { // a later piece of a message begins with its values
+		return t
+	}
+	if at, ok := s.unix(&c); ok {
+		s.e.Time = at
+	}
+	_, r := cutSpace(trimLeft(t[n:]))
+	code, r := cutSpace(r)
+	level, r := cutSpace(r)
+	class, text, ok := strings.Cut(r, ": ")
+	if !ok || !allDigits(code) || len(class) > 60 || strings.IndexByte(class, '=') >= 0 {
+		return t
+	}
+	s.str(event.EventCode, code)
+	s.low(event.LogLevel, level)
+	if *name == "" {
+		*name = class
+	}
+	text, rest, _ := strings.Cut(text, ",")
+	s.str(event.Message, trim(text))
+	return rest
 }

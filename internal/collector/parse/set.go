@@ -46,10 +46,11 @@ type Set struct {
 	run     run                                // the pack at work
 	fuelFor *event.Event                       // the event for which run.fuel was filled
 
-	utc     bool   // times without a zone are UTC: services that write JSON mean that
-	weak    string // an account number, taken as the user when nothing better is there
-	inside  bool   // the line at hand was wrapped in another
-	rethrow bool   // tests want to see a panic
+	utc      bool   // times without a zone are UTC: services that write JSON mean that
+	weak     string // an account number, taken as the user when nothing better is there
+	weakTime string // a time of the object, not of the event, taken when nothing better is there
+	inside   bool   // the line at hand was wrapped in another
+	rethrow  bool   // tests want to see a panic
 }
 
 // New makes a Set.

@@ -136,7 +136,7 @@ func (s *Set) windowsMeaning() {
 	case 4688:
 		s.category("process")
 		s.kind("start")
-	case 4720, 4722, 4723, 4724, 4725, 4726, 4728, 4732, 4740, 4756:
+	case 4720, 4722, 4723, 4724, 4725, 4726, 4728, 4732, 4738, 4740, 4756, 4767, 4781:
 		s.category("iam")
 		s.kind("change")
 	}

@@ -16,6 +16,12 @@ func (s *Set) genericDone(dataset string) {
 		s.user(s.weak)
 		s.weak = ""
 	}
+	if s.weakTime != "" {
+		if e.Time == 0 && !s.h.has {
+			s.setTime(s.weakTime)
+		}
+		s.weakTime = ""
+	}
 	if e.Has(event.DestinationIP) || (e.Has(event.SourceIP) && e.Has(event.NetworkTransport)) {
 		s.network()
 	}
