@@ -251,6 +251,11 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		if s.sshd(msg) || s.undo() {
 			return "sshd", true
 		}
+	case "error", "fatal", "ssh_dispatch_run_fatal", "input_userauth_request": // of sshd's own sentence, whose program's name is missing
+		if line := trimLine(s.e.Raw()); sshdStart(line) && (s.sshd(line) || s.undo()) {
+			s.h.app = ""
+			return "sshd", true
+		}
 	case "":
 		if sshdStart(msg) && (s.sshd(msg) || s.undo()) {
 			return "sshd", true

@@ -233,19 +233,33 @@ func pamUser(t string) string {
 
 // sshdStart says whether a message without a program's name begins as only sshd's do.
 func sshdStart(msg string) bool {
+	starts := func(p string) bool { return strings.HasPrefix(msg, p) }
+	from, port := strings.Contains(msg, " from "), strings.Contains(msg, " port ")
 	switch msg[0] {
 	case 'A':
-		return strings.HasPrefix(msg, "Accepted ") && strings.Contains(msg, " from ") && strings.Contains(msg, " port ")
+		return starts("Accepted ") && from && port || starts("Accepted key ") && strings.Contains(msg, " SHA256:") || starts("Accepted google_authenticator for ")
+	case 'B':
+		return starts("Bad protocol version identification ") && port
 	case 'F':
-		return strings.HasPrefix(msg, "Failed ") && strings.Contains(msg, " for ") && strings.Contains(msg, " from ") && strings.Contains(msg, " port ")
+		return starts("Failed ") && strings.Contains(msg, " for ") && from && port
 	case 'I':
-		return strings.HasPrefix(msg, "Invalid user ") && strings.Contains(msg, " from ")
+		return starts("Invalid user ") && from
 	case 'D':
-		return strings.HasPrefix(msg, "Disconnected from ") && strings.Contains(msg, " port ") || strings.HasPrefix(msg, "Disconnecting ") && strings.Contains(msg, " port ")
+		return (starts("Disconnected from ") || starts("Disconnecting ")) && port || starts("Did not receive identification string from ")
 	case 'C':
-		return strings.HasPrefix(msg, "Connection closed by ") && strings.Contains(msg, " port ") || strings.HasPrefix(msg, "Connection reset by ") && strings.Contains(msg, " port ")
+		return (starts("Connection closed by ") || starts("Connection reset by ")) && port || starts("Connection from ") && strings.Contains(msg, " on ") && port
+	case 'P':
+		return starts("PAM ") && (strings.Contains(msg, " more authentication failure") || strings.Contains(msg, "service(sshd)")) || starts("Postponed ") && from && port
+	case 'p':
+		return starts("pam_") && strings.Contains(msg[:min(len(msg), 40)], "(sshd:")
 	case 'e':
-		return strings.HasPrefix(msg, "error: maximum authentication attempts exceeded ")
+		return starts("error: maximum authentication attempts exceeded ") || starts("error: kex_exchange_identification: ")
+	case 'f':
+		return starts("fatal: Timeout before authentication for ") || starts("fatal: userauth_finish: ")
+	case 'i':
+		return starts("input_userauth_request: invalid user ")
+	case 's':
+		return starts("ssh_dispatch_run_fatal: ")
 	}
 	return false
 }
