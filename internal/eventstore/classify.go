@@ -13,6 +13,7 @@ const (
 	ClassDenied       = "denied"         // traffic that was refused
 	ClassAllowed      = "allowed"        // traffic that was let through and left the site for another reason
 	ClassOther        = "other"
+	ClassRaw          = "raw" // a raw line that a member let leave while troubleshooting: it is read, and stands in no figure
 	ServiceOther      = "other"
 	ServiceNone       = "" // no destination port and no service named
 	ServiceICMP       = "icmp"
@@ -51,6 +52,8 @@ func levelOf(e *event.Event, class string) string {
 
 func classOf(e *event.Event) string {
 	switch {
+	case e.Str(event.TocsinLeftReason) == troubleshooting:
+		return ClassRaw
 	case e.IsDetection():
 		return ClassDetection
 	case e.Has(event.TocsinIndicatorID):

@@ -10,7 +10,8 @@ import (
 // gets a retention of its own, in whole days from its storage time, never longer than the tenant's.
 
 const (
-	expiresField = "tocsin.expires"
+	expiresField    = "tocsin.expires"
+	troubleshooting = "troubleshooting" // tocsin.left.reason of such a line
 	// mergeTime is how long the engine may take to delete a row that has expired: it looks at a day's parts every 4 hours
 	// (merge_with_ttl_timeout), and the merge itself takes its time.
 	mergeTime = 6 * time.Hour
@@ -19,7 +20,7 @@ const (
 // rowKeep is how many days the event's row is kept; when is its storage time, UTC nanoseconds.
 func rowKeep(e *event.Event, m Meta, when int64) uint16 {
 	keep := keepDays(m)
-	if e.Str(event.TocsinLeftReason) != "troubleshooting" {
+	if e.Str(event.TocsinLeftReason) != troubleshooting {
 		return keep
 	}
 	for _, x := range e.Extras() {
@@ -32,4 +33,12 @@ func rowKeep(e *event.Event, m Meta, when int64) uint16 {
 		}
 	}
 	return 0 // it must say so: without it nothing allows to keep the line
+}
+
+// figures leaves raw lines out of what is counted: the events made of the same lines are counted already, and the benign ones were never meant
+// to be. Whoever asks for the class gets them.
+func (r *reader) figures(f Filter) {
+	if f.Class != ClassRaw {
+		r.where("class != '" + ClassRaw + "'")
+	}
 }

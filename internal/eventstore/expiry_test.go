@@ -87,3 +87,51 @@ func TestRawLinesExpire(t *testing.T) {
 		}
 	})
 }
+
+// Raw lines can be read, and stand in no figure.
+func TestRawLinesAreInNoFigure(t *testing.T) {
+	stores(t, func(t *testing.T, s *Store) {
+		m := newMaker(3)
+		ctx, sc := context.Background(), access.Only(1)
+		at := time.Now().Truncate(time.Hour).Add(-90 * time.Minute).UnixNano()
+		b := NewBlock()
+		for i := range 5 {
+			x := m.firewall(1, 1, i, at)
+			if i >= 2 {
+				rawLine(x, "SECRET", time.Now().Add(7*24*time.Hour))
+			}
+			if !b.Add(x, Meta{}) {
+				t.Fatal("the block is full")
+			}
+		}
+		if err := s.Insert(ctx, "figures", b); err != nil {
+			t.Fatal(err)
+		}
+		from, to := time.Unix(0, at).Truncate(time.Hour).UnixNano(), time.Unix(0, at).Truncate(time.Hour).Add(time.Hour).UnixNano()
+		sum, err := s.Summary(ctx, sc, from, to)
+		if err != nil || sum.Events != 2 {
+			t.Errorf("summary: %d events, %v", sum.Events, err)
+		}
+		for _, step := range []time.Duration{time.Hour, time.Minute} { // from the roll-up, and from the events
+			for class, want := range map[string]uint64{"": 2, ClassRaw: 3, ClassDenied: 2} {
+				buckets, err := s.Histogram(ctx, sc, Filter{From: from, To: to, Class: class}, step)
+				n := uint64(0)
+				for _, x := range buckets {
+					n += x.Total()
+				}
+				if err != nil || n != want {
+					t.Errorf("histogram of class %q by %s: %d, want %d, %v", class, step, n, want, err)
+				}
+			}
+		}
+		for _, field := range []Field{ByClass, ByLevel, ByTenant, ByProduct} {
+			top, err := s.Top(ctx, sc, field, Filter{From: from, To: to}, 10)
+			if err != nil || len(top) != 1 || top[0].Count != 2 {
+				t.Errorf("top by %s: %+v %v", field, top, err)
+			}
+		}
+		if list, _, err := s.Events(ctx, sc, Filter{}, 10, ""); err != nil || len(list) != 5 {
+			t.Errorf("%d events can be read: %v", len(list), err)
+		}
+	})
+}

@@ -354,6 +354,7 @@ func (s *Store) Histogram(ctx context.Context, scope access.Scope, f Filter, ste
 	}
 	out := make([]Bucket, n)
 	r := s.reader(scope)
+	r.figures(f)
 	secs := strconv.FormatInt(int64(step/time.Second), 10)
 	var sql string
 	if !f.narrow() && step%time.Hour == 0 && start%int64(time.Hour) == 0 && f.From == start && f.To%int64(time.Hour) == 0 {
@@ -442,6 +443,7 @@ type Summary struct {
 func (s *Store) Summary(ctx context.Context, scope access.Scope, from, to int64) (Summary, error) {
 	out := Summary{}
 	r := s.reader(scope)
+	r.figures(Filter{})
 	r.rollupTenants(Filter{})
 	r.where("hour >= toStartOfHour({from:DateTime('UTC')}) AND hour < {to:DateTime('UTC')}", "from", strconv.FormatInt(from/1e9, 10), "to", strconv.FormatInt((to+1e9-1)/1e9, 10))
 	var (

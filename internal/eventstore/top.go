@@ -104,6 +104,9 @@ func (s *Store) Top(ctx context.Context, scope access.Scope, field Field, f Filt
 	case !f.narrow() && src.tenantTable != "":
 		table, value, label, count = src.tenantTable, src.tenantValue, src.tenantLabel, "sum(n)"
 	}
+	if table == "events" || strings.HasSuffix(table, "_hour") {
+		r.figures(f)
+	}
 	if table == "events" {
 		if err := r.events(f); err != nil {
 			return nil, err
