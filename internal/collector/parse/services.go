@@ -6,126 +6,6 @@ import (
 	"tocsin/internal/event"
 )
 
-// bind reads BIND's query and security messages (named; Infoblox runs it too): "client @0x7f.. 192.0.2.1#53012 (www.example): query:
-// www.example IN A + (198.51.100.53)", "... query (cache) 'example.com/ANY/IN' denied", "... UDP: query: x IN A response: NXDOMAIN".
-func (s *Set) bind(msg string) bool {
-	i := strings.Index(msg, "client ")
-	if i < 0 || i > 120 || !strings.Contains(msg, "query") && !strings.Contains(msg, "update") && !strings.Contains(msg, "zone transfer") && !strings.Contains(msg, "rate limit") {
-		return false
-	}
-	r := msg[i+7:]
-	if strings.HasPrefix(r, "@0x") {
-		_, r = cutSpace(r)
-	}
-	w, rest := cutSpace(r)
-	h := strings.IndexByte(w, '#')
-	if h <= 0 {
-		return false
-	}
-	a, ok := parseIP(w[:h])
-	if !ok {
-		return false
-	}
-	s.addr(event.SourceIP, a)
-	port := w[h+1:]
-	if _, l := digits(port); l > 0 {
-		s.port(event.SourcePort, port[:l])
-	}
-	name, class, typ := "", "", ""
-	if k := strings.Index(rest, "query: "); k >= 0 {
-		name, rest = cutSpace(rest[k+7:])
-		class, rest = cutSpace(rest)
-		typ, rest = cutSpace(rest)
-		s.str(event.EventAction, "query")
-		if k := strings.Index(rest, "response: "); k >= 0 {
-			s.str(event.DNSResponseCode, wordOf(rest[k+10:]))
-		}
-		if k := strings.LastIndexByte(rest, '('); k >= 0 && strings.HasSuffix(rest, ")") {
-			s.ip(event.DestinationIP, rest[k+1:len(rest)-1])
-		}
-	} else if v, ok := between(rest, "'", "'"); ok {
-		name = v
-		if k := strings.IndexByte(v, '/'); k > 0 {
-			name = v[:k]
-			typ, class = v[k+1:], ""
-			if k := strings.IndexByte(typ, '/'); k > 0 {
-				typ, class = typ[:k], typ[k+1:]
-			}
-		}
-	} else if v, ok := between(rest, "(", ")"); ok {
-		name = v
-	}
-	s.domain(event.DNSQuestionName, name)
-	if len(class) < 8 {
-		s.str(event.DNSQuestionClass, class)
-	}
-	if len(typ) < 12 {
-		s.str(event.DNSQuestionType, typ)
-	}
-	if strings.Contains(rest, " denied") || strings.HasSuffix(rest, "denied") {
-		s.e.Del(event.EventAction)
-		s.action("denied", deny)
-	}
-	if strings.Contains(msg, ": UDP:") {
-		s.transport("udp")
-	}
-	s.str(event.NetworkProtocol, "dns")
-	s.device("ISC", "BIND", "")
-	s.dataset("isc.bind")
-	s.category("network")
-	s.kind("protocol")
-	s.setClock(msg)
-	s.str(event.EventKind, "event")
-	return true
-}
-
-// setClock takes a time that stands at the start of the message when the syslog header had none.
-func (s *Set) setClock(msg string) {
-	if !s.h.has {
-		s.setTime(msg)
-	}
-}
-
-// dhcp reads ISC dhcpd and dnsmasq: "DHCPACK on 192.0.2.31 to 02:00:5e:10:00:07 (laptop) via eth0".
-func (s *Set) dhcp(msg string) bool {
-	if !strings.HasPrefix(msg, "DHCP") {
-		return false
-	}
-	w, r := cutSpace(msg)
-	if i := strings.IndexByte(w, '('); i > 0 {
-		w = w[:i]
-	}
-	switch w {
-	case "DHCPACK", "DHCPREQUEST", "DHCPDISCOVER", "DHCPOFFER", "DHCPNAK", "DHCPRELEASE", "DHCPDECLINE", "DHCPINFORM", "DHCPEXPIRE":
-	default:
-		return false
-	}
-	s.low(event.EventAction, w)
-	for r != "" {
-		w, r = cutSpace(r)
-		w = strings.Trim(w, "(),:")
-		if len(w) == 17 && w[2] == ':' {
-			s.mac(event.SourceMAC, w)
-		} else if !s.ip(event.SourceIP, w) && w == "via" {
-			v, _ := cutSpace(r)
-			s.str(event.ObserverIngressInterfaceName, strings.TrimSuffix(v, ":"))
-		}
-	}
-	if v, ok := between(msg, "(", ")"); ok && domainLike(v) && v != "eth0" && !strings.Contains(v, ":") {
-		if _, isIP := parseIP(v); !isIP {
-			s.domain(event.SourceDomain, v)
-		}
-	}
-	s.device("ISC", "DHCP", "")
-	s.dataset("isc.dhcp")
-	s.category("network")
-	s.kind("info")
-	s.str(event.NetworkProtocol, "dhcp")
-	s.transport("udp")
-	s.str(event.EventKind, "event")
-	return true
-}
-
 // netscaler reads Citrix ADC: "GUI CMD_EXECUTED : User nsroot - Remote_ip 192.0.2.1 - Command ..", "TCP CONN_TERMINATE 12 0 : Source
 // a:p - Destination b:p - ...", "SSLVPN LOGIN 12 : Context user@192.0.2.1 - ... Client_ip ..".
 func (s *Set) netscaler(msg string) bool {
@@ -158,7 +38,10 @@ func (s *Set) netscaler(msg string) bool {
 	s.endpoint(event.SourceIP, event.SourcePort, after(t, "Remote_ip "))
 	s.endpoint(event.SourceIP, event.SourcePort, after(t, "ClientIP "))
 	s.endpoint(event.DestinationIP, event.DestinationPort, after(t, "Destination "))
-	s.endpoint(event.DestinationNATIP, event.DestinationNATPort, after(t, "NatIP "))
+	s.endpoint(event.SourceNATIP, event.SourceNATPort, after(t, "NatIP ")) // the address with which the ADC asks the server
+	s.port(event.SourcePort, after(t, "ClientPort "))
+	s.ip(event.DestinationIP, after(t, "VserverServiceIP "))
+	s.port(event.DestinationPort, after(t, "VserverServicePort "))
 	if v := after(t, "Context "); v != "" {
 		if j := strings.LastIndexByte(v, '@'); j > 0 {
 			s.user(v[:j])
@@ -191,6 +74,11 @@ func (s *Set) netscaler(msg string) bool {
 	case feature == "TCP" || feature == "UDP":
 		s.transport(feature)
 		s.network()
+	case feature == "ACL" || feature == "ACL6":
+		s.transport(after(t, "Protocol "))
+		s.str(event.RuleName, aclRule(t))
+		s.decide(verdictOf(after(t, "Action ")))
+		s.network()
 	}
 	if v, ok := between(t, `Status "`, `"`); ok {
 		if v == "Success" || v == "Done" {
@@ -203,6 +91,12 @@ func (s *Set) netscaler(msg string) bool {
 	s.dataset("citrix.adc")
 	s.str(event.EventKind, "event")
 	return true
+}
+
+// aclRule is the name between "Hit Rule " and the next " - ".
+func aclRule(t string) string {
+	v, _ := between(t, "Hit Rule ", " - ")
+	return v
 }
 
 // pulse reads Pulse (Ivanti) Connect Secure's standard columns: "ive | time | id | level | node | realm | source | user | ..." and its
