@@ -17,6 +17,7 @@
 //	DIR/state/       where everything stands: one value, replaced as a whole
 //	DIR/detector/    the on-site rules' memory, with the place in the archive it belongs to
 //	DIR/indicators   the newest signed indicator set
+//	DIR/reserve      some MiB for the moment when the disk is full (disk.go)
 //	DIR/run/status.sock
 //
 // # Crashes

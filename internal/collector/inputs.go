@@ -2,9 +2,11 @@ package collector
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -299,7 +301,7 @@ func (a *Agent) tlsConfig(clientCA string) (*tls.Config, error) {
 	}
 	// No session tickets: nothing unread then lies in a sender's socket, and senders that look there for the end of the connection, as
 	// rsyslog does, see it when it comes.
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.cert.Certificate, SessionTicketsDisabled: true}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.signing(a.cert.Certificate), SessionTicketsDisabled: true}
 	if clientCA != "" {
 		pool, err := keys.ReadAuthorities(clientCA)
 		if err != nil {
@@ -314,6 +316,36 @@ func (a *Agent) tlsConfig(clientCA string) (*tls.Config, error) {
 		}
 	}
 	return conf, nil
+}
+
+// signing lets one handshake at a time use the certificate's key: strangers who only begin handshakes must not take the processor from those who
+// send, and those who begin one and say nothing more keep nobody out.
+func (a *Agent) signing(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		c, err := get(hello)
+		if err != nil {
+			return nil, err
+		}
+		key, ok := c.PrivateKey.(crypto.Signer)
+		if !ok {
+			return c, nil
+		}
+		limited := *c
+		limited.PrivateKey = signer{key, &a.handshakes}
+		return &limited, nil
+	}
+}
+
+type signer struct {
+	crypto.Signer
+	one *sync.Mutex
+}
+
+// Sign is crypto.Signer.
+func (s signer) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	s.one.Lock()
+	defer s.one.Unlock()
+	return s.Signer.Sign(rand, digest, opts)
 }
 
 // listenerNames adds what this machine is called and reached by to the names of the settings.

@@ -12,6 +12,7 @@ import (
 	"tocsin/internal/batch"
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/send"
+	"tocsin/internal/collector/spool"
 )
 
 // askHeads fetches the hub's heads each time it is asked to, as long as it takes.
@@ -189,7 +190,8 @@ func (a *Agent) takeOver(byLane map[batch.Lane][]batch.Head) error {
 		st.Live.Line, st.Live.Cursor = st.Line, st.Cursor
 	case counted > st.Live.Line:
 		// The other copy had counted some of the lines that we worked on before we knew of it.
-		if err := a.recount(counted); err != nil {
+		from := st.Live.Line
+		if err := errors.Join(a.recount(counted), a.remade(from, counted)); err != nil {
 			return err
 		}
 	}
@@ -245,6 +247,36 @@ func (a *Agent) recount(line uint64) error {
 		st.Live.Reported[k] = min(v, st.Counts[k])
 	}
 	return nil
+}
+
+// remade adds to the reported counts the events that were made here during the lines after from, up to line: the other copy made them too.
+func (a *Agent) remade(from, line uint64) error {
+	st := a.st
+	r := a.spool.Reader(spool.Pos{})
+	defer r.Close()
+	for {
+		b, _, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("spool: %w", err)
+		}
+		var rec record
+		if rec.decode(b) != nil || rec.group <= from || rec.group > line {
+			continue
+		}
+		name := ""
+		switch {
+		case rec.flags&recordDetection != 0:
+			name = "made.detection"
+		case rec.line != rec.group:
+			name = "made.evidence"
+		}
+		if name != "" && st.Live.Reported[name] < st.Counts[name] {
+			st.Live.Reported[name]++
+		}
+	}
 }
 
 // pruneBatches deletes the oldest files of the record of batches: beyond their days, or beyond the bound of size. What has no receipt, and

@@ -89,7 +89,7 @@ func (a *Agent) bound(now time.Time) error {
 	st, c := a.st, &a.o.Config
 	a.removeSent()
 	a.thin()
-	if err := a.shed(c.Spool.MaxBytes); err != nil {
+	if err := a.shed(c.Spool.MaxBytes, valueHigh); err != nil {
 		return err
 	}
 	if lost := a.archive.Prune(); lost > 0 {
@@ -101,11 +101,13 @@ func (a *Agent) bound(now time.Time) error {
 	return nil
 }
 
-// shed lets go of what waits until the spool is within limit bytes.
-func (a *Agent) shed(limit int64) error {
+// shed lets go of what waits, up to a value, until the spool is within limit bytes.
+func (a *Agent) shed(limit int64, upTo value) error {
 	if a.spool.Size() <= limit {
 		return nil
 	}
+	full := limit
+	limit -= limit / 16 // room for a while: each time costs a commit
 	if err := a.flushSpool(); err != nil {
 		return err
 	}
@@ -115,7 +117,7 @@ func (a *Agent) shed(limit int64) error {
 	a.st.Spool.Pos = a.spool.End()
 	a.shelve()
 	left := thinAtOnce
-	if a.spool.Size() > limit+limit/16 { // it fills faster than that: the rest of the line waits
+	if a.spool.Size() > full+full/16 { // it fills faster than that: the rest of the line waits
 		left = 1 << 20
 	}
 	for v := valueLow; v < valueHigh; v++ {
@@ -134,7 +136,7 @@ func (a *Agent) shed(limit int64) error {
 			return nil
 		}
 	}
-	for a.spool.Size() > limit && (a.st.Thin == nil || a.spool.Size() > limit+limit/8) { // where thinning fails, whole files go in the end
+	for upTo == valueHigh && a.spool.Size() > full && (a.st.Thin == nil || a.spool.Size() > full+full/8) { // where thinning fails, whole files go in the end
 		more, err := a.dropOldest()
 		if err != nil || !more {
 			return err

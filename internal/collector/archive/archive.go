@@ -36,6 +36,7 @@ type Archive struct {
 	prev  uint64 // one after the last line before this run
 
 	full atomic.Bool // an append is waiting for room
+	hold atomic.Bool // appends wait: what room there is, is for something else
 	mu   sync.Mutex  // guards done, lost and the deletion of segments
 	done spool.Pos   // everything before it has been worked on
 	lost uint64
@@ -77,6 +78,11 @@ func Open(o Options) (*Archive, error) {
 	return a, nil
 }
 
+var errHold = errors.New("no room on the disk")
+
+// Hold makes appends wait, or ends that.
+func (a *Archive) Hold(yes bool) { a.hold.Store(yes) }
+
 // First is the number of the first line of this run. Lines before it were there when the program started.
 func (a *Archive) First() uint64 { return a.first }
 
@@ -98,7 +104,7 @@ func (a *Archive) Append(ctx context.Context, b *Batch) error {
 		if !a.full.Swap(true) {
 			a.o.Logger.Error("cannot keep raw lines on disk; listeners wait until there is room", "error", err)
 		}
-		if a.dropOldest() {
+		if !errors.Is(err, errHold) && a.dropOldest() {
 			continue
 		}
 		select {
@@ -110,6 +116,9 @@ func (a *Archive) Append(ctx context.Context, b *Batch) error {
 }
 
 func (a *Archive) append(b *Batch) error {
+	if a.hold.Load() {
+		return errHold
+	}
 	if next := a.log.Next(); next < a.first {
 		// The first line of the run begins a segment, so that its number can be higher than the last one's plus one.
 		if err := a.begin(); err != nil {

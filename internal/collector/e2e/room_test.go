@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"tocsin/internal/collector"
 	"tocsin/internal/event"
@@ -17,12 +18,12 @@ func TestSpoolFull(t *testing.T) {
 	for _, c := range []struct {
 		name             string
 		talked, restarts bool
-	}{{"the hub was never reached", false, false}, {"a batch is under way", true, false}, {"and its record is lost", true, true}} {
+	}{{"the hub was never reached", false, false}, {"a batch is under way, and its record is lost", true, true}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			h := newHub(t)
 			s := newSite(t, h, "Mill")
-			s.cfg.Spool.MaxBytes = 1 << 20
+			s.cfg.Spool.MaxBytes, s.cfg.RetryMax = 1<<20, 200*time.Millisecond
 			n, signs := uint64(0), 0
 			var r *running
 			burst := func(m int) {
@@ -89,11 +90,12 @@ func TestSpoolFull(t *testing.T) {
 }
 
 // When there are more signs than the spool can hold, the oldest of them go too, and are counted by name.
-func TestSpoolFullOfSigns(t *testing.T) {
+func TestTortureSpoolOfSigns(t *testing.T) {
 	t.Parallel()
+	long(t)
 	h := newHub(t)
 	s := newSite(t, h, "Weir")
-	s.cfg.Spool.MaxBytes = 1 << 20
+	s.cfg.Spool.MaxBytes, s.cfg.RetryMax = 1<<20, 200*time.Millisecond
 	r := s.start()
 	conn := r.tcp()
 	for range 10 {
@@ -101,7 +103,7 @@ func TestSpoolFullOfSigns(t *testing.T) {
 	}
 	r.settled(10)
 	h.away()
-	const n = 4500
+	const n = 3500
 	for i := range n {
 		fmt.Fprintf(conn, "%s\n", vpn(false, fmt.Sprintf("203.0.%d.%d", i/200+1, i%200+1), "someone"))
 	}

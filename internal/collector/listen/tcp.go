@@ -14,10 +14,9 @@ import (
 
 // TCP is a syslog port for streams, with TLS (RFC 5425) when Options.TLS is set.
 type TCP struct {
-	o      Options
-	ln     net.Listener
-	c      counters
-	shakes chan struct{} // one token for each TLS handshake at work
+	o  Options
+	ln net.Listener
+	c  counters
 
 	mu    sync.Mutex // guards conns and byAddr
 	conns map[*stream]struct{}
@@ -40,7 +39,7 @@ func ListenTCP(addr string, o Options) (*TCP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &TCP{o: o.withDefaults(), ln: ln, shakes: make(chan struct{}, 16), conns: map[*stream]struct{}{}, addrs: map[netip.Addr]int{}}, nil
+	return &TCP{o: o.withDefaults(), ln: ln, conns: map[*stream]struct{}{}, addrs: map[netip.Addr]int{}}, nil
 }
 
 // Addr is the address it listens on.

@@ -17,12 +17,6 @@ const handshakeTime = 10 * time.Second
 func (t *TCP) handshake(ctx context.Context, s *stream) bool {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	select { // signing costs: strangers who only begin handshakes must not take the processor from those who send
-	case t.shakes <- struct{}{}:
-		defer func() { <-t.shakes }()
-	case <-ctx.Done():
-		return false
-	}
 	conn := tls.Server(s.raw, t.o.TLS)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		t.c.handshake.Add(1)

@@ -41,6 +41,8 @@ type Options struct {
 	Chunk    int // bytes of events given to the sink at once; default 256 KiB
 	// Timeout is how long a sender may take for one frame. Default 30 s.
 	Timeout time.Duration
+	// Idle is how long a connection may say nothing; Beats connect again when they have something. Default 5 min.
+	Idle time.Duration
 	// Alive is how often a waiting sender is told that we are still there. Default 5 s.
 	Alive time.Duration
 }
@@ -74,6 +76,9 @@ func Listen(addr string, o Options) (*Server, error) {
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
+	}
+	if o.Idle <= 0 {
+		o.Idle = 5 * time.Minute
 	}
 	if o.Alive <= 0 {
 		o.Alive = 5 * time.Second
@@ -171,10 +176,10 @@ type connection struct {
 
 // window reads one window of events and acknowledges it.
 func (c *connection) window(ctx context.Context, in *bufio.Reader) error {
-	_ = c.conn.SetReadDeadline(time.Time{}) // a quiet site sends nothing for hours
+	_ = c.conn.SetReadDeadline(time.Now().Add(c.s.o.Idle)) // or strangers who say nothing would fill the port
 	var h [6]byte
 	if _, err := io.ReadFull(in, h[:]); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 			return io.EOF
 		}
 		return err

@@ -320,3 +320,18 @@ func FuzzWindow(f *testing.F) {
 		}
 	})
 }
+
+// A connection that says nothing is closed, so that it takes nobody's place.
+func TestIdle(t *testing.T) {
+	s, _ := start(t, "127.0.0.1:0", Options{Options: listen.Options{MaxConns: 1}, Idle: 20 * time.Millisecond}, &store{})
+	for range 3 {
+		conn, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("%d, %v", n, err)
+		}
+		conn.Close()
+	}
+}
