@@ -17,14 +17,14 @@
 // rule asks for them. Predicates are shared between rules and evaluated at most once for an event (a generation stamp instead of
 // clearing). For each rule a cover of its condition is chosen, such that the rule can only match if one of the cover's literals is in the
 // event; all literals of a field are sought in one pass that looks at every second, fourth or eighth byte, and only rules of which a
-// literal was found are evaluated. Which covers and which parts of literals are rare is learnt from the first events of each log source;
-// results do not depend on it. Keywords are sought in the whole line before any value is looked at. Regular expressions are asked last,
+// literal was found are evaluated. Which covers and which parts of literals are rare is known from training (trained.bin), and learnt from the
+// events of a log source once it has had thousands; results do not depend on it. Values that came before are looked up instead of searched. Keywords are sought in the whole line before any value is looked at. Regular expressions are asked last,
 // behind the literals that their matches must have, and run as automata that are built as far as texts lead. Values are folded to lower
 // case at most once. A match makes no allocation once its buffers have grown.
 //
 // # Memory
 //
-// A Matcher keeps at most some 8 MB of automata, a Record and a Decoder the buffers of the largest event (256 KB of folded texts at most
+// A Matcher keeps at most some 8 MB of automata and as much of values that it has seen, a Record and a Decoder the buffers of the largest event (256 KB of folded texts at most
 // stay from one to the next). A Correlator holds at most MaxGroups groups: 120 bytes for a quiet one, 8 for each time, 16 for each value
 // and each event that it points at.
 //

@@ -52,7 +52,9 @@ func newHaySet(lits []literal, seen, lines gramCounts) *haySet {
 	h.table = fillGrams(list)
 	h.bitmap, h.shift = gramBitmap(list)
 	if hasAVX2 {
-		h.choosePairs(lines)
+		if h.choosePairs(lines); h.pairs == nil && lines != nil { // the rarest were too many
+			h.choosePairs(nil)
+		}
 	}
 	return h
 }

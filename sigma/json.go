@@ -323,6 +323,15 @@ func (d *Decoder) word(w string) bool {
 
 func (d *Decoder) number() (string, error) {
 	from := d.at
+	// Nearly all are whole and end at a comma or brace.
+	i := from
+	for i < len(d.data) && d.data[i]-'0' <= 9 {
+		i++
+	}
+	if i > from && i < len(d.data) && (d.data[i] == ',' || d.data[i] == '}') && (d.data[from] != '0' || i == from+1) {
+		d.at = i
+		return d.data[from:i], nil
+	}
 	digits := func() bool {
 		n := d.at
 		for d.at < len(d.data) && d.data[d.at] >= '0' && d.data[d.at] <= '9' {
