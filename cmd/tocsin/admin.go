@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sort"
@@ -18,6 +19,7 @@ import (
 	"tocsin/internal/access"
 	"tocsin/internal/app"
 	"tocsin/internal/intel"
+	"tocsin/internal/keys"
 	"tocsin/internal/member"
 	"tocsin/internal/people"
 )
@@ -157,9 +159,12 @@ func (a *admin) run(ctx context.Context, args []string) (int, error) {
 }
 
 func (a *admin) office(ctx context.Context) (*app.Office, error) {
-	h, _, err := loadHub(a.config, a.set)
+	h, origins, err := loadHub(a.config, a.set)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if noted := app.NotedAddress(h.DataDir); noted != "" && origins["gate.address"] == "default" && origins["gate.listen"] == "default" {
+		h.Gate.Address = noted // no settings were given here: what the hub itself was started with
 	}
 	// The hub publishes indicators: this process need not open its keys.
 	return app.OpenOffice(ctx, h, nil, slog.New(slog.DiscardHandler))
@@ -275,8 +280,8 @@ func (a *admin) memberAdd(ctx context.Context, o *app.Office, args []string) err
 	if err != nil {
 		return err
 	}
-	a.say(map[string]any{"tenant": m.ID, "name": m.Name, "token": token.String(), "expires": until},
-		"%s is member number %d.\n\nEnrolment token for its first site, for one use until %s:\n\n%s\n\nAt the member's site:  tocsin-collector enrol TOKEN --dir DIR\n", m.Name, m.ID, until.Local().Format("2 January 15:04 MST"), token)
+	a.say(map[string]any{"tenant": m.ID, "name": m.Name, "token": token.String(), "expires": until, "dials": token.Address},
+		"%s is member number %d.\n\nEnrolment token for its first site, for one use until %s:\n\n%s\n\nAt the member's site:  tocsin-collector enrol TOKEN --dir DIR\n%s", m.Name, m.ID, until.Local().Format("2 January 15:04 MST"), token, dials(token))
 	return nil
 }
 
@@ -318,8 +323,18 @@ func (a *admin) token(ctx context.Context, o *app.Office, args []string) error {
 	if err != nil {
 		return err
 	}
-	a.say(map[string]any{"tenant": m.ID, "token": token.String(), "expires": until}, "%s\n\nFor one use until %s.\n", token, until.Local().Format("2 January 15:04 MST"))
+	a.say(map[string]any{"tenant": m.ID, "token": token.String(), "expires": until, "dials": token.Address}, "%s\n\nFor one use until %s.\n%s", token, until.Local().Format("2 January 15:04 MST"), dials(token))
 	return nil
+}
+
+// dials says where a token leads its collector, and warns when that is this machine alone.
+func dials(t keys.Token) string {
+	host, _, err := net.SplitHostPort(t.Address)
+	ip := net.ParseIP(host)
+	if err == nil && (host == "localhost" || ip != nil && ip.IsLoopback()) {
+		return fmt.Sprintf("\nThe collector will dial %s, which is this machine alone. For collectors elsewhere set gate.address in the hub's settings to a name that they reach, start the hub with it, and make another token.\n", t.Address)
+	}
+	return fmt.Sprintf("\nThe collector will dial %s.\n", t.Address)
 }
 
 func (a *admin) collectorList(ctx context.Context, o *app.Office, args []string) error {

@@ -270,6 +270,9 @@ func (h *hub) openGate(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := noteAddress(h.cfg.DataDir, h.cfg.Gate.Address); err != nil {
+		h.log.Warn("noting the gate's address; commands with --data alone make tokens with the address noted before", "err", err)
+	}
 	h.onClose("gate's listener", func(context.Context) error { return ignoreClosed(h.gateListener.Close()) })
 	return nil
 }
