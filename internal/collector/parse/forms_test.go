@@ -1,0 +1,56 @@
+package parse
+
+import (
+	"strings"
+	"testing"
+
+	"tocsin/internal/event"
+)
+
+// TestForms reads constructed lines, one of each form that once was read wrongly or not at all, and checks what mattered in it. A field that
+// is expected to be "" must not be there.
+func TestForms(t *testing.T) {
+	s := testSet(t)
+	var e event.Event
+	for _, c := range []struct{ line, want string }{
+		{`<166>7432: gw: 007438: Nov 12 08:50:01.123: %SYS-6-LOGOUT: User ann has exited tty session 3(192.0.2.7)`, "user.name=ann source.ip=192.0.2.7 event.category=session"},
+		{`<190>9004: Nov 12 08:50:01.123: %TCP-6-BADAUTH: No MD5 digest from 192.0.2.7(64999) to 198.51.100.2(179)`, "source.ip=192.0.2.7 source.port=64999 destination.ip=198.51.100.2 destination.port=179"},
+		{`<189>Nov 12 08:50:01 sw1 2026 Nov 12 08:50:00.928 UTC: %VSHD-5-VSHD_SYSLOG_CONFIG_I: Configured from vty by ann on 192.0.2.7@pts/0`, "user.name=ann source.ip=192.0.2.7 @time=1794473400"},
+		{`<166>Nov 12 08:50:01 fw %ASA-6-302022: Built director stub TCP connection for in:192.0.2.7/38540 (192.0.2.7/38540) to out:198.51.100.2/443 (198.51.100.2/443)`, "network.transport=tcp source.ip=192.0.2.7 destination.port=443 network.direction="},
+		{`<166>Nov 12 08:50:01 fw %ASA-6-106102: access-list dev permitted udp for user ann outside/192.0.2.7(49721) -> inside/198.51.100.2(53) hit-cnt 1`, "user.name=ann source.ip=192.0.2.7 source.port=49721 destination.port=53 tocsin.verdict=allow"},
+		{`<166>Nov 12 08:50:01 fw %ASA-6-302016: Teardown UDP connection 9 for outside:192.0.2.7/67 to NP Identity Ifc:198.51.100.2/68 duration 0:00:30 bytes 585`, "destination.ip=198.51.100.2 destination.port=68"},
+		{`<166>Nov 12 08:50:01 fw %ASA-6-113039: Group staff User ann IP 192.0.2.7 AnyConnect parent session started.`, "user.name=ann source.ip=192.0.2.7 event.outcome=success"},
+		{`<166>Nov 12 08:50:01 fw %ASA-6-605005: Login permitted from 192.0.2.7/6651 to inside:198.51.100.2/ssh for user "ann"`, "destination.ip=198.51.100.2 destination.port= network.protocol=ssh"},
+		{`<14>1 2026-11-12T08:50:01.000Z srx RT_FLOW - RT_FLOW_SESSION_DENY [junos@192.0.2.1 source-address="192.0.2.7" source-port="1034" destination-address="198.51.100.2" destination-port="23" protocol-id="6"]`, "source.ip=192.0.2.7 destination.port=23 tocsin.verdict=deny observer.vendor=Juniper"},
+		{`[**] [1:1000006:0] TCP connection [**] [Priority: 2]  11/12-08:50:01.860730 192.0.2.7:57263 -> 198.51.100.2:22 TCP TTL:127 TOS:0x0 ID:53730`, "rule.id=1000006 source.port=57263 destination.ip=198.51.100.2 network.transport=tcp @time=1794473401"},
+		{`<4>Nov 12 08:50:01 r kernel: [ipv4-INP-filter-default-D]IN=eth0 OUT= SRC=192.0.2.7 DST=198.51.100.2 LEN=40 PROTO=TCP SPT=4000 DPT=22`, "observer.vendor=VyOS rule.name=ipv4-INP-filter-default-D tocsin.verdict=deny"},
+		{`<4>Nov 12 08:50:01 r kernel: [wan-local-20-A]IN=eth0 OUT= SRC=192.0.2.7 DST=198.51.100.2 LEN=40 PROTO=TCP SPT=4000 DPT=22`, "tocsin.verdict=allow"},
+		{`Nov 12 08:50:01 DENY: IN=eth0 OUT= SRC=192.0.2.7 DST=198.51.100.2 LEN=40 PROTO=TCP SPT=4000 DPT=22`, "tocsin.verdict=deny process.name="},
+		{`<134>1 1794473401.489500682 1_2_AP_1 events type=association radio='1' client_mac='02:00:5e:10:00:07'`, "observer.product=Meraki @time=1794473401"},
+		{`0000248509 3 0 2026-11-12 08:50:01.264 +00:00 0005365098 5400 NOTICE Failed-Attempt: Authentication failed, ConfigVersionId=88, Device IP Address=192.0.2.6, DestinationIPAddress=198.51.100.2, UserName=ann, Calling-Station-ID=192.0.2.7`, "observer.product=ISE event.code=5400 user.name=ann source.ip=192.0.2.7 event.outcome=failure @time=1794473401"},
+		{`<134>Nov 12 08:50:01 lb haproxy[7]: 192.0.2.7:51514 [12/Nov/2026:08:50:01.123] mail mail/imap1 1/0/5007 212 -- 2/1/1/1/0 0/0`, "destination.bytes=212 http.response.status_code= network.transport=tcp"},
+		{`<30>Nov 12 08:50:01 ns named[812]: timed out resolving 'www.school.example/A/IN': 198.51.100.53#53`, "dns.question.name=www.school.example observer.product=BIND"},
+		{`client @0xfc886160 192.0.2.7#54298 (www.school.example): answer: www.school.example IN A +E (198.51.100.53) -> NXDOMAIN`, "source.ip=192.0.2.7 dns.question.name=www.school.example dns.response_code=NXDOMAIN"},
+		{`error: maximum authentication attempts exceeded for root from 192.0.2.7 port 63758 ssh2 [preauth]`, "user.name=root source.ip=192.0.2.7 event.outcome=failure observer.product=OpenSSH"},
+		{`pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=ann`, "user.name=ann source.ip=192.0.2.7"},
+		{`{"event_type":"user_login_attempt","timestamp":"2026-11-12T08:50:01Z","src_ip":"192.0.2.7","success":false}`, "tocsin.format=json source.ip=192.0.2.7"},
+		{`{"preview":false,"result":{"_raw":"<166>Nov 12 08:50:01 fw %ASA-4-106023: Deny tcp src out:192.0.2.7/4000 dst in:198.51.100.2/22 by access-group \"a\""}}`, "tocsin.format=asa source.ip=192.0.2.7 destination.port=22"},
+		{`{"system":"x","user":{"identifier":"S-1-5-21-1-2-3-1001"},"src_ip":"192.0.2.7"}`, "user.id=S-1-5-21-1-2-3-1001 user.name="},
+		{`{"kind":"finding","name":"x","created":"2026-11-12T08:50:01Z"}`, "@time=1794473401"},
+	} {
+		format, _, json := oneLine(s, &e, []byte(c.line))
+		e.SetString(event.TocsinFormat, format)
+		for _, w := range strings.Fields(c.want) {
+			name, want, _ := strings.Cut(w, "=")
+			got := ""
+			if name == "@time" {
+				got = event.IntValue(e.Time / 1e9).Text()
+			} else if k, ok := event.Lookup(name); ok {
+				got = e.Text(k)
+			}
+			if got != want {
+				t.Errorf("%s is %q, want %q: %s\n  %s", name, got, want, c.line, json)
+			}
+		}
+	}
+}
