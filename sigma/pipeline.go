@@ -253,6 +253,9 @@ func (x *pipelineParser) item1(n *yaml.Node) (*processing, error) {
 		if p.nested, err = x.items(list); err != nil {
 			return nil, err
 		}
+		if len(p.nested) == 0 {
+			return nil, errAt(list, "nest has no items")
+		}
 	} else if p.change, err = x.change(kind, o, n); err != nil {
 		return nil, err
 	}

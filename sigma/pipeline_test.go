@@ -147,6 +147,7 @@ func TestPipelineErrors(t *testing.T) {
 		{"transformations:\n  - {type: http_placeholders}\n", "give the values under vars"},
 		{"postprocessing: []\n", "changes the text of a query"},
 		{"transformations:\n  - {type: replace_string, regex: '(', replacement: x}\n", "needs a regex"},
+		{"transformations:\n  - {type: nest, items: []}\n", "nest has no items"},
 		{"[", "not valid YAML"},
 	} {
 		if _, err := ParsePipeline("p.yml", []byte(c.pipeline)); err == nil || !strings.Contains(err.Error(), c.want) {
