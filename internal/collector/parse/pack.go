@@ -230,7 +230,7 @@ func (s *Set) special(k packs.SpecialKind, msg string) string {
 	case packs.SpecialData:
 		return s.h.sd
 	}
-	return trimLine(s.e.Raw())
+	return trimLine(s.line)
 }
 
 // packOthers deals with the names that the pack does not speak of.

@@ -114,7 +114,7 @@ func TestNewProduct(t *testing.T) {
 func (s *Set) runPackNamed(e *event.Event, p *packs.Pack, line string) (string, bool) {
 	e.Reset()
 	e.SetRaw([]byte(line))
-	s.e, s.packs, s.fuelFor = e, s.lib.Packs(), nil
+	s.e, s.line, s.packs, s.fuelFor = e, e.Raw(), s.lib.Packs(), nil
 	s.h = header{pri: -1}
 	return p.Name, s.runPack(p, e.Raw())
 }

@@ -94,7 +94,7 @@ func (s *Set) ParseFrom(e *event.Event, hint string, from Origin) (name string, 
 			e.Time = e.Created
 		}
 	}
-	s.e = nil
+	s.e, s.line = nil, ""
 	return name, ok
 }
 
@@ -116,7 +116,8 @@ func (s *Set) guarded(hint string) (name string, ok bool) {
 		}()
 	}
 	s.utc, s.weak, s.weakTime = false, "", ""
-	s.envelope(s.e.Raw())
+	s.line = s.e.Raw()
+	s.envelope(s.line)
 	return s.pick(hint)
 }
 
@@ -252,7 +253,7 @@ func (s *Set) dispatch(msg string) (string, bool) {
 			return "sshd", true
 		}
 	case "error", "fatal", "ssh_dispatch_run_fatal", "input_userauth_request": // of sshd's own sentence, whose program's name is missing
-		if line := trimLine(s.e.Raw()); sshdStart(line) && (s.sshd(line) || s.undo()) {
+		if line := trimLine(s.line); sshdStart(line) && (s.sshd(line) || s.undo()) {
 			s.h.app = ""
 			return "sshd", true
 		}

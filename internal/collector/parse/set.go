@@ -49,6 +49,7 @@ type Set struct {
 	utc      bool   // times without a zone are UTC: services that write JSON mean that
 	weak     string // an account number, taken as the user when nothing better is there
 	weakTime string // a time of the object, not of the event, taken when nothing better is there
+	line     string // the line at hand, or the one that was wrapped in it
 	inside   bool   // the line at hand was wrapped in another
 	rethrow  bool   // tests want to see a panic
 }

@@ -39,13 +39,14 @@ func (s *Set) wrapped(msg string) (string, bool) {
 		return "", false
 	}
 	outer := s.h
-	s.inside = true
+	line := s.line
+	s.inside, s.line = true, inner
 	defer func() { s.inside = false }()
 	s.envelope(inner)
 	name, ok := s.dispatch(s.h.msg)
 	if !ok || name == "text" || name == "json" && inner[0] != '{' {
 		s.undo()
-		s.h = outer
+		s.h, s.line = outer, line
 		return "", false
 	}
 	if s.h.host == "" {
