@@ -73,15 +73,16 @@ func Open(o Options) (a *Agent, err error) {
 	if a.min, err = c.minimiser(pseudonymKey); err != nil {
 		return a, err
 	}
+	// The ports first: lines are taken from the first moment, and a port in use is the commonest fault. Compiling the
+	// on-site rules takes longer than all that comes before.
+	if err = a.openListeners(); err != nil {
+		return a, err
+	}
 	var det Detector
 	if o.Detector != nil {
 		if det, err = o.Detector(DetectorOptions{Collector: a.id.Collector, Withhold: withhold(a.min), Logger: o.Logger}); err != nil {
 			return a, err
 		}
-	}
-	// The ports first: lines are taken from the first moment, and a port in use is the commonest fault.
-	if err = a.openListeners(); err != nil {
-		return a, err
 	}
 	if a.archive, err = archive.Open(archive.Options{Dir: c.path("archive"), MaxBytes: c.Archive.MaxBytes, MaxAge: time.Duration(c.Archive.MaxDays) * 24 * time.Hour,
 		Now: o.Now, Logger: o.Logger, OpenFile: o.OpenFile}); err != nil {
