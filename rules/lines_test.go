@@ -71,7 +71,7 @@ var deviceLines = []struct {
 	{"Someone tests whether your server passes on mail", 11, `2026-11-12 08:50:03 H=(evil) [203.0.113.9] F=<a@b.example> rejected RCPT <x@y.example>: relay not permitted`},
 	{"Inside computer at a mining pool", 1, `<30>Nov 12 08:50:01 dns1 dnsmasq[123]: query[A] pool.supportxmr.com from 10.21.1.20`},
 	{"DNS tunnel", 101, `<30>Nov 12 08:50:01 dns1 dnsmasq[123]: query[A] {n}mzxw6ytboi3dgnbvgy3tqojqgezdgnbvmzxw6ytb.t.bad.example from 10.21.1.20`},
-	{"Slow password spraying on the VPN", 7, fortiEvent + `logid="0101039426" type="event" subtype="vpn" level="alert" logdesc="SSL VPN login fail" action="ssl-login-fail" tunneltype="ssl-web" tunnelid=0 remip=203.0.113.77 user="user{n}" reason="sslvpn_login_permission_denied" msg="SSL user failed to logged in"`},
+	{"Password spraying on the VPN", 7, fortiEvent + `logid="0101039426" type="event" subtype="vpn" level="alert" logdesc="SSL VPN login fail" action="ssl-login-fail" tunneltype="ssl-web" tunnelid=0 remip=203.0.113.77 user="user{n}" reason="sslvpn_login_permission_denied" msg="SSL user failed to logged in"`},
 	{"VPN sign-in under a name for machines or tests", 1, fortiEvent + `logid="0101039424" type="event" subtype="vpn" level="information" logdesc="SSL VPN tunnel up" action="tunnel-up" tunneltype="ssl-web" tunnelid=1421 remip=203.0.113.77 user="test" msg="SSL tunnel established"`},
 	{"Sweep for remote desktop (RDP)", 13, fortiEvent + `logid="0000000013" type="traffic" subtype="forward" srcip=203.0.113.50 srcport=50122 srcintf="wan1" dstip=198.51.100.{n} dstport=3389 dstintf="dmz" policyid=0 sessionid=92 proto=6 action="deny" service="RDP" sentbyte=0 rcvdbyte=0`},
 }

@@ -245,7 +245,7 @@ func (r *run) waiting(ctx context.Context) {
 	size := fmt.Sprintf("%d events (%d MiB of %d) wait to leave", st.Waiting, st.SpoolBytes>>20, r.c.Spool.MaxBytes>>20)
 	switch dropped := dropped(st); {
 	case dropped > 0 && used > 0.9:
-		r.add("spool", "spool_full", Fail, fmt.Sprintf("%s; the spool is full and %d of the oldest were dropped", size, dropped), "Mend the way to the hub (above), and raise spool.max_bytes until it is mended.")
+		r.add("spool", "spool_full", Fail, fmt.Sprintf("%s; the spool is full and %d events of the lowest value were dropped", size, dropped), "Mend the way to the hub (above), and raise spool.max_bytes until it is mended.")
 	case used > 0.5:
 		r.add("spool", "spool_filling", Warn, size, "Mend the way to the hub (above). When the spool is full the oldest events are dropped, and counted.")
 	case st.Waiting > 1000:
