@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 )
 
 // FuzzParse: whatever the bytes, parsing and compiling end, every error has a reason, and what compiled can be evaluated.
@@ -68,6 +69,7 @@ func FuzzMatch(f *testing.F) {
 	f.Add("contains", "K\x00\xff", "k\x00\xff")
 	f.Add("re|i", "(set).*&&\\s?(a|bc)", "SET x && bc")
 	f.Add("contains|cased", "Ab", "ab Ab")
+	f.Add("contains", "\x80", "\u0380\x82")
 	f.Fuzz(func(t *testing.T, mods, given, text string) {
 		if len(given) > 200 || len(text) > 2000 {
 			return
@@ -98,7 +100,8 @@ func FuzzMatch(f *testing.F) {
 		if !same(got, all) {
 			t.Fatalf("%q %q on %q: with index %v, without %v", mods, given, text, got, all)
 		}
-		if mods == "" || mods == "contains" || mods == "startswith" || mods == "endswith" {
+		// Half a character cannot stand in a rule (TestRuleTextIsUTF8); the engine would find it inside of whole ones.
+		if utf8.ValidString(given) && (mods == "" || mods == "contains" || mods == "startswith" || mods == "endswith") {
 			if want := naive(mods, given, text); len(e.Errors) == 0 && slices.Contains(idsOf(e, got), "0") != want {
 				t.Fatalf("%q %q on %q: %v, want %v", mods, given, text, !want, want)
 			}

@@ -87,3 +87,14 @@ func FuzzFastYAML(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) { compareYAML(t, s) })
 }
+
+// TestRuleTextIsUTF8: bytes that are no characters are refused when a rule is read, so that no pattern can be half a character.
+func TestRuleTextIsUTF8(t *testing.T) {
+	for _, value := range []string{"\x80", "'a\x80b'", "\"\xc3\"", "[\"\xff\"]"} {
+		var c Collection
+		errs := c.Parse("rule.yml", []byte("title: t\nid: 00000000-0000-0000-0000-000000000001\nlogsource: {product: p}\ndetection:\n  s:\n    f|contains: "+value+"\n  condition: s\n"))
+		if len(errs) != 1 || len(c.Rules) != 0 {
+			t.Errorf("%q: %v, %d rules", value, errs, len(c.Rules))
+		}
+	}
+}
