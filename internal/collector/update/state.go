@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"tocsin/internal/durable"
 	"tocsin/internal/release"
 )
 
@@ -105,7 +106,7 @@ func change(dir string, f func(*State) error) (State, error) {
 	if err != nil {
 		return s, err
 	}
-	return s, writeFile(filepath.Join(dir, stateFile), append(b, '\n'), 0o644)
+	return s, durable.Replace(filepath.Join(dir, stateFile), append(b, '\n'), 0o644)
 }
 
 func lockFile(name string, how int) (*os.File, error) {
@@ -130,33 +131,6 @@ func lockFile(name string, how int) (*os.File, error) {
 func unlock(f *os.File) {
 	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 	f.Close()
-}
-
-// writeFile replaces a file so that a crash leaves the old one or the new one.
-func writeFile(name string, b []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // programPath is where a stored program stands.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"tocsin/internal/collector"
+	"tocsin/internal/durable"
 	"tocsin/internal/release"
 )
 
@@ -304,7 +305,7 @@ func (o *Options) store(ctx context.Context, file release.File, v Version) error
 	if err := os.Rename(tmp, final); err != nil {
 		return err
 	}
-	return syncDir(o.Config.Update.Dir)
+	return durable.SyncDir(o.Config.Update.Dir)
 }
 
 // copyVerified reads the fetched file once: what is verified is what is stored, whoever else may write to src.
@@ -322,7 +323,7 @@ func copyVerified(file release.File, src, dst string) error {
 		return err
 	}
 	err = file.Copy(w, r)
-	return errors.Join(err, w.Chmod(0o755), w.Sync(), w.Close(), syncDir(filepath.Dir(dst)))
+	return errors.Join(err, w.Chmod(0o755), w.Sync(), w.Close(), durable.SyncDir(filepath.Dir(dst)))
 }
 
 // try starts the new program for two small things: to say its version, and to read the settings as they are.
