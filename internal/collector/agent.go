@@ -86,6 +86,8 @@ type Agent struct {
 	checked    bool // the hub's heads have been compared
 	lastCommit time.Time
 	dirty      bool // worked since the last commit
+	lastBound  time.Time
+	committed  bool // since the bounds were looked at
 	snapAt     time.Time
 	snapLines  uint64
 	live, back *lane
@@ -280,6 +282,9 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 					a.snapAt = now
 				}
 			}
+		}
+		if a.committed && now.Sub(a.lastBound) >= commitEvery { // whoever committed: a sealed batch too may be the last to do so for long
+			a.committed, a.lastBound = false, now
 			if err := a.bound(now); err != nil {
 				return err
 			}
@@ -330,7 +335,7 @@ func (a *Agent) clock(now time.Time) {
 		for _, l := range a.lanes {
 			l.last = now
 		}
-		a.lastCommit, a.flushed, a.snapAt, a.shown, a.saidFull, a.roomAt = now, now, now, time.Time{}, time.Time{}, now
+		a.lastCommit, a.lastBound, a.flushed, a.snapAt, a.shown, a.saidFull, a.roomAt = now, now, now, now, time.Time{}, time.Time{}, now
 		if limit := now.Add(30 * time.Minute); a.hold.After(limit) {
 			a.hold = limit
 		}
@@ -482,6 +487,6 @@ func (a *Agent) commit(last bool) error {
 		}
 	}
 	a.archive.Done(a.st.Cursor)
-	a.lastCommit, a.dirty = a.o.Now(), false
+	a.lastCommit, a.dirty, a.committed = a.o.Now(), false, true
 	return nil
 }
