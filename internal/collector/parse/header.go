@@ -15,6 +15,7 @@ import (
 // Origin is where a line came from, as far as the collector can tell lines of one stream from those of another.
 type Origin struct {
 	Listener uint8
+	Stream   uint32 // a file among those of one listener; 0: none
 	Sender   netip.Addr
 }
 
