@@ -3,6 +3,7 @@ package sigma
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -134,4 +135,62 @@ func BenchmarkStream(b *testing.B) {
 	b.ReportMetric(n/least.Seconds(), "events/CPU-s")
 	b.ReportMetric(n/decode.Seconds(), "decode/CPU-s")
 	b.ReportMetric(float64(stats.Candidates)/float64(stats.Events), "rules-evaluated/event")
+}
+
+// BenchmarkCores measures how much more two goroutines do than one, each with its own decoder, router and matcher over one engine. What
+// counts is processor time: beside other work on the machine the clock says nothing of the engine.
+func BenchmarkCores(b *testing.B) {
+	e, names := upstream(b)
+	file := os.Getenv("TOCSIN_SIGMA_EVENTS")
+	if file == "" {
+		file = filepath.Join(shared(b), "oracle", "otrf_windows.events.jsonl")
+	}
+	lines := readLines(b, file)
+	e.PrepareWindows()
+	type core struct {
+		m      Matcher
+		router *Router
+		d      Decoder
+		rec    Record
+		ids    []int32
+	}
+	var cores [2]*core
+	for i := range cores {
+		router, err := NewRouter(e)
+		if err != nil {
+			b.Fatal(err)
+		}
+		cores[i] = &core{router: router, d: Decoder{Names: names}}
+	}
+	pass := func(n int) (cpu, clock time.Duration) {
+		cpu, began := cpuTime(), time.Now()
+		var wg sync.WaitGroup
+		for _, c := range cores[:n] {
+			wg.Go(func() {
+				for range 1 + 20_000/len(lines) {
+					for _, l := range lines {
+						if err := c.d.Decode(&c.rec, l); err != nil {
+							b.Error(err)
+						}
+						if set := c.router.Route(&c.rec); set != nil {
+							c.ids = c.m.Match(set, &c.rec, c.ids[:0])
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return cpuTime() - cpu, time.Since(began)
+	}
+	pass(2)
+	pass(2)
+	var one, two, clockOne, clockTwo time.Duration
+	for b.Loop() {
+		cpu, clock := pass(1)
+		one, clockOne = one+cpu, clockOne+clock
+		cpu, clock = pass(2)
+		two, clockTwo = two+cpu, clockTwo+clock
+	}
+	b.ReportMetric(2*2*one.Seconds()/two.Seconds(), "times-by-CPU")
+	b.ReportMetric(2*clockOne.Seconds()/clockTwo.Seconds(), "times-by-clock")
 }

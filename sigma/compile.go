@@ -85,6 +85,7 @@ func Compile(c *Collection, opts Options) (*Engine, error) {
 		}
 		e.Errors = append(e.Errors, x)
 	}
+	filters := c.usableFilters(refused)
 	byID := map[string]*Meta{}
 	for _, r := range c.Rules {
 		if r.ID != "" && byID[r.ID] != nil {
@@ -95,7 +96,7 @@ func Compile(c *Collection, opts Options) (*Engine, error) {
 		b := &binder{e: e}
 		cond, err := b.rule(r)
 		if err == nil {
-			err = b.filters(r, c.Filters, &cond)
+			err = b.filters(r, filters, &cond)
 		}
 		if err == nil {
 			// Fields are numbered now, so that a name the schema refuses is an error of the rule and not of the first event.
@@ -110,9 +111,6 @@ func Compile(c *Collection, opts Options) (*Engine, error) {
 		}
 		e.Rules = append(e.Rules, r)
 		e.rules = append(e.rules, &compiledRule{rule: r, cond: cond})
-	}
-	for _, f := range c.Filters {
-		f.check(c.Rules, refused)
 	}
 	e.quiet = make([]bool, len(e.Rules))
 	e.correlations(c.Correlations, refused)
@@ -534,7 +532,7 @@ func (e *Engine) FieldNames() []string {
 		walk(r.cond)
 	}
 	for _, c := range e.Correlations {
-		for _, g := range append(slices.Clone(c.GroupBy), c.valueField) {
+		for _, g := range append(slices.Clone(c.GroupBy), c.valueFields...) {
 			seen[g] = true
 			for _, to := range c.Aliases[g] {
 				seen[to] = true

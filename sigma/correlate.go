@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/minio/highwayhash"
 )
@@ -18,7 +19,7 @@ type Ref [28]byte
 type CorrelatorOptions struct {
 	MaxGroups   int           // live groups in all, default 1,000,000
 	ScopeGroups int           // live groups of one scope, default MaxGroups/4: one tenant's noise must not push out another's state
-	MaxRefs     int           // events pointed at by a group, default 20
+	MaxRefs     int           // events pointed at by a group, 2 to 255, default 20
 	UpdateEvery time.Duration // event time between the first two hits of an episode, default 1 minute; it doubles up to 16 times that
 	Lateness    time.Duration // how long a group is kept beyond its timespan, default 10 minutes
 	IPv6Prefix  int           // addresses are grouped by this prefix, default 64
@@ -77,10 +78,12 @@ type Correlator struct {
 	stats   CorrelatorStats
 	evicted map[uint32]uint64
 
-	buf    []byte
-	values []string
-	text   []byte
-	done   []complete
+	buf     []byte
+	values  []string
+	text    []byte
+	done    []complete
+	points  []point // of a group that has to be taken apart
+	numbers []float64
 }
 
 // NewCorrelator makes an empty state for e.
@@ -93,6 +96,7 @@ func NewCorrelator(e *Engine, opts CorrelatorOptions) *Correlator {
 	def(&opts.MaxGroups, 1_000_000)
 	def(&opts.ScopeGroups, max(opts.MaxGroups/4, 1))
 	def(&opts.MaxRefs, 20)
+	opts.MaxRefs = min(max(opts.MaxRefs, 2), maxRefs)
 	def(&opts.IPv6Prefix, 64)
 	if opts.UpdateEvery <= 0 {
 		opts.UpdateEvery = time.Minute
@@ -147,7 +151,7 @@ func (c *Correlator) groupText(r *Record, k Key) (low, shown string, ok bool) {
 				r.room(64)
 				from := len(r.arena)
 				r.arena = netip.Prefix.AppendTo(p, r.arena)
-				s := string(r.arena[from:])
+				s := unsafe.String(unsafe.SliceData(r.arena[from:]), len(r.arena)-from)
 				return s, s, true
 			}
 		}
@@ -169,8 +173,9 @@ func (c *Correlator) fromRule(f *feed, r *Record, at, now int64, scope uint32, l
 		c.values = append(c.values, shown)
 	}
 	var value uint64
-	if f.in.value != NoKey {
-		i := r.first(f.in.value)
+	c.text = c.text[:0]
+	for j, k := range f.in.values {
+		i := r.first(k)
 		for i >= 0 && r.fields[i].kind == fieldNull {
 			i = r.fields[i].next
 		}
@@ -179,8 +184,7 @@ func (c *Correlator) fromRule(f *feed, r *Record, at, now int64, scope uint32, l
 		}
 		fl := &r.fields[i]
 		if c.e.cors[f.cor].kind == "value_count" {
-			c.text = append(c.text[:0], r.lowOf(fl)...)
-			value = highwayhash.Sum64(c.text, c.opts.HashKey[:])
+			value = c.hashed(j, len(f.in.values), r.lowOf(fl))
 		} else {
 			n, ok := r.numberOf(fl)
 			if !ok {
@@ -190,6 +194,17 @@ func (c *Correlator) fromRule(f *feed, r *Record, at, now int64, scope uint32, l
 		}
 	}
 	return c.add(f, value, at, now, scope, late, ref, dst)
+}
+
+// hashed gives the hash of the values of one event, low being the j-th of n.
+func (c *Correlator) hashed(j, n int, low string) uint64 {
+	if n > 1 {
+		c.text = binary.AppendUvarint(c.text, uint64(len(low)))
+	}
+	if c.text = append(c.text, low...); j < n-1 {
+		return 0
+	}
+	return highwayhash.Sum64(c.text, c.opts.HashKey[:])
 }
 
 func (c *Correlator) begin(cor int32, scope uint32, late bool) {
@@ -218,7 +233,7 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 	sum := highwayhash.Sum128(c.buf, c.opts.HashKey[:])
 	key := [2]uint64{binary.LittleEndian.Uint64(sum[:8]), binary.LittleEndian.Uint64(sum[8:])}
 	i, ok := c.groups.find(key)
-	if ok && c.groups.at(i).waits { // what is over is decided without this event; it can free the group
+	if ok && c.groups.at(i).is(isWaiting) { // what is over is decided without this event; it can free the group
 		dst = c.decide(i, at, now, dst)
 		i, ok = c.groups.find(key)
 	}
@@ -227,7 +242,9 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 	}
 	g := c.groups.at(i)
 	before := g.size()
-	g.seen, g.late, g.usedCor, g.usedScope = now, late, ok, ok
+	g.seen = seconds(now)
+	g.mark(isLate, late)
+	g.mark(isUsedCor|isUsedScope, ok)
 	ep := g.ep
 	if g.last != 0 && at > g.last+cc.span || ep != nil && at-ep.firedAt > cc.span {
 		if ep != nil { // the attack is over: what it gathered since its last hit is told now
@@ -237,19 +254,21 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 			g.ep, ep = nil, nil
 		}
 		if at > g.last+cc.span { // everything before is out of every window
-			c.streams.drop(g.refs)
-			g.data, g.refs, g.saturated = g.data[:0], g.refs[:0], false
+			c.empty(g)
 		}
 	}
+	last := g.last
 	g.last = max(g.last, at)
-	c.keepRef(g, ref)
+	if ref != (Ref{}) { // else a hit of another correlation without an event of its own
+		c.streams.add(&g.refs, ref, c.opts.MaxRefs)
+	}
 	var count int
 	var first int64
 	var measured float64
 	if cc.terms != nil {
 		count, first, measured, c.done = g.countTerms(cc, f.in.order, at, c.done[:0])
 		c.negated(i, g, cc, f.in.order, at, c.done)
-	} else if count, first, measured = g.count(cc, f.in.order, value, at); cc.closes {
+	} else if count, first, measured = c.count(g, cc, f.in.order, value, at, last); cc.closes {
 		c.open(i, g, cc, at)
 		c.bytes += g.size() - before
 		return dst
@@ -261,8 +280,8 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 		}
 		ep.since++
 		ep.total++
-		if !g.listed {
-			g.listed = true
+		if !g.is(isListed) {
+			g.mark(isListed, true)
 			c.active = append(c.active, i)
 		}
 	}
@@ -279,7 +298,7 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 		return dst
 	}
 	ep.firedAt = max(ep.firedAt, at)
-	hit := Hit{Correlation: f.cor, Scope: scope, Late: late, Value: measured, Saturated: g.saturated}
+	hit := Hit{Correlation: f.cor, Scope: scope, Late: late, Value: measured, Saturated: g.is(isSaturated)}
 	switch {
 	case opened:
 		hit.New, hit.First, hit.Last, hit.Count = true, first, at, count
@@ -293,26 +312,18 @@ func (c *Correlator) add(f *feed, value uint64, at, now int64, scope uint32, lat
 	return c.emit(g, hit, at, now, ref, dst)
 }
 
-// keepRef notes an event of g: the first half stays, the latest take turns in the rest.
-func (c *Correlator) keepRef(g *group, ref Ref) {
-	limit := c.opts.MaxRefs
-	switch {
-	case ref == (Ref{}): // a hit of another correlation without an event of its own
-	case len(g.refs) < limit:
-		g.refs = append(roomy(g.refs, limit), c.streams.pack(ref))
-	default:
-		half := limit / 2
-		c.streams.drop(g.refs[half : half+1])
-		copy(g.refs[half:], g.refs[half+1:])
-		g.refs[len(g.refs)-1] = c.streams.pack(ref)
-	}
+// empty forgets what g has gathered.
+func (c *Correlator) empty(g *group) {
+	g.clear()
+	c.streams.release(&g.refs)
+	g.mark(isSaturated, false)
 }
 
 // summary is what the episode of g has gathered since its last hit.
 func (c *Correlator) summary(g *group) Hit {
 	ep := g.ep
-	hit := Hit{Correlation: g.cor, Scope: g.scope, Late: g.late, First: ep.sinceFirst, Last: g.last, Count: int(ep.since), Saturated: g.saturated}
-	hit.Value = g.current(c.e.cors[g.cor])
+	hit := Hit{Correlation: int32(g.cor), Scope: g.scope, Late: g.is(isLate), First: ep.sinceFirst, Last: g.last, Count: int(ep.since), Saturated: g.is(isSaturated)}
+	hit.Value = c.current(g, c.e.cors[g.cor])
 	ep.emitted, ep.since = max(ep.emitted, g.last), 0
 	ep.n++
 	return hit
@@ -322,11 +333,14 @@ func (c *Correlator) summary(g *group) Hit {
 func (c *Correlator) tell(g *group, hit Hit, dst []Hit) []Hit {
 	hit.N, hit.Episode, hit.Total = int(g.ep.n), g.ep.start, int(g.ep.total)
 	hit.Group = slices.Clone(g.ep.names)
-	hit.Refs = c.streams.unpack(g.refs)
+	hit.Refs = c.streams.unpack(&g.refs)
 	cc := c.e.cors[hit.Correlation]
-	if cc.kind == "temporal" || cc.kind == "temporal_ordered" {
-		for o, t := range g.data[:min(len(g.data), len(cc.cor.Rules))] {
-			if t != 0 && (cc.terms == nil && cc.kind == "temporal_ordered" || hit.Last-t <= cc.span) {
+	switch {
+	case cc.kind == "temporal_ordered" && cc.terms == nil: // all of them, or there would be no hit
+		hit.Rules = slices.Clone(cc.cor.Rules)
+	case cc.kind == "temporal" || cc.kind == "temporal_ordered":
+		for o, t := range g.slots(cc.keep)[:len(cc.cor.Rules)] {
+			if t != 0 && hit.Last-t <= cc.span {
 				hit.Rules = append(hit.Rules, cc.cor.Rules[o])
 			}
 		}
@@ -362,14 +376,18 @@ func (c *Correlator) feedOthers(names []string, hit *Hit, at, now int64, ref Ref
 			c.values = append(c.values, names[p])
 		}
 		var value uint64
-		if p := f.in.valueGroup; p >= 0 {
+		c.text = c.text[:0]
+		counts := true
+		for j, p := range f.in.valueGroups {
 			if cc.kind == "value_count" {
-				value = highwayhash.Sum64([]byte(fold(names[p])), c.opts.HashKey[:])
-			} else if n, ok := parseNumber(names[p]); ok {
-				value = math.Float64bits(n)
-			} else {
+				value = c.hashed(j, len(f.in.valueGroups), fold(names[p]))
 				continue
 			}
+			n, ok := parseNumber(names[p])
+			value, counts = math.Float64bits(n), ok
+		}
+		if !counts {
+			continue
 		}
 		dst = c.add(f, value, at, now, hit.Scope, hit.Late, ref, dst)
 	}
@@ -392,16 +410,16 @@ func (c *Correlator) Tick(at, now int64, dst []Hit) []Hit {
 	keep := list[:0]
 	for _, i := range list {
 		g := c.groups.at(i)
-		if !g.listed {
+		if !g.is(isListed) {
 			continue // freed meanwhile
 		}
 		switch {
 		case g.ep == nil || g.ep.since == 0:
-			g.listed = false
-		case !g.late && at-g.ep.emitted < c.pace(g.ep) && at-g.ep.firedAt <= c.e.cors[g.cor].span:
+			g.mark(isListed, false)
+		case !g.is(isLate) && at-g.ep.emitted < c.pace(g.ep) && at-g.ep.firedAt <= c.e.cors[g.cor].span:
 			keep = append(keep, i)
 		default:
-			g.listed = false
+			g.mark(isListed, false)
 			hit := c.summary(g)
 			dst = c.emit(g, hit, hit.Last, now, Ref{}, dst)
 		}

@@ -470,7 +470,7 @@ func TestRefsComeBack(t *testing.T) {
 	}
 	refs, bytes := 0, 0
 	for i := range r.c.groups.used {
-		refs += len(r.c.groups.at(i).refs)
+		refs += int(r.c.groups.at(i).refs.n)
 		bytes += r.c.groups.at(i).size()
 	}
 	if uses != refs || bytes != r.c.bytes {

@@ -18,12 +18,12 @@ const (
 
 // input is one rule, or one other correlation, that feeds a correlation.
 type input struct {
-	order int   // position in Correlation.Rules
-	keys  []Key // of the group-by fields
-	value Key   // of the counted or summed field
+	order  int   // position in Correlation.Rules
+	keys   []Key // of the group-by fields
+	values []Key // of the counted or summed fields
 	// For a correlation as input: positions in its own group-by.
-	groups     []int
-	valueGroup int
+	groups      []int
+	valueGroups []int
 }
 
 type compiledCorrelation struct {
@@ -53,14 +53,24 @@ type feedTable struct {
 func (e *Engine) correlations(list []*Correlation, refused func(*Meta, error)) {
 	type target struct {
 		rule, cor int32
+		meta      *Meta
+		twice     *Meta // another one has the same name
 	}
 	named := map[string]target{}
-	for i, r := range e.Rules {
-		for _, n := range []string{r.ID, r.Name} {
-			if n != "" {
-				named[n] = target{int32(i), -1}
+	enter := func(m *Meta, t target) {
+		t.meta = m
+		for _, n := range slices.Compact([]string{m.ID, m.Name}) {
+			if old, ok := named[n]; ok {
+				t.twice = old.meta
 			}
+			if n != "" {
+				named[n] = t
+			}
+			t.twice = nil
 		}
+	}
+	for i, r := range e.Rules {
+		enter(&r.Meta, target{rule: int32(i), cor: -1})
 	}
 	// A correlation may refer to others, before or after it: take those whose references are known until nothing changes.
 	e.feeds.byRule = make([][]feed, len(e.Rules))
@@ -80,14 +90,23 @@ func (e *Engine) correlations(list []*Correlation, refused func(*Meta, error)) {
 				continue
 			}
 			number := int32(len(e.Correlations))
+			if number == math.MaxUint16 {
+				refused(&c.Meta, fmt.Errorf("there are more than %d correlations", number))
+				continue
+			}
 			if taken, ok := named[c.ID]; ok && c.ID != "" {
-				refused(&c.Meta, fmt.Errorf("the id %s is already used (rule %d)", c.ID, taken.rule))
+				refused(&c.Meta, fmt.Errorf("the id %s is already used by %s", c.ID, taken.meta.File))
 				continue
 			}
 			var feeds []feed
 			var from []target
 			for order, n := range c.Rules {
 				t := named[n]
+				if t.twice != nil {
+					refused(&c.Meta, &lineError{c.line, fmt.Sprintf("%q is the name of two rules, in %s and %s: refer to one of them by its id", n, t.twice.File, t.meta.File)})
+					feeds = nil
+					break
+				}
 				in, err := e.input(c, order, n, t.rule, t.cor)
 				if err != nil {
 					refused(&c.Meta, &lineError{c.line, err.Error()})
@@ -110,11 +129,7 @@ func (e *Engine) correlations(list []*Correlation, refused func(*Meta, error)) {
 					e.quiet[t.rule] = e.quiet[t.rule] || !c.Generate
 				}
 			}
-			for _, n := range []string{c.ID, c.Name} {
-				if n != "" {
-					named[n] = target{-1, number}
-				}
-			}
+			enter(&c.Meta, target{rule: -1, cor: number})
 		}
 		rest = later
 	}
@@ -173,7 +188,7 @@ func compileCorrelation(c *Correlation) (*compiledCorrelation, error) {
 		cc.keep = maxNumbers
 	}
 	// What the state of a group means: state saved under other rules must not be taken for it.
-	text := fmt.Sprintf("%s\x00%s\x00%d\x00%v\x00%s\x00%q\x00%q\x00%g", c.Label(), c.Type, cc.span, c.Bounds, c.valueField, c.Rules, c.GroupBy, c.Percentile)
+	text := fmt.Sprintf("%s\x00%s\x00%d\x00%v\x00%s\x00%q\x00%q\x00%g", c.Label(), c.Type, cc.span, c.Bounds, strings.Join(c.valueFields, "\x00"), c.Rules, c.GroupBy, c.Percentile)
 	if c.Expression != "" { // others keep the fingerprint that they had before there were such conditions
 		text += "\x00" + c.Expression
 	}
@@ -183,7 +198,7 @@ func compileCorrelation(c *Correlation) (*compiledCorrelation, error) {
 
 // input resolves the names of fields for one of the rules of c.
 func (e *Engine) input(c *Correlation, order int, label string, rule, cor int32) (input, error) {
-	in := input{order: order, value: NoKey, valueGroup: -1}
+	in := input{order: order}
 	alias := func(name string) string {
 		m, ok := c.Aliases[name]
 		if !ok {
@@ -220,12 +235,12 @@ func (e *Engine) input(c *Correlation, order int, label string, rule, cor int32)
 			}
 			in.groups = append(in.groups, i)
 		}
-		if c.valueField != "" {
-			i, err := find(c.valueField)
+		for _, f := range c.valueFields {
+			i, err := find(f)
 			if err != nil {
 				return in, err
 			}
-			in.valueGroup = i
+			in.valueGroups = append(in.valueGroups, i)
 		}
 		return in, nil
 	}
@@ -236,11 +251,12 @@ func (e *Engine) input(c *Correlation, order int, label string, rule, cor int32)
 		}
 		in.keys = append(in.keys, k)
 	}
-	if c.valueField != "" {
-		var err error
-		if in.value, err = e.opts.Schema.Key(alias(c.valueField)); err != nil {
-			return in, fmt.Errorf("field %q: %w", alias(c.valueField), err)
+	for _, f := range c.valueFields {
+		k, err := e.opts.Schema.Key(alias(f))
+		if err != nil {
+			return in, fmt.Errorf("field %q: %w", alias(f), err)
 		}
+		in.values = append(in.values, k)
 	}
 	return in, nil
 }

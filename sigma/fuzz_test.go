@@ -109,6 +109,44 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
+// FuzzRules compares the index with the full evaluation for rules and an event that are both made of the input: detections with several
+// fields, conditions and lists, before and after the index has learnt.
+func FuzzRules(f *testing.F) {
+	f.Add("a: {f|contains: [abc, 'd*e', fgh, ijk, lmno]}\nb: {g|endswith: xyz, h: 1}\ncondition: a and not b", `{"f":"xABCx","g":"wxyz","h":1}`)
+	f.Add("a: [word, 'two words', {f|re: '(a|b)c+'}]\nb: {f|startswith|cased: Ab}\ncondition: 1 of them", `{"f":"Abccc","x":{"y":["Two Words"]}}`)
+	f.Add("a: {f|windash|contains|all: [' -a', ' -b']}\nb: {f: null}\nc: {g|cidr: 10.0.0.0/8}\ncondition: (a or b) and not c", `{"f":"x /a ―b","g":"10.1.1.1"}`)
+	f.Add("a: {'|all': [one, 'two']}\nb: {f|fieldref: g}\nc: {h|gte: 3, f|exists: true}\ncondition: a or all of b* or c", `{"f":"one two","g":"ONE TWO","h":"3.0"}`)
+	f.Fuzz(func(t *testing.T, detection, event string) {
+		if len(detection) > 2000 || len(event) > 4000 {
+			return
+		}
+		var text strings.Builder
+		for i := range 3 { // several rules, of which one has a condition of its own
+			fmt.Fprintf(&text, "title: t\nid: r%d\nlogsource: {product: p}\ndetection:\n  %s\n---\n", i, strings.ReplaceAll(detection, "\n", "\n  "))
+		}
+		text.WriteString("title: t\nid: other\nlogsource: {product: p}\ndetection: {s: {f|contains: [abc, longerliteral]}, condition: not s}\n")
+		c := &Collection{}
+		c.Parse("f.yml", []byte(text.String()))
+		names := &Names{}
+		e, err := Compile(c, Options{Schema: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rec Record
+		d := &Decoder{Names: names}
+		set := e.Set(Source{LogSource: LogSource{Product: "p"}})
+		var m Matcher
+		for range 3 { // the second and third time with what was remembered
+			if d.Decode(&rec, []byte(event)) != nil {
+				return
+			}
+			if a, b := m.Match(set, &rec, nil), set.MatchAll(&rec, nil); !same(a, b) {
+				t.Fatalf("%s on %s: with index %v, without %v", detection, event, idsOf(e, a), idsOf(e, b))
+			}
+		}
+	})
+}
+
 func idsOf(e *Engine, list []int32) []string {
 	out := []string{}
 	for _, i := range list {
@@ -301,6 +339,36 @@ func TestDifferential(t *testing.T) {
 					t.Fatalf("event %d, shift %d: with index %v, without %v", i, shift, idsOf(e, a), idsOf(e, b))
 				}
 			}
+		}
+	}
+}
+
+// TestPairs compares the search for pairs of bytes with each place looked at.
+func TestPairs(t *testing.T) {
+	if !hasAVX2 {
+		t.Skip("NOT TESTED: the processor has no AVX2")
+	}
+	rng := rand.New(rand.NewPCG(4, 2))
+	for range 5000 {
+		blocks := 1 + rng.IntN(4)
+		b := make([]byte, 32*blocks+1)
+		for i := range b {
+			b[i] = "abAB@`{}\x00\xff"[rng.IntN(10)]
+		}
+		var pairs [8]byte
+		for i := range pairs {
+			pairs[i] = "abcdefgh`{"[rng.IntN(10)] | 0x20
+		}
+		want := blocks
+		for i := len(b) - 2; i >= 0; i-- {
+			for k := 0; k < 8; k += 2 {
+				if b[i]|0x20 == pairs[k] && b[i+1]|0x20 == pairs[k+1] {
+					want = i / 32
+				}
+			}
+		}
+		if got := findPairs(&b[0], blocks, &pairs); got != want {
+			t.Fatalf("%q, pairs %q: block %d, want %d", b, pairs, got, want)
 		}
 	}
 }

@@ -16,26 +16,45 @@ type point struct {
 	h uint64 // hash of a value, or bits of a number
 }
 
-// group is the state of one group of one correlation. There can be millions: a quiet one takes groupBytes, eight bytes more for each time
-// and sixteen for each value and event that it keeps.
+// group is the state of one group of one correlation. There can be millions: a quiet one takes groupBytes, and a few bytes more for each
+// instant, value and reference that it keeps.
 type group struct {
-	key              [2]uint64
-	seen             int64       // processing time of the last event
-	last             int64       // event time of the latest event
-	data             []int64     // event_count: times, sorted; temporal: by rule; temporal_ordered: start of the best chain by rule; value_*: points
-	refs             []packedRef // first and latest events
-	ep               *episode    // while one lasts
-	scope            uint32
-	cor              int32
-	corPrev, corNext int32 // positions plus one
-	scopePrev        int32
-	scopeNext        int32
-	late, saturated  bool
-	listed           bool // in Correlator.active
-	usedCor          bool // since its place in the list of the correlation was given
-	usedScope        bool // likewise
-	waits            bool // is in Correlator.waiting
+	key       [2]uint64
+	series          // event_count: instants; value_*: instants with values; temporal types: see slots
+	last      int64 // event time of the latest event, also the last of series
+	ep        *episode
+	refs      refList // first and latest events
+	cor       uint16
+	flags     groupFlags
+	seen      uint32 // processing time of the last event, in seconds, rounded up
+	scope     uint32
+	corPrev   int32 // positions plus one
+	corNext   int32
+	scopePrev int32
+	scopeNext int32
 }
+
+type groupFlags uint8
+
+const (
+	isLate      groupFlags = 1 << iota // of events that came long after their time
+	isSaturated                        // what was measured is at least so much
+	isListed                           // in Correlator.active
+	isWaiting                          // in Correlator.waiting
+	isUsedCor                          // since its place in the list of the correlation was given
+	isUsedScope                        // likewise
+)
+
+func (g *group) is(f groupFlags) bool { return g.flags&f != 0 }
+
+func (g *group) mark(f groupFlags, on bool) {
+	if g.flags &^= f; on {
+		g.flags |= f
+	}
+}
+
+// seconds is a processing time as groups keep it.
+func seconds(ns int64) uint32 { return uint32(max(0, (ns+1e9-1)/1e9)) }
 
 // episode is a run of events for which the condition held at least once in each timespan.
 type episode struct {
@@ -56,7 +75,7 @@ const (
 
 // size is what g holds beside itself, in bytes.
 func (g *group) size() int {
-	n := cap(g.data)*8 + cap(g.refs)*int(unsafe.Sizeof(packedRef{}))
+	n := int(g.series.cap) + int(g.refs.cap)
 	if g.ep != nil {
 		n += episodeBytes
 		for _, s := range g.ep.names {
@@ -64,25 +83,6 @@ func (g *group) size() int {
 		}
 	}
 	return n
-}
-
-// points sees the data of g as points: they have the size of two times, and neither holds pointers.
-func (g *group) points() []point {
-	return unsafe.Slice((*point)(unsafe.Pointer(unsafe.SliceData(g.data))), cap(g.data)/2)[:len(g.data)/2]
-}
-
-func (g *group) setPoints(p []point) {
-	g.data = unsafe.Slice((*int64)(unsafe.Pointer(unsafe.SliceData(p))), 2*cap(p))[:2*len(p)]
-}
-
-// roomy gives list with room for one more. It grows by a quarter, never beyond limit: most lists stay short, and append would double them.
-func roomy[T any](list []T, limit int) []T {
-	if len(list) < cap(list) {
-		return list
-	}
-	out := make([]T, len(list), max(len(list)+1, min(limit, len(list)+len(list)/4+2)))
-	copy(out, list)
-	return out
 }
 
 // groupStore keeps groups by number and finds them by key. Groups never move.
@@ -175,72 +175,6 @@ func (s *groupStore) remove(i int32) {
 	s.live--
 }
 
-// packedRef is a Ref whose first sixteen bytes, the same in many, are kept once.
-type packedRef struct {
-	stream uint32 // in streamTable, plus one
-	rest   [12]byte
-}
-
-// streamTable keeps the beginnings of references and how many groups use each.
-type streamTable struct {
-	numbers map[[16]byte]uint32
-	list    []stream
-	free    []uint32
-}
-
-type stream struct {
-	id [16]byte
-	n  int
-}
-
-func (t *streamTable) bytes() int { return 48 * len(t.list) }
-
-func (t *streamTable) pack(r Ref) packedRef {
-	id := [16]byte(r[:16])
-	n, ok := t.numbers[id]
-	if !ok {
-		if t.numbers == nil {
-			t.numbers = map[[16]byte]uint32{}
-		}
-		if k := len(t.free); k > 0 {
-			n = t.free[k-1]
-			t.free = t.free[:k-1]
-		} else {
-			n = uint32(len(t.list))
-			t.list = append(t.list, stream{})
-		}
-		t.list[n].id = id
-		t.numbers[id] = n
-	}
-	t.list[n].n++
-	return packedRef{n + 1, [12]byte(r[16:])}
-}
-
-func (t *streamTable) unpack(refs []packedRef) []Ref {
-	if len(refs) == 0 {
-		return nil
-	}
-	out := make([]Ref, len(refs))
-	for i := range refs {
-		copy(out[i][:16], t.list[refs[i].stream-1].id[:])
-		copy(out[i][16:], refs[i].rest[:])
-	}
-	return out
-}
-
-func (t *streamTable) drop(refs []packedRef) {
-	for i := range refs {
-		n := refs[i].stream - 1
-		if s := &t.list[n]; s.n > 1 {
-			s.n--
-		} else {
-			delete(t.numbers, s.id)
-			*s = stream{}
-			t.free = append(t.free, n)
-		}
-	}
-}
-
 func (c *Correlator) alloc(key [2]uint64, cor int32, scope uint32, now int64) int32 {
 	c.expire(int(cor), now, 2)
 	if s := c.byScope[scope]; s != nil && s.n >= c.opts.ScopeGroups {
@@ -251,7 +185,7 @@ func (c *Correlator) alloc(key [2]uint64, cor int32, scope uint32, now int64) in
 	}
 	i := c.groups.add(key)
 	g := c.groups.at(i)
-	g.cor, g.scope = cor, scope
+	g.cor, g.scope = uint16(cor), scope
 	c.link(i)
 	return i
 }
@@ -260,10 +194,10 @@ func (c *Correlator) alloc(key [2]uint64, cor int32, scope uint32, now int64) in
 func (c *Correlator) evict(s *scopeList) {
 	for range 8 { // those used since they were looked at get another turn
 		g := c.groups.at(s.head - 1)
-		if !g.usedScope {
+		if !g.is(isUsedScope) {
 			break
 		}
-		g.usedScope = false
+		g.mark(isUsedScope, false)
 		i := s.head - 1
 		c.cutScope(g, s)
 		c.pushScope(i, g, s)
@@ -278,7 +212,7 @@ func (c *Correlator) remove(i int32) {
 	delete(c.waiting, i)
 	g := c.groups.at(i)
 	c.bytes -= g.size()
-	c.streams.drop(g.refs)
+	c.streams.release(&g.refs)
 	c.groups.remove(i)
 }
 
@@ -291,11 +225,11 @@ func (c *Correlator) expire(cor int, now int64, limit int) {
 		i := l.head - 1
 		g := c.groups.at(i)
 		switch {
-		case now-g.seen > over && !g.waits:
+		case now-int64(g.seen)*1e9 > over && !g.is(isWaiting):
 			c.stats.Expired++
 			c.remove(i)
-		case g.usedCor || g.waits:
-			g.usedCor = false
+		case g.is(isUsedCor | isWaiting):
+			g.mark(isUsedCor, false)
 			c.cutCor(g)
 			c.pushCor(i, g)
 		default:

@@ -170,7 +170,7 @@ func newIndex(set *Set, bound []*node, local map[*predicate]int32, seen *learner
 }
 
 // A set of at least learnFrom rules learns from the events it gets, once there were enough of them for that to pay: after learnAfter
-// events each learnEvery-th, learnEvents in all. Tests set them lower.
+// events each learnEvery-th of a Matcher, learnEvents in all. Tests set them lower.
 var (
 	learnFrom   = 24
 	learnAfter  = 8192
@@ -192,7 +192,7 @@ type learner struct {
 	values  []int // how many, by key
 	wanted  []bool
 	keyword bool
-	events  int // that the set got
+	events  int // that the set got, about
 	n       int // that were looked at
 }
 
@@ -274,7 +274,7 @@ func (s *Set) learn(l *learner, r *Record) {
 	if s.learning.Load() != l {
 		return
 	}
-	if l.events++; l.events <= learnAfter || l.events%learnEvery != 0 {
+	if l.events += learnEvery; l.events <= learnAfter {
 		return
 	}
 	if l.n++; l.n == 1 {

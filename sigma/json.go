@@ -58,7 +58,7 @@ type Decoder struct {
 	plain  bool     // only ASCII, and no \u
 	masks  []blockMasks
 	table  nameTable
-	last   uint32 // slot of the last name of the top level
+	last   uint16 // slot of the last name of the top level
 	path   []byte
 	buf    []byte // unescaped names
 	nests  []nested
@@ -80,7 +80,7 @@ func (d *Decoder) Decode(r *Record, line []byte) error {
 	if reason := d.index(); reason != "" {
 		return d.fail(reason)
 	}
-	if d.table.slots == nil || d.table.n != len(d.Names.keys) {
+	if d.table.stale(d.Names) {
 		d.table.build(d.Names)
 		d.last = 0
 	}
@@ -88,7 +88,7 @@ func (d *Decoder) Decode(r *Record, line []byte) error {
 	if d.at >= len(d.data) || d.data[d.at] != '{' {
 		return d.fail("a JSON object is wanted")
 	}
-	if err := d.object(r, 0); err != nil {
+	if err := d.top(r); err != nil {
 		return err
 	}
 	d.space()
@@ -138,6 +138,84 @@ func (d *Decoder) space() {
 	}
 }
 
+// top reads the object of the whole line. Nearly all names there are known, and follow each other as they did in the last event of the
+// kind, and nearly all values are texts: those are read in one go here, all else by the parts that they share with inner objects.
+func (d *Decoder) top(r *Record) error {
+	d.at++ // {
+	d.space()
+	if d.at < len(d.data) && d.data[d.at] == '}' {
+		d.at++
+		return nil
+	}
+	data := d.data
+	for {
+		if d.at >= len(data) || data[d.at] != '"' {
+			return d.fail("a name is wanted")
+		}
+		end := int(d.quotes[d.q+1])
+		name := data[d.at+1 : end]
+		a, b := nameEnds(name)
+		guess := d.table.slots[d.last].next
+		var key Key
+		if s := &d.table.slots[guess]; s.is(len(name), a, b, name) && !s.quoted {
+			key, d.last = s.key, guess
+			d.q += 2
+			d.at = end + 1
+		} else {
+			name = d.name()
+			key, d.last = d.table.after(d.last, name)
+		}
+		at := d.at
+		if at+2 < len(data) && data[at] == ':' {
+			if at++; data[at] == ' ' {
+				at++
+			}
+			if data[at] == '"' {
+				from, end := uint32(at+1), d.quotes[d.q+1]
+				d.q += 2
+				f := r.add(key, fieldString)
+				f.text = data[from:end]
+				w := from >> 6
+				m := d.masks[w].backslashes >> (from & 63)
+				if end>>6 == w {
+					f.escaped = m&(1<<(end-from)-1) != 0
+				} else {
+					f.escaped = m != 0 || d.backslash(w+1, end)
+				}
+				f.hasText = !f.escaped
+				if at = int(end) + 1; at+2 < len(data) && data[at] == ',' {
+					if at++; data[at] == ' ' {
+						at++
+					}
+					if data[at] == '"' {
+						d.at = at
+						continue
+					}
+					at = int(end) + 1
+				}
+				d.at = at
+				if more, err := d.next(); err != nil || !more {
+					return err
+				}
+				continue
+			}
+		}
+		if err := d.colon(); err != nil {
+			return err
+		}
+		if c := data[d.at]; c == '{' || c == '[' { // the path is needed only when there is something below
+			d.path = append(d.path[:0], name...)
+		}
+		if err := d.value(r, key, 0, false); err != nil {
+			return err
+		}
+		if more, err := d.next(); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// object reads an object below the top level; d.path is where it stands.
 func (d *Decoder) object(r *Record, depth int) error {
 	if depth > maxJSONDepth {
 		return d.fail("nested too deeply")
@@ -152,74 +230,66 @@ func (d *Decoder) object(r *Record, depth int) error {
 		if d.at >= len(d.data) || d.data[d.at] != '"' {
 			return d.fail("a name is wanted")
 		}
-		name, escaped := d.str()
-		if escaped {
-			from := len(d.buf)
-			d.buf = appendUnescaped(d.buf, name)
-			b := d.buf[from:]
-			name = unsafe.String(unsafe.SliceData(b), len(b))
+		name := d.name()
+		if err := d.colon(); err != nil {
+			return err
 		}
-		if d.at < len(d.data) && d.data[d.at] != ':' {
-			d.space()
+		before := len(d.path)
+		d.path = append(d.path, '.')
+		d.path = append(d.path, name...)
+		key, _ := d.table.find(unsafe.String(unsafe.SliceData(d.path), len(d.path)))
+		if err := d.value(r, key, depth, true); err != nil {
+			return err
 		}
-		if d.at >= len(d.data) || d.data[d.at] != ':' {
-			return d.fail("a colon is wanted")
-		}
-		if d.at++; d.at < len(d.data) && d.data[d.at] == ' ' {
-			d.at++
-		}
-		if d.at < len(d.data) && d.data[d.at] <= ' ' {
-			d.space()
-		}
-		if d.at >= len(d.data) {
-			return d.fail("a value is wanted")
-		}
-		if depth == 0 {
-			var key Key
-			key, d.last = d.table.after(d.last, name)
-			if d.data[d.at] == '"' { // nearly all values of nearly all logs
-				text, escaped := d.str()
-				f := r.add(key, fieldString)
-				f.text, f.hasText, f.escaped = text, !escaped, escaped
-			} else {
-				if c := d.data[d.at]; c == '{' || c == '[' { // the path is needed only when there is something below
-					d.path = append(d.path[:0], name...)
-				}
-				if err := d.value(r, key, 0, false); err != nil {
-					return err
-				}
-			}
-		} else {
-			before := len(d.path)
-			d.path = append(d.path, '.')
-			d.path = append(d.path, name...)
-			key := d.table.find(unsafe.String(unsafe.SliceData(d.path), len(d.path)))
-			if err := d.value(r, key, depth, true); err != nil {
-				return err
-			}
-			d.path = d.path[:before]
-		}
-		if d.at < len(d.data) && d.data[d.at] <= ' ' {
-			d.space()
-		}
-		if d.at >= len(d.data) {
-			return d.fail("the object is not closed")
-		}
-		switch d.data[d.at] {
-		case ',':
-			if d.at++; d.at < len(d.data) && d.data[d.at] == ' ' {
-				d.at++
-			}
-			if d.at < len(d.data) && d.data[d.at] <= ' ' {
-				d.space()
-			}
-		case '}':
-			d.at++
-			return nil
-		default:
-			return d.fail("a comma is wanted")
+		d.path = d.path[:before]
+		if more, err := d.next(); err != nil || !more {
+			return err
 		}
 	}
+}
+
+// name takes the name that begins at d.at.
+func (d *Decoder) name() string {
+	name, escaped := d.str()
+	if escaped {
+		from := len(d.buf)
+		d.buf = appendUnescaped(d.buf, name)
+		b := d.buf[from:]
+		name = unsafe.String(unsafe.SliceData(b), len(b))
+	}
+	return name
+}
+
+// colon goes over the colon behind a name to the value.
+func (d *Decoder) colon() error {
+	d.space()
+	if d.at >= len(d.data) || d.data[d.at] != ':' {
+		return d.fail("a colon is wanted")
+	}
+	d.at++
+	d.space()
+	if d.at >= len(d.data) {
+		return d.fail("a value is wanted")
+	}
+	return nil
+}
+
+// next goes over the comma behind a value to the next name, or over the brace that ends the object.
+func (d *Decoder) next() (more bool, err error) {
+	d.space()
+	if d.at >= len(d.data) {
+		return false, d.fail("the object is not closed")
+	}
+	switch d.data[d.at] {
+	case ',':
+		d.at++
+		d.space()
+		return true, nil
+	case '}':
+		d.at++
+		return false, nil
+	}
+	return false, d.fail("a comma is wanted")
 }
 
 // str takes the string that begins at d.at: what is between its quotes, and whether there are escapes in it.
@@ -228,17 +298,23 @@ func (d *Decoder) str() (s string, escaped bool) {
 	s = d.data[from:end]
 	d.q += 2
 	d.at = int(end) + 1
-	// A backslash between the quotes?
-	w, last := uint32(from)>>6, end>>6
-	m := d.masks[w].backslashes >> (from & 63) << (from & 63)
-	for w < last {
-		if m != 0 {
-			return s, true
-		}
-		w++
-		m = d.masks[w].backslashes
+	w := uint32(from) >> 6
+	m := d.masks[w].backslashes >> (from & 63)
+	if end>>6 == w {
+		return s, m&(1<<(end-uint32(from))-1) != 0
 	}
-	return s, m&(1<<(end&63)-1) != 0
+	return s, m != 0 || d.backslash(w+1, end)
+}
+
+// backslash says whether there is one from block w on and before end.
+func (d *Decoder) backslash(w, end uint32) bool {
+	last := end >> 6
+	for ; w < last; w++ {
+		if d.masks[w].backslashes != 0 {
+			return true
+		}
+	}
+	return d.masks[last].backslashes&(1<<(end&63)-1) != 0
 }
 
 func (d *Decoder) value(r *Record, key Key, depth int, below bool) error {

@@ -10,6 +10,8 @@ type Matcher struct {
 	seen  seenValues
 	stats MatchStats
 
+	unlearned int // events since the last that was given to a set to learn from
+
 	automata map[*predicate]*automaton // of regular expressions; nil: left to the standard library
 	autoSize int                       // bytes of them, about
 }
@@ -76,7 +78,11 @@ func (m *Matcher) begin(s *Set) {
 func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 	m.begin(s)
 	if l := s.learning.Load(); l != nil {
-		s.learn(l, r)
+		// Matchers of other goroutines learn too: each comes with every so many events only, so that they do not wait for one another's memory.
+		if m.unlearned++; m.unlearned >= learnEvery {
+			m.unlearned = 0
+			s.learn(l, r)
+		}
 	}
 	x := s.index.Load()
 	m.stats.Events++

@@ -15,7 +15,7 @@ import (
 func (c *Collection) Parse(file string, data []byte) []*Error {
 	var errs []*Error
 	next := documents(string(data))
-	var global *yaml.Node
+	var global, last *yaml.Node
 	for n := 0; ; n++ {
 		root, err := next()
 		if errors.Is(err, errEOF) {
@@ -34,21 +34,31 @@ func (c *Collection) Parse(file string, data []byte) []*Error {
 			errs = append(errs, &Error{File: file, Line: root.Line, Reason: "a rule must be a mapping (title: …, logsource: …, detection: …)"})
 			continue
 		}
-		switch action := mapText(root, "action"); action {
+		action := mapText(root, "action")
+		switch action {
 		case "":
 		case "global":
 			global = mergeMaps(global, root, 0)
+			last = global
 			continue
 		case "reset":
 			global = nil
 			continue
+		case "repeat": // the rule before, with what this document changes
+			if last == nil {
+				errs = append(errs, &Error{File: file, Line: root.Line, Reason: "action repeat: there is no document before it"})
+				continue
+			}
 		default:
-			errs = append(errs, &Error{File: file, Line: root.Line, Reason: fmt.Sprintf("unknown action %q (global and reset are known)", action)})
+			errs = append(errs, &Error{File: file, Line: root.Line, Reason: fmt.Sprintf("unknown action %q (global, reset and repeat are known)", action)})
 			continue
 		}
-		if global != nil {
+		if action == "repeat" {
+			root = mergeMaps(last, root, 0)
+		} else if global != nil {
 			root = mergeMaps(global, root, 0)
 		}
+		last = root
 		if err := c.document(file, root); err != nil {
 			errs = append(errs, err)
 		}
@@ -170,6 +180,17 @@ func (c *Collection) document(file string, root *yaml.Node) *Error {
 		cor := &Correlation{Meta: meta}
 		if err = p.correlation(sections["correlation"], cor); err == nil {
 			cor.Fields, err = p.stringList(sections["fields"])
+		}
+		if g := meta.custom["generate"]; g != nil && err == nil { // the specification has it beside the level, pySigma within the section
+			delete(cor.custom, "generate")
+			var t string
+			if t, err = p.text(g, "generate"); err == nil {
+				if cor.Generate, err = parseBool(t); err != nil {
+					err = errAt(g, "generate: %v", err)
+				}
+			}
+		}
+		if err == nil {
 			c.Correlations = append(c.Correlations, cor)
 		}
 	case sections["filter"] != nil:

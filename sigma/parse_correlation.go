@@ -18,7 +18,7 @@ func (p *parser) correlation(n *yaml.Node, c *Correlation) error {
 	if err != nil {
 		return err
 	}
-	var field string
+	var fields []string
 	for _, kv := range pairs {
 		k, v := kv[0].Value, kv[1]
 		switch k {
@@ -47,7 +47,7 @@ func (p *parser) correlation(n *yaml.Node, c *Correlation) error {
 		case "aliases":
 			err = p.aliases(v, c)
 		case "condition":
-			field, err = p.correlationCondition(v, c)
+			fields, err = p.correlationCondition(v, c)
 		default:
 			err = errAt(kv[0], "unknown key %q in correlation", k)
 		}
@@ -74,10 +74,12 @@ func (p *parser) correlation(n *yaml.Node, c *Correlation) error {
 		return errAt(n, "the correlation has no timespan")
 	case !temporal && len(c.Bounds) == 0 && c.Expression == "":
 		return errAt(n, "the correlation needs a condition such as gte: 10")
-	case strings.HasPrefix(c.Type, "value_") && field == "":
+	case strings.HasPrefix(c.Type, "value_") && (len(fields) == 0 || slices.Contains(fields, "")):
 		return errAt(n, "%s needs the name of a field in its condition", c.Type)
+	case len(fields) > 1 && c.Type != "value_count" || len(fields) > 16:
+		return errAt(n, "%s takes the values of one field (value_count of up to 16)", c.Type)
 	}
-	c.valueField = field
+	c.valueFields = fields
 	return nil
 }
 
@@ -103,44 +105,48 @@ func (p *parser) aliases(n *yaml.Node, c *Correlation) error {
 	return nil
 }
 
-func (p *parser) correlationCondition(n *yaml.Node, c *Correlation) (field string, err error) {
+func (p *parser) correlationCondition(n *yaml.Node, c *Correlation) (fields []string, err error) {
 	if n = follow(n); n != nil && n.Kind == yaml.ScalarNode {
 		if c.Expression = strings.TrimSpace(n.Value); c.Expression == "" {
-			return "", errAt(n, "the condition is empty")
+			return nil, errAt(n, "the condition is empty")
 		}
-		return "", nil
+		return nil, nil
 	}
 	pairs, err := p.entries(n, "condition")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	c.Percentile = 50
 	for _, kv := range pairs {
 		k := kv[0].Value
+		if k == "field" {
+			if fields, err = p.stringList(kv[1]); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		t, err := p.text(kv[1], k)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		switch k {
-		case "field":
-			field = t
 		case "percentile":
 			f, err := strconv.ParseFloat(t, 64)
 			if err != nil || !(f >= 0 && f <= 100) {
-				return "", errAt(kv[1], "percentile must be a number between 0 and 100")
+				return nil, errAt(kv[1], "percentile must be a number between 0 and 100")
 			}
 			c.Percentile = f
 		case "gt", "gte", "lt", "lte", "eq", "neq":
 			f, ok := parseNumber(t)
 			if !ok {
-				return "", errAt(kv[1], "%s: %q is not a number", k, t)
+				return nil, errAt(kv[1], "%s: %q is not a number", k, t)
 			}
 			c.Bounds = append(c.Bounds, Bound{k, f})
 		default:
-			return "", errAt(kv[0], "unknown key %q in condition", k)
+			return nil, errAt(kv[0], "unknown key %q in condition", k)
 		}
 	}
-	return field, nil
+	return fields, nil
 }
 
 // month and year are the mean ones of the calendar, as in pySigma.

@@ -385,11 +385,9 @@ func (c *Collection) Apply(pipelines ...*Pipeline) (*Collection, []*Error) {
 		}
 		errs = append(errs, e)
 	}
-	for _, f := range c.Filters {
-		f.check(c.Rules, refuse)
-	}
+	filters := c.usableFilters(refuse)
 	for _, r := range c.Rules {
-		d := &draftRule{all: c, r: r.withFilters(c.Filters), applied: map[string]bool{}, state: map[string]string{}}
+		d := &draftRule{all: c, r: r.withFilters(filters), applied: map[string]bool{}, state: map[string]string{}}
 		if err := d.run(list); err != nil {
 			refuse(&r.Meta, err)
 			continue
@@ -407,13 +405,28 @@ func (c *Collection) Apply(pipelines ...*Pipeline) (*Collection, []*Error) {
 	return out, errs
 }
 
-// check refuses names of rules that are not there.
-func (f *Filter) check(rules []*Rule, refuse func(*Meta, error)) {
-	for _, want := range f.Rules {
-		if !slices.ContainsFunc(rules, func(r *Rule) bool { return r.ID == want || r.Name == want }) {
-			refuse(&f.Meta, fmt.Errorf("the filter names the rule %q, which does not exist", want))
+// usableFilters refuses filters that cannot be compiled, once and not with each rule that they narrow: those rules then work without. What a
+// filter names and cannot narrow is reported too; it narrows the rest.
+func (c *Collection) usableFilters(refuse func(*Meta, error)) []*Filter {
+	var out []*Filter
+	for _, f := range c.Filters {
+		b := &binder{e: &Engine{}}
+		if _, err := b.any(f.conditions, f.searches); err != nil {
+			refuse(&f.Meta, err)
+			continue
+		}
+		out = append(out, f)
+		for _, want := range f.Rules {
+			i := slices.IndexFunc(c.Rules, func(r *Rule) bool { return r.ID == want || r.Name == want })
+			switch {
+			case i < 0:
+				refuse(&f.Meta, fmt.Errorf("the filter names the rule %q, which does not exist", want))
+			case !f.LogSource.covers(c.Rules[i].LogSource):
+				refuse(&f.Meta, fmt.Errorf("the filter names the rule %q, but is for another log source (%s, the rule has %s), so it does not narrow it", want, f.LogSource, c.Rules[i].LogSource))
+			}
 		}
 	}
+	return out
 }
 
 // narrows says whether f applies to r.
@@ -476,7 +489,7 @@ func (s *search) clone() *search {
 
 func (c *Correlation) clone() *Correlation {
 	out := *c
-	out.Fields, out.GroupBy, out.custom = slices.Clone(c.Fields), slices.Clone(c.GroupBy), maps.Clone(c.custom)
+	out.Fields, out.GroupBy, out.valueFields, out.custom = slices.Clone(c.Fields), slices.Clone(c.GroupBy), slices.Clone(c.valueFields), maps.Clone(c.custom)
 	out.Aliases = map[string]map[string]string{}
 	for k, m := range c.Aliases {
 		out.Aliases[k] = maps.Clone(m)

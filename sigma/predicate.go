@@ -455,7 +455,22 @@ func base64Offsets(t string) []pattern {
 	return out
 }
 
-var placeholder = regexp.MustCompile(`%([^%]+)%`)
+// placeholders finds %name% in s: where each begins and ends, its percent signs included. A percent sign behind a backslash begins none.
+func placeholders(s string) (found [][2]int) {
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' || i > 0 && s[i-1] == '\\' {
+			continue
+		}
+		if n := strings.IndexByte(s[i+1:], '%'); n > 0 {
+			found = append(found, [2]int{i, i + n + 2})
+			i += n + 1
+		}
+	}
+	return found
+}
+
+// percents takes the backslashes before percent signs away: they keep what follows from being a placeholder.
+func percents(s string) string { return strings.ReplaceAll(s, `\%`, "%") }
 
 func expandPattern(p pattern, expand func(string) ([]string, bool)) ([]pattern, error) {
 	out := []pattern{nil}
@@ -467,13 +482,14 @@ func expandPattern(p pattern, expand func(string) ([]string, bool)) ([]pattern, 
 			continue
 		}
 		from := 0
-		for _, m := range placeholder.FindAllStringSubmatchIndex(x.text, -1) {
-			values, ok := expand(x.text[m[2]:m[3]])
+		for _, m := range placeholders(x.text) {
+			name := x.text[m[0]+1 : m[1]-1]
+			values, ok := expand(name)
 			var next []pattern
 			for _, o := range out {
-				o = o.join(part{partText, x.text[from:m[0]]})
+				o = o.join(part{partText, percents(x.text[from:m[0]])})
 				if !ok {
-					next = append(next, o.join(part{partPlace, x.text[m[2]:m[3]]}))
+					next = append(next, o.join(part{partPlace, name}))
 					continue
 				}
 				for _, v := range values {
@@ -485,7 +501,7 @@ func expandPattern(p pattern, expand func(string) ([]string, bool)) ([]pattern, 
 			}
 		}
 		for i := range out {
-			out[i] = out[i].join(part{partText, x.text[from:]})
+			out[i] = out[i].join(part{partText, percents(x.text[from:])})
 		}
 	}
 	return out, nil
@@ -495,21 +511,21 @@ func expandPattern(p pattern, expand func(string) ([]string, bool)) ([]pattern, 
 func expandText(s string, expand func(string) ([]string, bool)) ([]string, bool) {
 	out := []string{""}
 	from := 0
-	for _, m := range placeholder.FindAllStringSubmatchIndex(s, -1) {
-		values, ok := expand(s[m[2]:m[3]])
+	for _, m := range placeholders(s) {
+		values, ok := expand(s[m[0]+1 : m[1]-1])
 		if !ok || len(values) == 0 || len(out)*len(values) > maxValues {
 			return nil, false
 		}
 		var next []string
 		for _, o := range out {
 			for _, v := range values {
-				next = append(next, o+s[from:m[0]]+regexp.QuoteMeta(v))
+				next = append(next, o+percents(s[from:m[0]])+regexp.QuoteMeta(v))
 			}
 		}
 		out, from = next, m[1]
 	}
 	for i := range out {
-		out[i] += s[from:]
+		out[i] += percents(s[from:])
 	}
 	return out, true
 }

@@ -3,6 +3,7 @@ package sigma
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -227,13 +228,21 @@ type Correlation struct {
 	// a program makes itself.
 	OptionalGroup bool
 
-	valueField string
-	expr       *expr // of Expression
-	line       int
+	valueFields []string
+	expr        *expr // of Expression
+	line        int
 }
 
-// ValueField is the field of which values are counted or summed, "" for types that have none.
-func (c *Correlation) ValueField() string { return c.valueField }
+// ValueField is the field of which values are counted or summed, "" for types that have none. Of several it is the first.
+func (c *Correlation) ValueField() string {
+	if len(c.valueFields) == 0 {
+		return ""
+	}
+	return c.valueFields[0]
+}
+
+// ValueFields are all of them: value_count can count combinations of the values of several fields.
+func (c *Correlation) ValueFields() []string { return slices.Clone(c.valueFields) }
 
 // Bound is one comparison of a correlation's condition.
 type Bound struct {

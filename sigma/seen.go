@@ -9,8 +9,14 @@ import (
 // neither folding nor searching them a second time tells anything new. Values are compared in full, so what is remembered is exact.
 // It belongs to one goroutine.
 type seenValues struct {
+	short, long seenTable
+}
+
+// seenTable has values up to a length: a matcher keeps at most 8 MB of short ones and as much of long ones, such as scripts.
+type seenTable struct {
 	entries []seenValue
 	door    []uint32 // hashes of values that came once: only what comes twice is kept
+	shift   uint
 }
 
 type seenValue struct {
@@ -22,9 +28,13 @@ type seenValue struct {
 }
 
 const (
-	seenBits  = 13
-	seenLimit = 1024 // bytes; longer values seldom come again
+	shortBits, shortLimit = 13, 1 << 10
+	longBits, longLimit   = 9, 1 << 14 // still longer values seldom come again
 )
+
+func (t *seenTable) make(bits uint) {
+	t.entries, t.door, t.shift = make([]seenValue, 1<<bits), make([]uint32, 1<<bits), 64-bits
+}
 
 // hashText mixes all of s. It need not be unpredictable: values that meet push each other out, nothing more.
 func hashText(s string, seed uint64) uint64 {
@@ -57,16 +67,20 @@ func hashText(s string, seed uint64) uint64 {
 
 // scanField fires the triggers of l that are in f.
 func (m *Matcher) scanField(x *index, l *litSet, r *Record, f *field) {
-	if f.kind != fieldString || len(f.text) > seenLimit || !l.worth && !f.escaped {
+	if f.kind != fieldString || len(f.text) > longLimit || !l.worth && !f.escaped {
 		m.scan(x, l, r.lowOf(f))
 		return
 	}
-	c := &m.seen
-	if c.entries == nil {
-		c.entries, c.door = make([]seenValue, 1<<seenBits), make([]uint32, 1<<seenBits)
+	c := &m.seen.short
+	if len(f.text) > shortLimit {
+		if c = &m.seen.long; c.entries == nil {
+			c.make(longBits)
+		}
+	} else if c.entries == nil {
+		c.make(shortBits)
 	}
 	h := hashText(f.text, uint64(uintptr(unsafe.Pointer(l))))
-	e := &c.entries[h>>(64-seenBits)]
+	e := &c.entries[h>>c.shift]
 	// A text with escapes that were resolved since is not what it was: escaped says so no longer means the same.
 	escaped := f.escaped && !f.hasText
 	if e.hash == h && e.set == l && e.escaped == escaped && string(e.text) == f.text {
@@ -80,7 +94,7 @@ func (m *Matcher) scanField(x *index, l *litSet, r *Record, f *field) {
 	for _, n := range m.found {
 		m.fire(x, l.trigs[n])
 	}
-	if d := &c.door[h>>(64-seenBits)]; *d != uint32(h) {
+	if d := &c.door[h>>c.shift]; *d != uint32(h) {
 		*d = uint32(h)
 		return
 	}

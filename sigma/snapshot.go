@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -36,8 +37,8 @@ func (c *Correlator) Snapshot() []byte {
 			b = binary.LittleEndian.AppendUint64(b, g.key[0])
 			b = binary.LittleEndian.AppendUint64(b, g.key[1])
 			flags := byte(0)
-			for i, f := range []bool{g.late, g.saturated, g.listed, g.waits} {
-				if f {
+			for i, f := range []groupFlags{isLate, isSaturated, isListed, isWaiting} {
+				if g.is(f) {
 					flags |= 1 << i
 				}
 			}
@@ -45,29 +46,37 @@ func (c *Correlator) Snapshot() []byte {
 			for _, v := range []uint64{uint64(g.scope), uint64(ep.n), uint64(ep.since), uint64(ep.total)} {
 				b = binary.AppendUvarint(b, v)
 			}
-			for _, v := range []int64{g.seen, g.last, ep.start, ep.firedAt, ep.emitted, ep.sinceFirst} {
+			for _, v := range []int64{int64(g.seen) * 1e9, g.last, ep.start, ep.firedAt, ep.emitted, ep.sinceFirst} {
 				b = binary.AppendVarint(b, v)
 			}
-			times, points := g.data, []point(nil)
-			if c.e.cors[cor].valued() {
-				times, points = nil, g.points()
+			switch cc := c.e.cors[cor]; {
+			case cc.valued():
+				b = binary.AppendUvarint(append(b, 0), uint64(g.n))
+				for w := g.walk(true); w.next(); {
+					b = binary.AppendVarint(b, w.at)
+					b = binary.LittleEndian.AppendUint64(b, w.value)
+				}
+			case strings.HasPrefix(cc.kind, "temporal"):
+				data := g.slots(cc.keep)
+				b = binary.AppendUvarint(b, uint64(len(data)))
+				for _, t := range data {
+					b = binary.AppendVarint(b, t)
+				}
+				b = append(b, 0)
+			default:
+				b = binary.AppendUvarint(b, uint64(g.n))
+				for w := g.walk(false); w.next(); {
+					b = binary.AppendVarint(b, w.at)
+				}
+				b = append(b, 0)
 			}
-			b = binary.AppendUvarint(b, uint64(len(times)))
-			for _, t := range times {
-				b = binary.AppendVarint(b, t)
-			}
-			b = binary.AppendUvarint(b, uint64(len(points)))
-			for _, p := range points {
-				b = binary.AppendVarint(b, p.t)
-				b = binary.LittleEndian.AppendUint64(b, p.h)
-			}
-			b = binary.AppendUvarint(b, uint64(len(g.refs)))
-			for _, r := range c.streams.unpack(g.refs) {
+			b = binary.AppendUvarint(b, uint64(g.refs.n))
+			for _, r := range c.streams.unpack(&g.refs) {
 				b = append(b, r[:]...)
 			}
 			b = binary.AppendUvarint(b, uint64(len(ep.names)))
 			b = appendTexts(b, ep.names)
-			if !g.waits {
+			if !g.is(isWaiting) {
 				continue
 			}
 			w := c.waiting[at-1]
@@ -141,12 +150,6 @@ func (r *reader) length(size int) int {
 	return int(n)
 }
 
-// peekLength is what length will give.
-func (r *reader) peekLength(size int) int {
-	ahead := *r
-	return ahead.length(size)
-}
-
 // Restore replaces the state with that of a snapshot. On an error the state is as it was.
 func (c *Correlator) Restore(snapshot []byte) error {
 	if len(snapshot) < 1 || snapshot[0] != snapshotPlain && snapshot[0] != snapshotWaiting {
@@ -162,21 +165,25 @@ func (c *Correlator) Restore(snapshot []byte) error {
 	out := NewCorrelator(c.e, opts)
 	out.stats, out.evicted = c.stats, c.evicted
 	out.tick = r.varint()
+	var times, points []point
 	for n := r.length(32); n > 0 && !r.bad; n-- {
 		print := r.u64()
 		g := group{key: [2]uint64{r.u64(), r.u64()}}
 		flags := r.take(1)[0]
-		g.late, g.saturated, g.listed = flags&1 != 0, flags&2 != 0, flags&4 != 0
+		g.mark(isLate, flags&1 != 0)
+		g.mark(isSaturated, flags&2 != 0)
+		g.mark(isListed, flags&4 != 0)
 		ep := &episode{}
 		g.scope, ep.n, ep.since, ep.total = uint32(r.uvarint()), uint32(r.uvarint()), uint32(r.uvarint()), uint32(r.uvarint())
-		for _, p := range []*int64{&g.seen, &g.last, &ep.start, &ep.firedAt, &ep.emitted, &ep.sinceFirst} {
+		g.seen = seconds(r.varint())
+		for _, p := range []*int64{&g.last, &ep.start, &ep.firedAt, &ep.emitted, &ep.sinceFirst} {
 			*p = r.varint()
 		}
-		times := make([]int64, 0, r.peekLength(1))
+		times = times[:0]
 		for k := r.length(1); k > 0; k-- {
-			times = append(times, r.varint())
+			times = append(times, point{t: r.varint()})
 		}
-		points := make([]point, 0, r.peekLength(9))
+		points = points[:0]
 		for k := r.length(9); k > 0; k-- {
 			points = append(points, point{r.varint(), r.u64()})
 		}
@@ -201,7 +208,7 @@ func (c *Correlator) Restore(snapshot []byte) error {
 		}
 		// What the evaluation relies on must hold, whoever wrote the snapshot.
 		temporal := ok && strings.HasPrefix(cc.kind, "temporal")
-		if !ok || len(times) > cc.keep || len(points) > cc.keep || temporal && len(times) != 0 && len(times) != cc.keep ||
+		if !ok || len(times) > 2*cc.keep || len(points) > cc.keep || temporal && len(times) != 0 && len(times) != cc.keep ||
 			cc.valued() && len(times) > 0 || !cc.valued() && len(points) > 0 ||
 			ep.start != 0 && len(ep.names) != len(cc.cor.GroupBy) || len(refs) > c.opts.MaxRefs || wait != nil && !wait.fits(cc) {
 			out.stats.Dropped++
@@ -211,28 +218,40 @@ func (c *Correlator) Restore(snapshot []byte) error {
 			out.stats.Dropped++
 			continue
 		}
-		if !temporal {
-			slices.Sort(times)
-		}
-		g.data, g.cor = times, cor
-		if cc.valued() {
-			g.setPoints(points)
+		g.cor = uint16(cor)
+		switch list := times; {
+		case temporal:
+			if len(times) > 0 {
+				data := g.slots(cc.keep)
+				for i := range data {
+					data[i] = times[i].t
+				}
+			}
+		default:
+			if cc.valued() {
+				list = points
+			}
+			slices.SortStableFunc(list, func(a, b point) int { return cmp.Compare(a.t, b.t) })
+			g.series.set(list, cc.valued())
+			if len(list) > 0 {
+				g.last = list[len(list)-1].t
+			}
 		}
 		if ep.start != 0 {
 			g.ep = ep
 		}
 		for _, ref := range refs {
-			g.refs = append(roomy(g.refs, len(refs)), out.streams.pack(ref))
+			out.streams.add(&g.refs, ref, out.opts.MaxRefs)
 		}
 		i := out.groups.add(g.key)
 		*out.groups.at(i) = g
 		out.link(i)
 		out.bytes += g.size()
-		if g.listed {
+		if g.is(isListed) {
 			out.active = append(out.active, i)
 		}
 		if wait != nil {
-			out.groups.at(i).waits = true
+			out.groups.at(i).mark(isWaiting, true)
 			out.waiting[i] = wait
 			for _, x := range wait.list {
 				out.pushDue(i, out.groups.at(i), x)

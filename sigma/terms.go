@@ -140,10 +140,8 @@ type complete struct {
 // countTerms enters one event of the rule order. It gives what count gives, for terms without a not, and appends those with one that
 // are complete to done.
 func (g *group) countTerms(cc *compiledCorrelation, order int, at int64, done []complete) (n int, first int64, measured float64, rest []complete) {
-	if len(g.data) == 0 {
-		g.data = append(g.data, make([]int64, cc.keep)...)
-	}
-	g.data[order] = max(g.data[order], at)
+	data := g.slots(cc.keep)
+	data[order] = max(data[order], at)
 	first = at
 	for i := range cc.terms {
 		t := &cc.terms[i]
@@ -165,18 +163,19 @@ func (g *group) countTerms(cc *compiledCorrelation, order int, at int64, done []
 
 // reached says whether the event at, of the rule t.pos[p], completes t, and when the first of its events was.
 func (g *group) reached(cc *compiledCorrelation, t *term, p int, at int64) (first int64, ok bool) {
+	data := g.slots(cc.keep)
 	if cc.kind == "temporal" {
 		times := make([]int64, 0, 64)
 		for q, o := range t.pos {
-			if q != p && g.data[o] != 0 {
-				times = append(times, g.data[o])
+			if q != p && data[o] != 0 {
+				times = append(times, data[o])
 			}
 		}
 		n, first := fullestWith(times, at, cc.span)
 		return first, n == len(t.pos)
 	}
 	// chain[i] is the latest start of a chain of the rules 0 to i.
-	chain := g.data[t.chain : t.chain+len(t.pos)]
+	chain := data[t.chain : t.chain+len(t.pos)]
 	if p == 0 {
 		chain[0] = max(chain[0], at)
 	} else if start := chain[p-1]; start != 0 && start >= at-cc.span && start <= at {

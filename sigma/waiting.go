@@ -49,7 +49,7 @@ func (c *Correlator) await(i int32, g *group, w wait) {
 			list.names = append(list.names, strings.Clone(v))
 		}
 		c.waiting[i] = list
-		g.waits = true
+		g.mark(isWaiting, true)
 	}
 	list.list = append(list.list, w)
 	c.pushDue(i, g, w)
@@ -58,8 +58,8 @@ func (c *Correlator) await(i int32, g *group, w wait) {
 // pushDue notes when w is to be decided. A late group's event time passed long ago: what else comes late is given time to arrive.
 func (c *Correlator) pushDue(i int32, g *group, w wait) {
 	at := w.due
-	if g.late {
-		at = max(at, g.seen) + int64(c.opts.Lateness)
+	if g.is(isLate) {
+		at = max(at, int64(g.seen)*1e9) + int64(c.opts.Lateness)
 	}
 	c.dues = append(c.dues, due{at, g.key, i})
 	for k := len(c.dues) - 1; k > 0 && c.dues[k].before(&c.dues[(k-1)/2]); k = (k - 1) / 2 {
@@ -108,9 +108,10 @@ func (c *Correlator) negated(i int32, g *group, cc *compiledCorrelation, order i
 		})
 		c.forget(i, g, w)
 	}
+	data := g.slots(cc.keep)
 	for _, d := range done {
 		t := &cc.terms[d.term]
-		if slices.ContainsFunc(t.neg, func(n int) bool { return g.data[n] != 0 && g.data[n] >= at-cc.span && g.data[n] <= d.first+cc.span }) {
+		if slices.ContainsFunc(t.neg, func(n int) bool { return data[n] != 0 && data[n] >= at-cc.span && data[n] <= d.first+cc.span }) {
 			continue
 		}
 		if w := c.waiting[i]; w != nil && slices.ContainsFunc(w.list, func(x wait) bool { return x.term == d.term }) {
@@ -123,7 +124,7 @@ func (c *Correlator) negated(i int32, g *group, cc *compiledCorrelation, order i
 func (c *Correlator) forget(i int32, g *group, w *waiting) {
 	if len(w.list) == 0 {
 		delete(c.waiting, i)
-		g.waits = false
+		g.mark(isWaiting, false)
 	}
 }
 
@@ -136,9 +137,9 @@ func (c *Correlator) decide(i int32, at, now int64, dst []Hit) []Hit {
 		if x.due >= at {
 			return false
 		}
-		hit := Hit{Correlation: g.cor, Scope: g.scope, New: true, Late: g.late, Episode: x.first, First: x.first, Last: x.last, Count: int(x.count), Total: int(x.count), Saturated: g.saturated}
+		hit := Hit{Correlation: int32(g.cor), Scope: g.scope, New: true, Late: g.is(isLate), Episode: x.first, First: x.first, Last: x.last, Count: int(x.count), Total: int(x.count), Saturated: g.is(isSaturated)}
 		if x.term < 0 {
-			hit.Value = g.current(cc)
+			hit.Value = c.current(g, cc)
 		} else {
 			hit.Value = float64(len(cc.terms[x.term].pos))
 			for _, o := range cc.terms[x.term].pos {
@@ -146,14 +147,12 @@ func (c *Correlator) decide(i int32, at, now int64, dst []Hit) []Hit {
 			}
 		}
 		if x.term >= 0 || cc.holds(hit.Value) {
-			hit.Group, hit.Refs = slices.Clone(w.names), c.streams.unpack(g.refs)
+			hit.Group, hit.Refs = slices.Clone(w.names), c.streams.unpack(&g.refs)
 			dst = append(dst, hit)
 		}
 		if x.term < 0 { // the next window begins with the next event
-			before := g.size()
-			c.streams.drop(g.refs)
-			g.data, g.refs, g.saturated = g.data[:0], g.refs[:0], false
-			c.bytes += g.size() - before
+			c.empty(g)
+			g.last = 0
 		}
 		return true
 	})

@@ -1,56 +1,61 @@
 package sigma
 
 import (
-	"cmp"
 	"math"
 	"slices"
 )
 
-// count enters one event and gives the events in the window, the time of the first of them, and what the condition compares.
-func (g *group) count(cc *compiledCorrelation, order int, value uint64, at int64) (n int, first int64, measured float64) {
+// maxOlder bounds the instants that a group keeps beside those of its newest window.
+const maxOlder = 1024
+
+// count enters one event of g and gives the events in the window, the time of the first of them, and what the condition compares. last is
+// the event time of the latest event before.
+//
+// Whatever the order in which events come: event_count is exact for events that are at most a timespan behind the latest one of their
+// group (and fewer than maxOlder older ones are near). Of values and of rules only the latest time is kept, so an event behind others
+// may count fewer of them, never more.
+func (c *Correlator) count(g *group, cc *compiledCorrelation, order int, value uint64, at, last int64) (n int, first int64, measured float64) {
 	from := at - cc.span
 	switch cc.kind {
 	case "event_count":
-		// Sorted by time; in order, which is the rule, this is an append. Those out of the newest window go first.
-		if n := len(g.data); n > 0 {
-			newest, cut := max(at, g.data[n-1]), 0
-			for cut < n && g.data[cut] < newest-2*cc.span { // events behind others can need as much again
-				cut++
+		for g.n > 0 && g.first < g.last-2*cc.span { // an event behind others can need as much again as the newest window
+			g.pop(false)
+		}
+		behind := g.n > 0 && at < last
+		if behind {
+			c.points = g.points(false, c.points[:0])
+			p := len(c.points)
+			for p > 0 && c.points[p-1].t > at {
+				p--
 			}
-			if at == newest {
-				for cut < n && g.data[cut] < from {
-					cut++
-				}
+			c.points = slices.Insert(c.points, p, point{t: at})
+			n, first = fullest(c.points, p, cc.span)
+			g.series.set(c.points, false)
+		} else {
+			g.push(last, at, false, 0)
+		}
+		newest, begins := g.since(g.last-cc.span, false)
+		if newest >= cc.keep { // so many decide the condition for every window that they are in
+			for int(g.n) > cc.keep {
+				g.pop(false)
 			}
-			g.data = slices.Delete(g.data, 0, cut)
+			newest, begins = cc.keep, g.first
 		}
-		if len(g.data) >= cc.keep && at >= g.data[0] { // the oldest gives way
-			g.data = slices.Delete(g.data, 0, len(g.data)-cc.keep+1)
+		for int(g.n)-newest > min(cc.keep, maxOlder) {
+			g.pop(false)
 		}
-		p := len(g.data)
-		for p > 0 && g.data[p-1] > at {
-			p--
+		if behind {
+			return n, first, float64(n)
 		}
-		if p == 0 && len(g.data) >= cc.keep {
-			return 0, at, 0 // older than all that decide
-		}
-		g.data = slices.Insert(roomy(g.data, cc.keep), p, at)
-		if p == len(g.data)-1 {
-			g.saturated = len(g.data) >= cc.keep
-			return len(g.data), g.data[0], float64(len(g.data))
-		}
-		// An event behind others: the fullest window that holds it decides.
-		n, first = fullest(g.data, p, cc.span)
-		return n, first, float64(n)
+		g.mark(isSaturated, newest >= cc.keep)
+		return newest, begins, float64(newest)
 	case "temporal", "temporal_ordered":
-		if len(g.data) == 0 {
-			g.data = append(g.data, make([]int64, cc.keep)...)
-		}
+		data := g.slots(cc.keep)
 		if cc.kind == "temporal" {
 			if at >= g.last {
-				g.data[order] = max(g.data[order], at)
+				data[order] = max(data[order], at)
 				first = at
-				for _, t := range g.data {
+				for _, t := range data {
 					if t != 0 && t >= from {
 						n++
 						first = min(first, t)
@@ -60,97 +65,104 @@ func (g *group) count(cc *compiledCorrelation, order int, value uint64, at int64
 			}
 			// An event behind others: it counts with those that one window can hold together with it.
 			times := make([]int64, 0, 64)
-			for o, t := range g.data {
+			for o, t := range data {
 				if o != order && t != 0 {
 					times = append(times, t)
 				}
 			}
-			g.data[order] = max(g.data[order], at)
+			data[order] = max(data[order], at)
 			n, first = fullestWith(times, at, cc.span)
 			return n, first, float64(n)
 		}
-		// times[i] is the latest start of a chain of the rules 0 to i: later starts leave the window later, so only the best matters.
+		// data[i] is the latest start of a chain of the rules 0 to i: later starts leave the window later, so only the best matters.
 		if order == 0 {
-			g.data[0] = max(g.data[0], at)
-		} else if start := g.data[order-1]; start != 0 && start >= from && start <= at {
-			g.data[order] = max(g.data[order], start)
+			data[0] = max(data[0], at)
+		} else if start := data[order-1]; start != 0 && start >= from && start <= at {
+			data[order] = max(data[order], start)
 		}
-		if order == cc.keep-1 && g.data[order] != 0 && g.data[order] >= from {
-			first = g.data[order]
-			g.data[order] = 0 // the chain is used up
+		if order == cc.keep-1 && data[order] != 0 && data[order] >= from {
+			first = data[order]
+			data[order] = 0 // the chain is used up
 			return cc.keep, first, float64(cc.keep)
 		}
 		return 0, at, 0
 	case "value_count":
-		points := g.points()
-		behind := at < g.last
-		found, oldest := false, -1
-		first = at
-		for i := 0; i < len(points); i++ {
-			p := &points[i]
-			if p.h == value {
-				p.t, found = max(p.t, at), true
-			}
-			if p.t < from { // out of the window: its place is free
-				last := len(points) - 1
-				points[i] = points[last]
-				points = points[:last]
-				i--
+		for g.n > 0 && g.first < from { // out of the window
+			g.pop(true)
+		}
+		behind := g.n > 0 && at < last
+		known := false
+		for w := g.walk(true); w.next(); {
+			if w.value != value {
 				continue
 			}
-			first = min(first, p.t)
-			if oldest < 0 || p.t < points[oldest].t {
-				oldest = i
+			if known = w.at >= at; !known {
+				if left := g.remove(&w, true); left != 0 {
+					last = left
+				}
 			}
+			break
 		}
-		if !found {
-			if len(points) >= cc.keep {
-				points[oldest] = point{at, value}
-				g.saturated = true
+		if !known {
+			if int(g.n) >= cc.keep {
+				g.pop(true)
+				g.mark(isSaturated, true)
+			}
+			if g.n > 0 && at < last {
+				c.insert(g, at, value)
 			} else {
-				points = append(roomy(points, cc.keep), point{at, value})
+				g.push(last, at, true, value)
 			}
 		}
-		g.setPoints(points)
-		if n = len(points); behind {
+		n, first = int(g.n), g.first
+		if behind {
 			// An event behind others: it counts with the values that one window can hold together with it.
 			times := make([]int64, 0, 64)
-			for _, p := range points {
-				if p.h != value {
-					times = append(times, p.t)
+			for w := g.walk(true); w.next(); {
+				if w.value != value {
+					times = append(times, w.at)
 				}
 			}
 			n, first = fullestWith(times, at, cc.span)
 		}
-		return max(n, len(g.refs)), first, float64(n)
+		return max(n, int(g.refs.n)), first, float64(n)
 	default:
-		points := append(roomy(g.points(), cc.keep+1), point{at, value})
-		if n := len(points); n > 1 && points[n-2].t > at {
-			slices.SortStableFunc(points, func(a, b point) int { return cmp.Compare(a.t, b.t) })
+		if g.n > 0 && at < last {
+			c.insert(g, at, value)
+		} else {
+			g.push(last, at, true, value)
 		}
-		cut := 0
-		newest := points[len(points)-1].t
-		for points[cut].t < newest-cc.span {
-			cut++
+		for g.first < g.last-cc.span {
+			g.pop(true)
 		}
-		if len(points)-cut > cc.keep {
-			cut, g.saturated = len(points)-cc.keep, true
+		for int(g.n) > cc.keep {
+			g.pop(true)
+			g.mark(isSaturated, true)
 		}
-		points = slices.Delete(points, 0, cut)
-		g.setPoints(points)
-		return len(points), points[0].t, g.measure(cc)
+		return int(g.n), g.first, c.measure(g, cc)
 	}
 }
 
-// fullest gives how many of the sorted times the fullest window that holds times[p] has, and its first.
-func fullest(times []int64, p int, span int64) (n int, first int64) {
-	first = times[p]
+// insert enters an instant with a value before later ones.
+func (c *Correlator) insert(g *group, at int64, value uint64) {
+	c.points = g.points(true, c.points[:0])
+	p := len(c.points)
+	for p > 0 && c.points[p-1].t > at {
+		p--
+	}
+	c.points = slices.Insert(c.points, p, point{at, value})
+	g.series.set(c.points, true)
+}
+
+// fullest gives how many of the sorted points the fullest window that holds list[p] has, and its first.
+func fullest(list []point, p int, span int64) (n int, first int64) {
+	first = list[p].t
 	for lo, hi := 0, 0; lo <= p; lo++ {
-		for hi < len(times) && times[hi] <= times[lo]+span {
+		for hi < len(list) && list[hi].t <= list[lo].t+span {
 			hi++
 		}
 		if hi > p && hi-lo > n {
-			n, first = hi-lo, times[lo]
+			n, first = hi-lo, list[lo].t
 		}
 	}
 	return n, first
@@ -158,45 +170,55 @@ func fullest(times []int64, p int, span int64) (n int, first int64) {
 
 // fullestWith is fullest for at among times in any order, which it sorts.
 func fullestWith(times []int64, at, span int64) (n int, first int64) {
-	times = append(times, at)
 	slices.Sort(times)
+	list := make([]point, 0, 64)
 	p, _ := slices.BinarySearch(times, at)
-	return fullest(times, p, span)
+	for i, t := range times {
+		if i == p {
+			list = append(list, point{t: at})
+		}
+		list = append(list, point{t: t})
+	}
+	if p == len(times) {
+		list = append(list, point{t: at})
+	}
+	return fullest(list, p, span)
 }
 
 // current is the measured value without a new event.
-func (g *group) current(cc *compiledCorrelation) float64 {
+func (c *Correlator) current(g *group, cc *compiledCorrelation) float64 {
 	switch cc.kind {
 	case "event_count":
-		return float64(len(g.data))
+		n, _ := g.since(g.last-cc.span, false)
+		return float64(n)
 	case "value_count":
-		return float64(len(g.data) / 2)
+		return float64(g.n)
 	case "temporal", "temporal_ordered":
 		return float64(len(cc.cor.Rules))
 	}
-	return g.measure(cc)
+	return c.measure(g, cc)
 }
 
-func (g *group) measure(cc *compiledCorrelation) float64 {
-	points := g.points()
-	if len(points) == 0 {
+// measure is the sum, average or percentile of the values of g.
+func (c *Correlator) measure(g *group, cc *compiledCorrelation) float64 {
+	if g.n == 0 {
 		return 0
 	}
-	switch cc.kind {
-	case "value_sum", "value_avg":
+	if cc.kind == "value_sum" || cc.kind == "value_avg" {
 		sum := 0.0
-		for _, p := range points {
-			sum += math.Float64frombits(p.h)
+		for w := g.walk(true); w.next(); {
+			sum += math.Float64frombits(w.value)
 		}
 		if cc.kind == "value_avg" {
-			sum /= float64(len(points))
+			sum /= float64(g.n)
 		}
 		return sum
 	}
-	values := make([]float64, len(points))
-	for i, p := range points {
-		values[i] = math.Float64frombits(p.h)
+	values := c.numbers[:0]
+	for w := g.walk(true); w.next(); {
+		values = append(values, math.Float64frombits(w.value))
 	}
+	c.numbers = values
 	slices.Sort(values)
 	share := 0.5
 	if cc.kind == "value_percentile" {
