@@ -162,6 +162,16 @@ func (p *asaEnd) read(w string) {
 		i++
 	}
 	if i > 0 && i < len(w) {
+		if w[i] == ':' && isHex(w[0]) { // v6addr/port, before an address's first group is taken for an interface
+			host, port := w, ""
+			if j := strings.LastIndexByte(w, '/'); j > 0 {
+				host, port = w[:j], w[j+1:]
+			}
+			if a, ok := parseIP(host); ok {
+				p.addr, p.port = a, port
+				return
+			}
+		}
 		tail := w[i+1:]
 		if a, n := ipv4Prefix(tail); n > 0 && (n == len(tail) || tail[n] == '/') {
 			p.ifc, p.addr = w[:i], a

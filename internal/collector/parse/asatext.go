@@ -39,15 +39,20 @@ func (s *Set) asaText(code, t string) {
 				break
 			}
 		}
-		if !s.asaPair(t, " from laddr ", " to ") {
-			s.asaPair(t, " from ", "to ")
+		if r, ok := strings.CutPrefix(t, "Deny protocol "); ok {
+			s.transport(wordOf(r))
+		}
+		if !s.asaPair(t, " from laddr ", " to ") && !s.asaPair(t, " from ", "to ") {
+			s.asaPair(t, " src ", "dst ")
 		}
 		s.str(event.ObserverIngressInterfaceName, after(t, "on interface "))
 		s.network()
 	case 106018:
 		s.action("deny", deny)
 		s.transport("icmp")
-		s.asaPair(t, " src ", "dest ")
+		if !s.asaPair(t, " src ", "dest ") {
+			s.asaPair(t, " from ", "to ")
+		}
 		s.str(event.RuleName, after(t, "list "))
 		s.network()
 	case 710001, 710002, 710004, 710005, 710006:
@@ -59,7 +64,14 @@ func (s *Set) asaText(code, t string) {
 		case 710005:
 			s.action("discarded", deny)
 		default:
-			s.str(event.EventAction, "requested")
+			switch {
+			case strings.Contains(t, " denied "):
+				s.action("denied", deny)
+			case strings.Contains(t, " discarded "):
+				s.action("discarded", deny)
+			default:
+				s.str(event.EventAction, "requested")
+			}
 		}
 		s.asaPair(t, " from ", "to ")
 		s.network()
@@ -80,9 +92,11 @@ func (s *Set) asaText(code, t string) {
 			s.asaSource(&src)
 			if j := strings.Index(rest, "to "); j >= 0 {
 				dst, _ := asaEndpoint(rest[j+3:])
-				if dst.addr.IsValid() {
+				if dst.addr.IsValid() { // the mapped address is both, as in Elastic's reading of ECS: people search for it as either
 					s.addr(event.SourceNATIP, dst.addr)
 					s.port(event.SourceNATPort, dst.port)
+					s.addr(event.DestinationIP, dst.addr)
+					s.port(event.DestinationPort, dst.port)
 				}
 				s.str(event.ObserverEgressInterfaceName, dst.ifc)
 			}
@@ -134,7 +148,7 @@ func (s *Set) asaText(code, t string) {
 		if svc == "https" || svc == "http" {
 			svc = "web"
 		}
-		s.signIn(svc, n == 605005)
+		s.asaSignIn(svc, n == 605005)
 	case 611101, 611102, 611103:
 		s.ip(event.SourceIP, strings.TrimSuffix(after(t, "IP address: "), ","))
 		s.asaUser(after(t, "Uname: "))
@@ -145,21 +159,14 @@ func (s *Set) asaText(code, t string) {
 			break
 		}
 		s.str(event.EventAction, "user authentication")
-		s.signIn("", n == 611101)
+		s.asaSignIn("", n == 611101)
 	case 113004, 113005, 113006, 113008, 113012, 113014, 113015, 113016, 113017:
 		s.asaUser(asaAfterEq(t, "user"))
 		s.ip(event.SourceIP, asaAfterEq(t, "user IP"))
 		s.ip(event.DestinationIP, asaAfterEq(t, "server"))
 		s.str(event.EventReason, asaAfterEq(t, "reason"))
 		s.str(event.EventAction, "aaa user authentication")
-		switch n {
-		case 113004, 113008, 113012:
-			s.signIn("vpn", true)
-		case 113005, 113015, 113016, 113017, 113006:
-			s.signIn("vpn", false)
-		default:
-			s.signIn("vpn", false)
-		}
+		s.asaSignIn("vpn", n == 113004 || n == 113008 && strings.Contains(t, "ACCEPT") || n == 113012)
 	case 113019:
 		s.asaGroup(t)
 		s.str(event.EventAction, "session disconnected")
@@ -179,7 +186,7 @@ func (s *Set) asaText(code, t string) {
 		}
 		s.asaPair(t, " from ", "to ")
 		s.str(event.EventAction, "authentication")
-		s.signIn("", n == 109005 || n == 109007)
+		s.asaSignIn("", n == 109005 || n == 109007)
 	case 111008, 111009, 111010:
 		if u, ok := between(t, "User '", "'"); ok {
 			s.asaUser(u)
@@ -207,7 +214,7 @@ func (s *Set) asaText(code, t string) {
 			s.signIn("vpn", true)
 		case 716039:
 			s.str(event.EventAction, "authentication rejected")
-			s.signIn("vpn", false)
+			s.asaSignIn("vpn", false)
 		case 716002, 722023, 722037:
 			s.str(event.EventAction, "session terminated")
 			s.category("session")
@@ -224,6 +231,17 @@ func (s *Set) asaText(code, t string) {
 			}
 			s.network()
 		default:
+			switch n {
+			case 716003:
+				s.action("granted", allow)
+			case 716059: // "IP <inner> AnyConnect session resumed connection from IP <outer>"
+				if i := strings.LastIndex(t, " from "); i >= 0 {
+					v := strings.Trim(strings.TrimPrefix(t[i+6:], "IP "), "<>. ")
+					if a, ok := parseIP(v); ok {
+						s.e.SetIP(event.SourceIP, a)
+					}
+				}
+			}
 			s.category("session")
 			s.kind("info")
 		}
@@ -240,9 +258,9 @@ func (s *Set) asaText(code, t string) {
 		s.asaPair(t, " from ", "to ")
 		s.alert("intrusion_detection")
 		s.network()
-	case 733100, 733101, 733102, 733103, 733104, 733105:
+	case 733100, 733101, 733102, 733103, 733104, 733105, 733201:
 		s.alert("intrusion_detection")
-		if v, ok := between(t, "host ", " "); ok {
+		if v, ok := between(t, "ost ", " "); ok {
 			s.ip(event.SourceIP, v)
 		} else if v, ok := between(t, "[", "]"); ok {
 			s.ip(event.SourceIP, strings.TrimSpace(v))
@@ -293,6 +311,16 @@ func (s *Set) asaText(code, t string) {
 	default:
 		s.asaOther(t)
 	}
+}
+
+// asaSignIn is signIn for the messages in which the device itself says that it let somebody in or turned them away.
+func (s *Set) asaSignIn(service string, ok bool) {
+	if ok {
+		s.decide(allow)
+	} else {
+		s.decide(deny)
+	}
+	s.signIn(service, ok)
 }
 
 // asaProto finds "TCP" or "UDP" as a word near the start.
@@ -388,7 +416,7 @@ func (s *Set) asaBuilt(t string) {
 	}
 	dir, r := cutSpace(r)
 	proto, r := cutSpace(r)
-	if proto == "stub" { // "Built director stub TCP connection for ..." of a cluster
+	if proto == "stub" || proto == "Probe" { // "Built director stub TCP connection for ..." of a cluster, "Built inbound Probe TCP ..."
 		proto, r = cutSpace(r)
 	}
 	s.transport(proto)
@@ -428,7 +456,7 @@ func (s *Set) asaTeardown(t string) {
 	s.decide(allow)
 	r := strings.TrimPrefix(t, "Teardown ")
 	proto, r := cutSpace(r)
-	if proto == "stub" {
+	if proto == "stub" || proto == "Probe" {
 		proto, r = cutSpace(r)
 	}
 	s.transport(proto)
@@ -576,6 +604,16 @@ func (s *Set) asaOther(t string) {
 		s.action("teardown", allow)
 	}
 	s.asaProto(t)
+	if r, ok := strings.CutPrefix(t, "IDS:"); ok { // 400000 to 400051: "IDS:2001 ICMP unreachable from 203.0.113.9 to 192.0.2.3 on interface outside"
+		id, r := cutSpace(r)
+		s.str(event.RuleID, id)
+		if name, _, ok := strings.Cut(r, " from "); ok {
+			s.str(event.RuleName, name)
+		}
+		s.str(event.EventAction, "alert")
+		s.decide(detect)
+		s.alert("intrusion_detection")
+	}
 	if strings.Contains(t, "Username = ") || strings.Contains(t, "Group <") || strings.HasPrefix(t, "Group ") || strings.Contains(t, "IP = ") {
 		s.asaGroup(t)
 		s.str(event.TocsinService, "vpn")
@@ -593,6 +631,9 @@ func (s *Set) asaOther(t string) {
 		s.asaPair(t, "packet: ", "==> ")
 	} else if strings.Contains(t, ", for ") && strings.Contains(t, " to ") {
 		s.asaPair(t, ", for ", "to ")
+	} else if strings.HasPrefix(t, "Embryonic limit ") {
+		s.action("dropped", deny)
+		s.asaPair(t, " for ", "to ")
 	} else if strings.Contains(t, " for client ") && strings.Contains(t, " to ") {
 		s.asaPair(t, " for client ", "to ")
 	} else if i := strings.Index(t, ", Addr "); i > 0 && strings.HasPrefix(t, "DAP: User ") {

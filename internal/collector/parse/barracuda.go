@@ -75,6 +75,7 @@ func (s *Set) cudaField(key, v string) {
 	}
 	switch key {
 	case "proto":
+		v, _, _ = strings.Cut(v, "(") // "IGMP(2)"
 		s.transport(v)
 	case "srcIF":
 		s.str(event.ObserverIngressInterfaceName, v)

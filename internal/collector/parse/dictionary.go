@@ -154,7 +154,7 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		"originalclientip", "clientsourceip", "sourcehost", "actualclientip", "xrealip", "publicip", "sourcetransportaddress", "attackingip", "attackinghostip",
 		"nasipaddress", "framedipaddress", "callingstationid", "trueclientip", "ipsource", "whoip", "hostip", "deviceip", "endpointip", "ip4", "localip", "lanip",
 		"internalip", "agentip", "machineip", "computerip", "sourcenetworkaddress", "downstreamremoteaddress", "httpxforwardedfor", "xforwardedfor", "rip", "ipaddressv4", "senderip", "requestip", "srcendpointip", "cclientaddr", "connsrcip", "sourceips", "callerip4", "internalipaddress",
-		"deviceexternalip", "reqip", "clientipport", "hostipaddress", "initiatingipaddress":
+		"deviceexternalip", "reqip", "clientipport", "hostipaddress", "initiatingipaddress", "ipv4srcaddr", "ipv6srcaddr", "sourceipv4address", "sourceipv6address":
 		if e.Has(event.SourceIP) {
 			return true
 		}
@@ -175,7 +175,7 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		}
 		return s.endpoint(event.SourceIP, event.SourcePort, v)
 	case "dst", "dstip", "destip", "destinationip", "dstaddr", "destaddr", "destinationaddr", "destinationaddress", "destinationipaddress", "dstipaddress", "destipaddress",
-		"dstaddress", "destaddress", "serverip", "serveraddr", "serveraddress", "targetip", "targetaddress", "daddr", "toip", "dip", "idresph", "responderip", "dstipv4", "dstipv6", "vsip",
+		"dstaddress", "destaddress", "serverip", "serveraddr", "serveraddress", "targetip", "targetaddress", "daddr", "toip", "dip", "idresph", "responderip", "dstipv4", "dstipv6", "ipv4dstaddr", "ipv6dstaddr", "destinationipv4address", "destinationipv6address", "vsip",
 		"destinationipv4", "victimip", "dsthost", "desthost", "destinationhost", "remotedestinationip", "attackedhostip", "targethostip", "serveripaddress", "lip", "dstendpointip", "sserveraddr", "conndestip", "remotehostip", "localaddress":
 		if s.endpoint(event.DestinationIP, event.DestinationPort, v) {
 			return true
@@ -187,10 +187,10 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 			}
 		}
 		return false
-	case "spt", "srcport", "sourceport", "sport", "clientport", "cport", "remoteport", "idorigp", "initiatorport", "sourcetransportport", "clientsrcport", "peerport", "cclientport", "connsrcport", "srcendpointport",
+	case "spt", "srcport", "sourceport", "sport", "clientport", "cport", "remoteport", "idorigp", "initiatorport", "sourcetransportport", "l4srcport", "clientsrcport", "peerport", "cclientport", "connsrcport", "srcendpointport",
 		"sourceportnumber", "srcportnum":
 		s.port(event.SourcePort, v)
-	case "dpt", "dstport", "destport", "dport", "destinationport", "serverport", "idrespp", "targetport", "responderport", "service_port", "serviceport", "destinationtransportport",
+	case "dpt", "dstport", "destport", "dport", "destinationport", "serverport", "idrespp", "targetport", "responderport", "service_port", "serviceport", "destinationtransportport", "l4dstport",
 		"clientdestport", "vsport", "sserverport", "conndestport", "dstendpointport":
 		s.port(event.DestinationPort, v)
 	case "proto", "protocol", "ipprotocol", "ipproto", "transport", "transportprotocol", "networkprotocol", "protocolname", "protocolid", "protoid", "protocolnumber", "l4proto",
@@ -340,12 +340,15 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 		}
 	case "timestamp", "time", "eventtime", "datetime", "ts", "eventtimestamp", "receivetime", "starttime", "logtime", "creationtime", "devtime", "utctime", "occurredat", "createdat",
 		"generatedtime", "timegenerated", "eventcreationtime", "eventdate", "date", "when", "rt", "activitydatetime", "published", "timecreated", "eventdatetime", "requesttime", "t",
-		"startedat", "occurred", "generatedat", "observedtimestamp", "createddatetime", "requesttimestamp", "alerttime", "attacktime", "detecttime", "timelocal", "timeiso8601", "clienttimeutc":
+		"startedat", "occurred", "generatedat", "observedtimestamp", "createddatetime", "requesttimestamp", "alerttime", "attacktime", "detecttime", "timelocal", "timeiso8601", "clienttimeutc",
+		"timemillis", "occurtime", "entrytime", "eventtimeutc", "detectiontime", "detectedat", "timegeneratedutc", "eventtimestampms", "headertimesecondsepoch", "auditentrytime", "tdate",
+		"localtime", "utctimestamp", "eventutctimestamp", "detectiontimestamp", "timestampdetected":
 		if e.Time == 0 {
 			s.setTime(v)
 		}
 		return e.Time != 0
-	case "created", "createdtime", "modified", "lastseen", "updatedat", "lastupdated", "firstseen", "detecttimeutc": // when nothing says when it happened
+	case "created", "createdtime", "modified", "lastseen", "updatedat", "lastupdated", "firstseen", "detecttimeutc", "createtime", "creationdate", "addedat", "lastupdatetime", "lastupdatedate",
+		"lastupdatedatetime", "statusupdatetime", "modifiedtime", "modificationtime", "updatetime", "updatedtime", "lastupdateddatetime", "updateddatetime", "lastcheck", "eventcreated": // when nothing says when it happened
 		if s.weakTime == "" {
 			s.weakTime = v
 		}

@@ -16,6 +16,27 @@ func merakiType(w string) bool {
 	return false
 }
 
+// merakiRelayed reads a Meraki line whose own header stands behind a relay's, or without a priority: "[1 ]1794474060.123456789 NAME flows
+// src=...". The time is the device's.
+func (s *Set) merakiRelayed(msg string) bool {
+	w, r := cutSpace(strings.TrimPrefix(msg, "1 "))
+	if len(w) < 12 || len(w) > 24 || strings.IndexByte(w, '.') < 8 {
+		return false
+	}
+	for i := range len(w) {
+		if !isDigit(w[i]) && w[i] != '.' {
+			return false
+		}
+	}
+	name, r := cutSpace(r)
+	if typ, _ := cutSpace(r); !merakiType(typ) || !s.meraki(r) {
+		return false
+	}
+	s.h.host, s.h.app, s.h.pid = name, "", ""
+	s.setTime(w)
+	return true
+}
+
 // meraki reads Cisco Meraki MX, MS and MR: "flows src= dst= protocol= sport= dport= pattern: allow all" and its relatives. In
 // patterns 0 and allow permit, 1 and deny refuse.
 func (s *Set) meraki(msg string) bool {

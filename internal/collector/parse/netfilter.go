@@ -127,7 +127,11 @@ func (s *Set) netfilterPrefix(p string) {
 		end := strings.IndexByte(p, ']')
 		name := p[1:end]
 		rule = name
-		if d, ok := between(p, `DESCR="`, `"`); ok && d != "" {
+		d, ok := between(p, `DESCR="`, `"`)
+		if !ok {
+			d, ok = between(p, `DESCR=\"`, `\"`) // relays write it so
+		}
+		if ok && d != "" {
 			d = trim(strings.TrimPrefix(d, name))
 			s.str(event.RuleDescription, trim(strings.TrimPrefix(d, "]")))
 		}
@@ -152,7 +156,7 @@ func (s *Set) netfilterPrefix(p string) {
 			s.act(p[i+1:])
 			rule = strings.TrimPrefix(p[:i], "Shorewall:")
 		}
-	case hasFold(s.h.host, "smoothwall"):
+	case hasFold(s.h.host, "smoothwall"), smoothwallPrefix(p):
 		vendor, product, dataset = "Smoothwall", "Smoothwall", "smoothwall.firewall"
 	case s.h.app == "ulogd" || strings.Contains(p, "sys=\"SecureNet\""):
 		vendor, product, dataset = "Sophos", "UTM", "sophos.utm"
@@ -175,6 +179,12 @@ func (s *Set) netfilterPrefix(p string) {
 	}
 }
 
+// smoothwallPrefix says whether a prefix is the chain's name that Smoothwall writes: "REJECT_FORWARD", "DROP_INPUT".
+func smoothwallPrefix(p string) bool {
+	word, chain, ok := strings.Cut(p, "_")
+	return ok && (word == "REJECT" || word == "DROP" || word == "ACCEPT") && (chain == "FORWARD" || chain == "INPUT" || chain == "OUTPUT")
+}
+
 // ruleLetter takes the last letter of a rule's name, by which UniFi, EdgeOS and VyOS say what was done.
 func (s *Set) ruleLetter(letter string) {
 	switch letter {
@@ -188,6 +198,8 @@ func (s *Set) ruleLetter(letter string) {
 		s.action("return", allow)
 	case "C":
 		s.str(event.EventAction, "continue")
+	case "DNAT": // "[PREROUTING-DNAT-5]": a port forward let it in
+		s.action("dnat", allow)
 	}
 }
 

@@ -277,6 +277,8 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		if w, _ := cutSpace(msg); merakiType(w) && (s.meraki(msg) || s.undo()) {
 			return "meraki", true
 		}
+	} else if isDigit(msg[0]) && (s.merakiRelayed(msg) || s.undo()) {
+		return "meraki", true
 	}
 	return s.search(msg)
 }
