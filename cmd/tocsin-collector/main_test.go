@@ -41,7 +41,7 @@ func TestUse(t *testing.T) {
 		{"not enrolled", "", []string{"run", "--dir", dir}, 3, "tocsin-collector enrol TOKEN"},
 		{"sent, not enrolled", "", []string{"sent", "--dir", dir}, 3, "not been enrolled"},
 		{"wrong settings", "", []string{"run", "--config", bad}, 2, "sislog"},
-		{"policy", "", []string{"policy", "--dir", dir}, 0, "stays   allowed                because allowed traffic"},
+		{"policy", "", []string{"policy", "--dir", dir}, 0, "stays   allowed                because it is allowed traffic"},
 		{"another policy", "", []string{"policy", "full", "--dir", dir}, 0, "The raw line leaves too."},
 		{"a policy's file", "", []string{"policy", "--file", "--dir", dir}, 0, "# What leaves the member's site"},
 		{"no such policy", "", []string{"policy", "none", "--dir", dir}, 2, "use metadata, full, or the path"},

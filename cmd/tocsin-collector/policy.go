@@ -53,9 +53,9 @@ func policyCommand(_ context.Context, e *env, args []string) error {
 	fmt.Fprintln(w, "Which events leave. The first that fits decides:")
 	for i := range p.Events {
 		cl := &p.Events[i]
-		does := "stays "
+		does, because := "stays ", "it is "
 		if cl.Leave != "" {
-			does = "LEAVES"
+			does, because = "LEAVES", ""
 		}
 		when := ""
 		switch cl.Urgent {
@@ -64,11 +64,14 @@ func policyCommand(_ context.Context, e *env, args []string) error {
 		case "first":
 			when = ", at once the first time in a day from one source"
 		}
-		fmt.Fprintf(w, "  %s  %-22s because %s%s\n", does, cl.Reason(), cl.Text, when)
+		fmt.Fprintf(w, "  %s  %-22s because %s%s%s\n", does, cl.Reason(), because, cl.Text, when)
 	}
 	raw := "The raw line stays on this machine."
-	if p.Raw {
+	switch {
+	case m.SendsRaw():
 		raw = "The raw line leaves too."
+	case p.Raw:
+		raw = "The raw line stays too, because what you hold back or veil (policy.also_keep, policy.pseudonyms) may stand in it."
 	}
 	fmt.Fprintf(w, "\nWhat of them leaves. A field that is not named here stays. %s\n", raw)
 	fmt.Fprintf(w, "  as it is: %s\n", wrap(p.Fields.Leave))

@@ -30,19 +30,38 @@ type Detection struct {
 	Level     string // informational, low, medium, high, critical
 	Tags      []string
 	Entity    Entity
-	First     int64 // event time of the first and last event that made it, UTC nanoseconds
-	Last      int64
-	Count     int  // events (or distinct values) behind it
-	Events    []ID // at most MaxDetectionEvents of them
-	Reason    string
-	Steps     []Step
-	Source    string // as text, "" when it has none
-	User      string
-	Host      string
-	Site      bool // made by a collector, not at the hub
-	Late      bool // made from events that came after their time
+	// EntityField is the field that the entity's value stood in. It does not travel: it is for whoever decides on the site what may leave.
+	EntityField string
+	First       int64 // event time of the first and last event that made it, UTC nanoseconds
+	Last        int64
+	Count       int  // events (or distinct values) behind it
+	Events      []ID // at most MaxDetectionEvents of them
+	Reason      string
+	Steps       []Step
+	Source      string // as text, "" when it has none
+	User        string
+	Host        string
+	Site        bool // made by a collector, not at the hub
+	Late        bool // made from events that came after their time
 	// Key names the detection by tenant, rule, entity and event-time window: a replay makes the same key, so nothing twice.
 	Key string
+}
+
+// maxClip is how many characters of a value stand in a sentence.
+const maxClip = 80
+
+// Clip bounds a value that an attacker chose and keeps it on one line, as it stands in the sentences of detections.
+func Clip(v string) string {
+	v = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return ' ' // control characters, line breaks and marks that turn the reading direction
+		}
+		return r
+	}, v)
+	if r := []rune(v); len(r) > maxClip {
+		v = string(r[:maxClip-1]) + "…"
+	}
+	return v
 }
 
 // DetectionDataset is the event.dataset of a detection on the wire.

@@ -419,6 +419,34 @@ func (e *Event) Len() int { return len(e.keys) }
 // At gives the i-th value and its key; the elements of a list follow one another.
 func (e *Event) At(i int) (Key, Value) { return e.keys[i], e.vals[i] }
 
+// Keys gives the keys of all values in their order, as At numbers them. The slice is the event's own: read it, and not after a change.
+func (e *Event) Keys() []Key { return e.keys }
+
+// Ref gives the i-th value where it stands, good until the event is changed. It is not to be written to.
+func (e *Event) Ref(i int) *Value { return &e.vals[i] }
+
+// StrAt is the i-th value if it is a string, else "".
+func (e *Event) StrAt(i int) string { return e.vals[i].str }
+
+// KindAt is the kind of the i-th value.
+func (e *Event) KindAt(i int) Kind { return e.vals[i].kind }
+
+// Push is Add without a search, for whoever copies an event value by value: values of one key must come one after another, and none of
+// them may be there before.
+func (e *Event) Push(k Key, v *Value) {
+	n := len(e.keys)
+	if n >= MaxValues {
+		return
+	}
+	if n < cap(e.keys) && n < cap(e.vals) {
+		e.keys, e.vals = e.keys[:n+1], e.vals[:n+1]
+		e.keys[n], e.vals[n] = k, *v
+	} else {
+		e.keys, e.vals = append(e.keys, k), append(e.vals, *v)
+	}
+	e.mark(k)
+}
+
 // Extras are the fields without a key. The slice belongs to the event.
 func (e *Event) Extras() []Extra { return e.extras }
 

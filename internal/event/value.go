@@ -103,6 +103,9 @@ func (v Value) IP() netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
+// IPv4 is the number of an IPv4 address, the first byte highest; ok is false for everything else.
+func (v *Value) IPv4() (n uint32, ok bool) { return uint32(v.n), v.v4 }
+
 // AppendText appends the value as people and rules read it: numbers in decimal, addresses in canonical form, times as RFC 3339.
 func (v Value) AppendText(dst []byte) []byte {
 	switch v.kind {

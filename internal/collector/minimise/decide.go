@@ -7,38 +7,51 @@ import (
 	"time"
 
 	"tocsin/internal/event"
-	"tocsin/internal/indicator"
 )
 
-// How a policy's clauses decide. All clauses together ask about few fields, so an event's answers are gathered field by field, as bits, and
-// a clause compares bits.
+// How a policy's clauses decide. All clauses together ask about few fields. Each field and each value that a clause names has a bit; one pass
+// over an event sets those that are true of it, and a clause compares bits. Most events of a site answer alike, so what the bits decide is
+// remembered.
 
 type clause struct {
-	conds  []cond
-	leave  bool
-	urgent bool
-	first  bool
+	conds       []cond
+	leave       bool
+	urgent      bool
+	first       bool
+	byIndicator bool // it asks for nothing but an indicator
 }
 
-// cond holds when one of the question's answers is among those wanted.
-type cond struct {
-	question int
-	wanted   []uint64
+// cond holds when one of its bits is set.
+type cond []bits
+
+// bits are some of one word of the answer.
+type bits struct {
+	word int
+	mask uint64
 }
 
-// question is a field that clauses ask about and the values they name. The answer has a bit for each value that stands in the field; bit 0
-// says that the field is there at all.
+// question is a field that clauses ask about and the values they name. Its bits begin at base: the first says that the field is there at
+// all, those behind it that the values are.
 type question struct {
-	key  event.Key
 	vals []string
+	base int
+}
+
+// remembered is what an answer of one word decides.
+type remembered struct {
+	answer uint64
+	clause int32 // one more than its index; 0: nothing is remembered here
 }
 
 // compile makes questions and clauses of the policy.
 func (m *Minimiser) compile() error {
+	type ref struct{ question, value int } // value 0: whether the field is there
 	places := map[event.Key]int{}
+	var refs [][][]ref // by clause and condition
 	for i := range m.o.Policy.Events {
 		pc := &m.o.Policy.Events[i]
 		c := clause{leave: pc.Leave != "", urgent: pc.Urgent == "true", first: pc.Urgent == "first"}
+		var conds [][]ref
 		for name, values := range pc.When {
 			k, ok := event.Lookup(name)
 			if !ok {
@@ -48,62 +61,76 @@ func (m *Minimiser) compile() error {
 			if !ok {
 				at = len(m.questions)
 				places[k] = at
-				m.questions = append(m.questions, question{key: k, vals: []string{""}})
+				m.questions = append(m.questions, question{})
 			}
 			q := &m.questions[at]
-			want := cond{question: at}
+			var wanted []ref
 			for _, v := range values {
-				bit := 0
+				n := 0
 				if v != "*" {
-					if bit = slices.Index(q.vals[1:], v) + 1; bit == 0 {
-						bit = len(q.vals)
+					if n = slices.Index(q.vals, v) + 1; n == 0 {
 						q.vals = append(q.vals, v)
+						n = len(q.vals)
 					}
 				}
-				want.wanted = setBit(want.wanted, bit)
+				wanted = append(wanted, ref{at, n})
 			}
-			c.conds = append(c.conds, want)
+			conds = append(conds, wanted)
+			c.byIndicator = len(pc.When) == 1 && k == event.TocsinIndicatorID
 		}
 		m.clauses = append(m.clauses, c)
+		refs = append(refs, conds)
 	}
-	m.answers = make([]answer, len(m.questions))
+	n := 0
+	for i := range m.questions {
+		m.questions[i].base = n
+		n += 1 + len(m.questions[i].vals)
+	}
+	m.answer = make([]uint64, max(1, (n+63)/64))
+	for i, conds := range refs {
+		for _, wanted := range conds {
+			var c cond
+			for _, r := range wanted {
+				bit := m.questions[r.question].base + r.value
+				at := slices.IndexFunc(c, func(b bits) bool { return b.word == bit/64 })
+				if at < 0 {
+					at = len(c)
+					c = append(c, bits{word: bit / 64})
+				}
+				c[at].mask |= 1 << (bit % 64)
+			}
+			m.clauses[i].conds = append(m.clauses[i].conds, c)
+		}
+	}
+	m.asked = make([]uint16, event.NumKeys())
+	for k, at := range places {
+		m.asked[k] = uint16(at + 1)
+	}
 	return nil
 }
 
-func setBit(s []uint64, bit int) []uint64 {
-	for len(s) <= bit>>6 {
-		s = append(s, 0)
-	}
-	s[bit>>6] |= 1 << (bit & 63)
-	return s
-}
-
-// answer is what an event says to a question.
-type answer struct {
-	known bool
-	bits  []uint64
-}
-
-// ask answers a question.
-func (q *question) ask(e *event.Event, to *answer) {
-	to.known = true
-	clear(to.bits)
-	i := e.Find(q.key)
-	if i < 0 {
-		return
-	}
-	to.bits = setBit(to.bits, 0)
-	for ; i < e.Len(); i++ {
-		k, v := e.At(i)
-		if k != q.key {
-			return
+// ask sets the bits that are true of an event.
+func (m *Minimiser) ask(e *event.Event) {
+	clear(m.answer)
+	for i, k := range e.Keys() {
+		if int(k) >= len(m.asked) || m.asked[k] == 0 {
+			continue
 		}
-		text := v.Str()
-		if v.Kind() != event.String {
-			text = v.Text()
+		q := &m.questions[m.asked[k]-1]
+		m.answer[q.base/64] |= 1 << (q.base % 64)
+		if len(q.vals) == 0 {
+			continue
 		}
-		if bit := slices.Index(q.vals[1:], text) + 1; bit > 0 {
-			to.bits = setBit(to.bits, bit)
+		var n int
+		if e.KindAt(i) == event.String {
+			n = slices.Index(q.vals, e.StrAt(i)) + 1
+		} else {
+			m.text = e.Ref(i).AppendText(m.text[:0])
+			n = slices.IndexFunc(q.vals, func(v string) bool { return v == string(m.text) }) + 1
+		}
+		if n > 0 {
+			bit := q.base + n
+			m.answer[bit/64] |= 1 << (bit % 64)
 		}
 	}
 }
@@ -118,38 +145,56 @@ type Decision struct {
 
 // Decide finds the first clause that fits.
 func (m *Minimiser) Decide(e *event.Event) Decision {
-	for i := range m.answers {
-		m.answers[i].known = false
+	m.ask(e)
+	i := m.fitting()
+	c := &m.clauses[i]
+	d := Decision{Clause: i, Leave: c.leave, Urgent: c.urgent}
+	if c.first {
+		if a, ok := e.IP(event.SourceIP); ok && m.denied.add(a, e.Created) {
+			d.Urgent, d.First = true, true
+		}
 	}
+	if d.Urgent && e.Has(event.TocsinSenderProductChanged) {
+		d.Urgent = false
+	}
+	return d
+}
+
+// Leaves is Decide for an event that was decided before: it says whether it leaves, and remembers nothing of it.
+func (m *Minimiser) Leaves(e *event.Event) bool {
+	m.ask(e)
+	return m.clauses[m.fitting()].leave
+}
+
+// fitting is the index of the first clause that fits the answer.
+func (m *Minimiser) fitting() int {
+	if len(m.answer) > 1 {
+		return m.firstClause()
+	}
+	a := m.answer[0]
+	r := &m.memory[a*0x9E3779B97F4A7C15>>(64-memoryBits)]
+	if r.answer != a || r.clause == 0 {
+		*r = remembered{a, int32(m.firstClause() + 1)}
+	}
+	return int(r.clause - 1)
+}
+
+func (m *Minimiser) firstClause() int {
 next:
 	for i := range m.clauses {
-		c := &m.clauses[i]
-		for j := range c.conds {
-			if !m.fits(&c.conds[j], e) {
+		for _, c := range m.clauses[i].conds {
+			if !c.holds(m.answer) {
 				continue next
 			}
 		}
-		d := Decision{Clause: i, Leave: c.leave, Urgent: c.urgent}
-		if c.first {
-			if a, ok := e.IP(event.SourceIP); ok && m.denied.add(a, e.Created) {
-				d.Urgent, d.First = true, true
-			}
-		}
-		if e.Has(event.TocsinSenderProductChanged) {
-			d.Urgent = false
-		}
-		return d
+		return i
 	}
-	return Decision{Clause: len(m.clauses) - 1} // not reached: the last clause has no conditions
+	return len(m.clauses) - 1 // not reached: the last clause has no conditions
 }
 
-func (m *Minimiser) fits(c *cond, e *event.Event) bool {
-	a := &m.answers[c.question]
-	if !a.known {
-		m.questions[c.question].ask(e, a)
-	}
-	for w := range min(len(a.bits), len(c.wanted)) {
-		if a.bits[w]&c.wanted[w] != 0 {
+func (c cond) holds(answer []uint64) bool {
+	for _, b := range c {
+		if answer[b.word]&b.mask != 0 {
 			return true
 		}
 	}
@@ -157,19 +202,7 @@ func (m *Minimiser) fits(c *cond, e *event.Event) bool {
 }
 
 // ByIndicator says whether the clause that decided asks for nothing but an indicator.
-func (m *Minimiser) ByIndicator(d Decision) bool {
-	c := &m.clauses[d.Clause]
-	return len(c.conds) == 1 && m.questions[c.conds[0].question].key == event.TocsinIndicatorID
-}
-
-// MatchSet says whether the event touches an indicator of a set that is not the one in force, such as that of a question.
-func (m *Minimiser) MatchSet(e *event.Event, set *indicator.Set) bool {
-	for _, k := range [...]event.Key{event.TocsinIndicatorID, event.TocsinIndicatorKind, event.TocsinIndicatorMatched} {
-		e.Del(k)
-	}
-	m.match(e, set)
-	return e.Has(event.TocsinIndicatorID)
-}
+func (m *Minimiser) ByIndicator(d Decision) bool { return m.clauses[d.Clause].byIndicator }
 
 // Reason gives the clause's counter name without its prefix, and its plain words.
 func (m *Minimiser) Reason(clause int) (word, text string) {
@@ -177,10 +210,22 @@ func (m *Minimiser) Reason(clause int) (word, text string) {
 	return c.Reason(), c.Text
 }
 
+// Mark writes the decision into the event, so that it leaves with its reason.
+func (m *Minimiser) Mark(e *event.Event, d Decision) {
+	e.SetString(event.TocsinLeftReason, m.o.Policy.Events[d.Clause].Reason())
+	if d.First {
+		e.SetBool(event.TocsinFirstDenial, true)
+	}
+	if d.Urgent {
+		e.SetBool(event.TocsinUrgent, true)
+	}
+}
+
 // firstSeen remembers which sources have been seen in the last day or two, in two generations, so that it neither grows nor needs a timer.
 // IPv6 sources count by /64. A full generation is begun anew: some sources are then "first" again, which costs an early batch.
 type firstSeen struct {
-	now, before map[netip.Addr]struct{}
+	now, before map[[16]byte]struct{}
+	last        [16]byte // the one seen last, which is in now: a scan is one source again and again
 	began       int64
 }
 
@@ -191,17 +236,20 @@ const (
 
 // add says whether a is new.
 func (f *firstSeen) add(a netip.Addr, at int64) bool {
+	b := a.As16()
 	if a.Is6() {
-		p, _ := a.Prefix(64)
-		a = p.Addr()
+		clear(b[8:])
 	}
 	if f.now == nil || at-f.began > firstSeenSpan || len(f.now) >= maxFirstSeen {
-		f.before, f.now, f.began = f.now, map[netip.Addr]struct{}{}, at
-	}
-	if _, ok := f.now[a]; ok {
+		f.before, f.now, f.began = f.now, map[[16]byte]struct{}{}, at
+	} else if b == f.last {
 		return false
 	}
-	f.now[a] = struct{}{}
-	_, ok := f.before[a]
+	f.last = b
+	if _, ok := f.now[b]; ok {
+		return false
+	}
+	f.now[b] = struct{}{}
+	_, ok := f.before[b]
 	return !ok
 }

@@ -15,13 +15,12 @@ func (m *Minimiser) lateTreatment(k event.Key) treatment {
 	// Two may do this at once: they make the same.
 	late := make([]treatment, max(event.NumKeys(), int(k)+1)-len(m.treat))
 	for j := range late {
-		name := event.Key(len(m.treat) + j).Name()
-		if !covers(m.extras, name) || covers(m.o.AlsoKeep, name) {
-			continue // stays
-		}
-		late[j] = leaves
-		if event.Key(len(m.treat)+j).Kind() == event.IP {
+		switch {
+		case !m.extraLeaves(event.Key(len(m.treat) + j).Name()): // stays
+		case m.o.PseudonymAddresses:
 			late[j] = address
+		default:
+			late[j] = leaves
 		}
 	}
 	m.late.Store(&late)

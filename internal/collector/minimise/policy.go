@@ -36,7 +36,7 @@ type Policy struct {
 type Clause struct {
 	Leave  string              `yaml:"leave,omitempty" json:"leave,omitempty"`
 	Keep   string              `yaml:"keep,omitempty" json:"keep,omitempty"`
-	Text   string              `yaml:"text" json:"text"` // the reason in plain words, to end a sentence that begins "because"
+	Text   string              `yaml:"text" json:"text"` // the reason in plain words, to end a sentence: "it leaves because …", "it stays because it is …"
 	When   map[string][]string `yaml:"when,omitempty" json:"when,omitempty"`
 	Urgent string              `yaml:"urgent,omitempty" json:"urgent,omitempty"` // true, first, or nothing
 }

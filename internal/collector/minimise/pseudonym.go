@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"tocsin/internal/event"
 )
@@ -17,12 +18,80 @@ import (
 // always has the same pseudonym, and it stays an inside address for everybody who sees it.
 func (m *Minimiser) PseudonymIP(a netip.Addr) netip.Addr {
 	b := a.Unmap().As16()
-	sum := m.mac("address", b[:])
-	var out [16]byte
-	out[0] = 0xfd
-	copy(out[1:], sum[:])
-	return netip.AddrFrom16(out)
+	known := &m.aliases[(b[15]^b[14]*31^b[13]*17)%(1<<aliasBits)]
+	if known.of != b || known.as[0] == 0 {
+		sum := m.mac("address", b[:])
+		known.of, known.as[0] = b, 0xfd
+		copy(known.as[1:], sum[:])
+	}
+	return netip.AddrFrom16(known.as)
 }
+
+// alias is the pseudonym of an address, kept because the same few stand in line after line. as[0] is 0 while there is none.
+type alias struct{ of, as [16]byte }
+
+const aliasBits = 6
+
+// hideAddresses gives s with the pseudonym in place of each own address that is written out in it, if such pseudonyms are asked for.
+func (m *Minimiser) hideAddresses(s string) string {
+	if !m.o.PseudonymAddresses {
+		return s
+	}
+	var out []byte
+	from := 0
+	for i := 0; i < len(s); {
+		n := addressAt(s, i)
+		if n == 0 {
+			i++
+			continue
+		}
+		if a, err := netip.ParseAddr(s[i : i+n]); err == nil && m.IsOwn(a) {
+			out = append(append(out, s[from:i]...), m.PseudonymIP(a).String()...)
+			from = i + n
+		}
+		i += n
+	}
+	if out == nil {
+		return s
+	}
+	return string(append(out, s[from:]...))
+}
+
+// addressAt is the length of what may be a whole address at i, or 0: digits and dots with three dots, or hexadecimal digits and colons.
+func addressAt(s string, i int) int {
+	if i > 0 && (isDigit(s[i-1]) || s[i-1] == ':' || s[i-1] == '.' && i > 1 && isDigit(s[i-2])) {
+		return 0 // in the middle of one
+	}
+	end, dots := i, 0
+	for ; end < len(s) && (isDigit(s[end]) || s[end] == '.' && end+1 < len(s) && isDigit(s[end+1])); end++ {
+		if s[end] == '.' {
+			dots++
+		}
+	}
+	if dots == 3 && isDigit(s[i]) {
+		return end - i
+	}
+	if i > 0 && isWord(s[i-1]) {
+		return 0
+	}
+	colons := 0
+	for end = i; end < len(s) && (isHex(s[end]) || s[end] == ':' || s[end] == '.' && end+1 < len(s) && isDigit(s[end+1])); end++ {
+		if s[end] == ':' {
+			colons++
+		}
+	}
+	if colons < 2 {
+		return 0
+	}
+	if end-i > 2 && s[end-1] == ':' && s[end-2] != ':' { // a colon behind it
+		end--
+	}
+	return end - i
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+func isHex(c byte) bool   { return isDigit(c) || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F' }
+func isWord(c byte) bool  { return c < utf8.RuneSelf && wordByte(c) }
 
 // PseudonymUser is the word that stands for a user; case, domain and mail suffix do not matter.
 func (m *Minimiser) PseudonymUser(name string) string {
@@ -74,7 +143,7 @@ func PseudonymKind(s string) string {
 // for, of all other private ranges: 17 million in 10.0.0.0/8, some seconds. ok is false when none has that pseudonym, as with IPv6, whose
 // ranges nobody can try: RevealIn looks in what was seen.
 func (m *Minimiser) Reveal(pseudonym netip.Addr, wide bool) (netip.Addr, bool) {
-	ranges := append(prefixes("192.168.0.0/16"), m.own...)
+	ranges := append(prefixes("192.168.0.0/16"), m.own.named...)
 	if wide {
 		ranges = prefixes("172.16.0.0/12", "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8")
 	}
