@@ -3,7 +3,6 @@ package beats
 import (
 	"bytes"
 	"compress/zlib"
-	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -13,61 +12,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	lumber "github.com/elastic/go-lumber/client/v2"
 
 	"tocsin/internal/collector/listen"
+	"tocsin/internal/collector/listen/listentest"
 	"tocsin/internal/keys"
 )
-
-// store keeps lines, and may be told to wait or to fail.
-type store struct {
-	mu     sync.Mutex
-	lines  []string
-	via    listen.Via
-	synced int
-	wait   chan struct{}
-	fail   bool
-}
-
-func (s *store) Receive(ctx context.Context, lines []listen.Line) error {
-	s.mu.Lock()
-	wait := s.wait
-	s.mu.Unlock()
-	if wait != nil {
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fail {
-		return errors.New("no room")
-	}
-	for _, l := range lines {
-		s.lines = append(s.lines, string(l.Text))
-		s.via = l.Via
-	}
-	return nil
-}
-
-func (s *store) Sync() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.synced = len(s.lines)
-	return nil
-}
-
-func (s *store) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.lines)
-}
 
 func start(t testing.TB, addr string, o Options, sink listen.Sink) (*Server, func()) {
 	t.Helper()
@@ -75,20 +28,7 @@ func start(t testing.TB, addr string, o Options, sink listen.Sink) (*Server, fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, sink) }()
-	var once sync.Once
-	stop := func() {
-		once.Do(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Errorf("serve: %v", err)
-			}
-		})
-	}
-	t.Cleanup(stop)
-	return s, stop
+	return s, listentest.Serve(t, s, sink)
 }
 
 // A stranger's sender: Elastic's own client, plain and compressed, over TCP and TLS with a certificate. Either side is restarted in the middle;
@@ -107,11 +47,12 @@ func TestLumberPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for level, conf := range map[int]*tls.Config{0: nil, 3: {GetCertificate: site.Certificate, MinVersion: tls.VersionTLS12}} {
-		sink := &store{}
+		sink := &listentest.Store{}
 		o := Options{}
 		o.TLS = conf
-		srv, stop := start(t, "127.0.0.1:0", o, sink)
-		addr := srv.Addr().String()
+		addr := listentest.Addr(listentest.Port(t, "tcp"))
+		_, stop := start(t, addr, o, sink)
+		restarted := make(chan struct{})
 		dial := func(network, address string) (net.Conn, error) {
 			if conf == nil {
 				return net.Dial(network, address)
@@ -139,8 +80,9 @@ func TestLumberPeer(t *testing.T) {
 			if at >= n/3 && restarts == 0 { // ours, while the sender sends
 				restarts++
 				go func() {
+					defer close(restarted)
 					stop()
-					srv, stop = start(t, addr, o, sink)
+					start(t, addr, o, sink)
 				}()
 			}
 			if at >= 2*n/3 && restarts == 1 { // the sender
@@ -150,11 +92,9 @@ func TestLumberPeer(t *testing.T) {
 			}
 			k, err := c.Send(events)
 			if err == nil {
-				sink.mu.Lock()
-				if sink.synced < at+k {
-					t.Errorf("%d events acknowledged, %d durable", at+k, sink.synced)
+				if _, synced := sink.Count(); synced < at+k {
+					t.Errorf("%d events acknowledged, %d durable", at+k, synced)
 				}
-				sink.mu.Unlock()
 			} else {
 				c.Close()
 				c = connect()
@@ -162,8 +102,9 @@ func TestLumberPeer(t *testing.T) {
 			at += k
 		}
 		c.Close()
+		<-restarted
 		seen := make([]bool, n)
-		for _, l := range sink.lines {
+		for _, l := range sink.Lines() {
 			var i int
 			if _, rest, ok := strings.Cut(l, `"message":"event `); ok {
 				_, err = fmt.Sscanf(rest, "%d", &i)
@@ -183,10 +124,10 @@ func TestLumberPeer(t *testing.T) {
 		if conf != nil {
 			want = listen.ViaTLS
 		}
-		if lost > 0 || restarts != 2 || sink.via != want {
-			t.Errorf("%d of %d lost, %d restarts, via %d", lost, n, restarts, sink.via)
+		if lost > 0 || restarts != 2 || sink.Via() != want {
+			t.Errorf("%d of %d lost, %d restarts, via %d", lost, n, restarts, sink.Via())
 		}
-		t.Logf("compression %d: %d events, %d twice", level, n, len(sink.lines)-n)
+		t.Logf("compression %d: %d events, %d twice", level, n, len(sink.Lines())-n)
 	}
 }
 
@@ -213,7 +154,7 @@ func deflate(b []byte) []byte {
 
 // What strangers may send: each is answered by a closed connection or counted, and costs no memory.
 func TestBad(t *testing.T) {
-	sink := &store{}
+	sink := &listentest.Store{}
 	o := Options{MaxEvent: 1000, Timeout: 100 * time.Millisecond}
 	srv, _ := start(t, "127.0.0.1:0", o, sink)
 	call := func(b []byte) (answer []byte, closed bool) {
@@ -246,13 +187,13 @@ func TestBad(t *testing.T) {
 			t.Errorf("%s: answered %q", name, answer)
 		}
 	}
-	if sink.count() != 0 {
-		t.Errorf("%q", sink.lines)
+	if lines := sink.Lines(); len(lines) != 0 {
+		t.Errorf("%q", lines)
 	}
 	good := bytes.Join([][]byte{win(4), jsonEvent(1, `{"a":1}`), frame(compressed, deflate(append(jsonEvent(2, "not json"), jsonEvent(3, `{"long":"`+strings.Repeat("x", 2000)+`"}`)...))), jsonEvent(4, "{\n\"b\": 2}")}, nil)
 	answer, closed := call(good)
-	if closed || string(answer) != "2A\x00\x00\x00\x04" || sink.count() != 2 || sink.lines[1] != `{ "b": 2}` {
-		t.Errorf("%q %v %q", answer, closed, sink.lines)
+	if lines := sink.Lines(); closed || string(answer) != "2A\x00\x00\x00\x04" || len(lines) != 2 || lines[1] != `{ "b": 2}` {
+		t.Errorf("%q %v %q", answer, closed, lines)
 	}
 	if st := srv.Stats(); st.By["refused_too_long"] != 1 || st.By["refused_not_json"] != 1 || st.Lines != 2 || st.Framing == 0 {
 		t.Errorf("%+v", st)
@@ -261,7 +202,9 @@ func TestBad(t *testing.T) {
 
 // While the sink waits the sender is told that we live, and gets no acknowledgement; when the sink fails, neither.
 func TestWaiting(t *testing.T) {
-	sink := &store{wait: make(chan struct{})}
+	sink := &listentest.Store{}
+	wait := make(chan struct{})
+	sink.Wait(wait)
 	srv, _ := start(t, "127.0.0.1:0", Options{Alive: time.Millisecond}, sink)
 	c, err := net.Dial("tcp", srv.Addr().String())
 	if err != nil {
@@ -275,18 +218,17 @@ func TestWaiting(t *testing.T) {
 			t.Fatalf("%q %v", b, err)
 		}
 	}
-	close(sink.wait)
+	close(wait)
 	for string(b) == "2A\x00\x00\x00\x00" {
 		if _, err := io.ReadFull(c, b); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if string(b) != "2A\x00\x00\x00\x01" || sink.synced != 1 {
-		t.Fatalf("%q, %d durable", b, sink.synced)
+	if _, synced := sink.Count(); string(b) != "2A\x00\x00\x00\x01" || synced != 1 {
+		t.Fatalf("%q, %d durable", b, synced)
 	}
-	sink.mu.Lock()
-	sink.fail, sink.wait = true, nil
-	sink.mu.Unlock()
+	sink.Refuse(-1)
+	sink.Wait(nil)
 	fmt.Fprintf(c, "%s%s", win(1), jsonEvent(1, "{}"))
 	if _, err := io.ReadFull(c, b); err == nil {
 		t.Errorf("answered %q although nothing was kept", b)
@@ -305,7 +247,7 @@ func FuzzWindow(f *testing.F) {
 	f.Add(bytes.Join([][]byte{win(3), jsonEvent(1, `{"a":1}`), frame(compressed, deflate(append(jsonEvent(2, `{"b":[1,2]}`), jsonEvent(3, "{}")...)))}, nil))
 	f.Add(append(win(1), jsonEvent(1, "x")...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		sink := &store{}
+		sink := &listentest.Store{}
 		o := Options{MaxEvent: 1 << 16, Chunk: 1 << 10, Timeout: time.Second, Alive: time.Minute}
 		o.Options = o.Defaults()
 		c := &connection{s: &Server{o: o}, conn: nowhere{}, sink: sink}
@@ -313,7 +255,7 @@ func FuzzWindow(f *testing.F) {
 		r := newReader(in)
 		for c.window(t.Context(), r) == nil {
 		}
-		for _, l := range sink.lines {
+		for _, l := range sink.Lines() {
 			if strings.ContainsAny(l, "\r\n") || !strings.HasPrefix(strings.TrimSpace(l), "{") {
 				t.Fatalf("%q", l)
 			}
@@ -323,7 +265,7 @@ func FuzzWindow(f *testing.F) {
 
 // A connection that says nothing is closed, so that it takes nobody's place.
 func TestIdle(t *testing.T) {
-	s, _ := start(t, "127.0.0.1:0", Options{Options: listen.Options{MaxConns: 1}, Idle: 20 * time.Millisecond}, &store{})
+	s, _ := start(t, "127.0.0.1:0", Options{Options: listen.Options{MaxConns: 1}, Idle: 20 * time.Millisecond}, &listentest.Store{})
 	for range 3 {
 		conn, err := net.Dial("tcp", s.Addr().String())
 		if err != nil {

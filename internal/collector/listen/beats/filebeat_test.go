@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tocsin/internal/collector/listen/listentest"
 )
 
 // filebeat itself follows a file of 100,000 lines; first our side is restarted, then filebeat is killed. Every line arrives; what was not
@@ -41,9 +43,9 @@ func TestFilebeatPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	sink := &store{}
-	s, stop := start(t, "127.0.0.1:0", Options{}, sink)
-	addr := s.Addr().String()
+	sink := &listentest.Store{}
+	addr := listentest.Addr(listentest.Port(t, "tcp"))
+	_, stop := start(t, addr, Options{}, sink)
 	config := filepath.Join(dir, "filebeat.yml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `filebeat.inputs:
   - type: log
@@ -74,9 +76,13 @@ logging.to_stderr: true
 	}
 	until := func(m int) {
 		t.Helper()
-		for deadline := time.Now().Add(3 * time.Minute); sink.count() < m; time.Sleep(time.Millisecond) { // how soon after the m-th line the next step comes
+		for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Millisecond) { // how soon after the m-th line the next step comes
+			lines, _ := sink.Count()
+			if lines >= m {
+				return
+			}
 			if time.Now().After(deadline) {
-				t.Fatalf("%d lines came, want %d", sink.count(), m)
+				t.Fatalf("%d lines came, want %d", lines, m)
 			}
 		}
 	}
@@ -95,10 +101,8 @@ logging.to_stderr: true
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d lines came", distinct, n)
 		}
-		sink.mu.Lock()
-		fresh := sink.lines[next:]
-		next = len(sink.lines)
-		sink.mu.Unlock()
+		fresh := sink.Lines()[next:]
+		next += len(fresh)
 		for _, l := range fresh {
 			var e struct{ Message string }
 			var i int

@@ -3,9 +3,7 @@ package httpin
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,44 +16,10 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"tocsin/internal/collector/listen"
+	"tocsin/internal/collector/listen/listentest"
 )
 
-type store struct {
-	mu     sync.Mutex
-	lines  []string
-	synced int
-	fail   bool
-	gate   chan struct{}
-}
-
-func (s *store) Receive(ctx context.Context, lines []listen.Line) error {
-	if s.gate != nil {
-		select {
-		case <-s.gate:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fail {
-		return errors.New("no room")
-	}
-	for _, l := range lines {
-		s.lines = append(s.lines, string(l.Text))
-	}
-	return nil
-}
-
-func (s *store) Sync() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.synced = len(s.lines)
-	return nil
-}
-
-func serve(t testing.TB, o Options, sink listen.Sink) (*Server, string, string) {
+func serve(t testing.TB, o Options, sink *listentest.Store) (*Server, string, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "tokens")
 	token, err := NewToken(file, "test")
@@ -69,15 +33,7 @@ func serve(t testing.TB, o Options, sink listen.Sink) (*Server, string, string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, sink) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
+	listentest.Serve(t, s, sink)
 	return s, "http://" + s.Addr().String() + "/v1/logs", token
 }
 
@@ -123,7 +79,7 @@ func zstded(b string) []byte {
 }
 
 func TestPost(t *testing.T) {
-	sink := &store{}
+	sink := &listentest.Store{}
 	o := Options{MaxBody: 1 << 20}
 	o.MaxLine = 1000
 	s, url, token := serve(t, o, sink)
@@ -157,16 +113,17 @@ func TestPost(t *testing.T) {
 		{"bomb", token, nd, "gzip", zipped(strings.Repeat("{}\n", 1<<20)), 413, "too_big", 0},
 		{"zstd bomb", token, nd, "zstd", zstded(strings.Repeat("{}\n", 1<<20)), 413, "too_big", 0},
 	} {
-		before := len(sink.lines)
+		before, _ := sink.Count()
 		status, p, body := post(t, url, c.token, c.kind, c.encoding, c.body)
-		if status != c.status || p.Code != c.code || len(sink.lines)-before != c.lines || status == 200 && body != fmt.Sprintf("{\"accepted\":%d}\n", c.lines) {
-			t.Errorf("%s: %d %s, %d lines: %s", c.name, status, p.Code, len(sink.lines)-before, body)
+		after, synced := sink.Count()
+		if status != c.status || p.Code != c.code || after-before != c.lines || status == 200 && body != fmt.Sprintf("{\"accepted\":%d}\n", c.lines) {
+			t.Errorf("%s: %d %s, %d lines: %s", c.name, status, p.Code, after-before, body)
 		}
-		if sink.synced != len(sink.lines) {
+		if synced != after {
 			t.Errorf("%s: answered before it was durable", c.name)
 		}
 	}
-	for _, l := range sink.lines {
+	for _, l := range sink.Lines() {
 		if strings.ContainsAny(l, "\r\n") || len(l) > 1000 {
 			t.Errorf("%q", l)
 		}
@@ -177,20 +134,20 @@ func TestPost(t *testing.T) {
 	if status, _, _ := post(t, strings.Replace(url, "/v1/logs", "/other", 1), token, nd, "", nil); status != 404 {
 		t.Error(status)
 	}
-	sink.mu.Lock()
-	sink.fail = true
-	sink.mu.Unlock()
+	sink.Refuse(-1)
 	if status, p, _ := post(t, url, token, nd, "", []byte("{}")); status != 503 || p.Code != "busy" {
 		t.Errorf("a full disk: %d %+v", status, p)
 	}
-	if st := s.Stats(); st.By["refused_token"] != 3 || st.By["refused_json"] != 4 || st.By["refused_too_big"] != 3 || st.By["refused_busy"] != 1 || st.Lines != uint64(len(sink.lines)) {
+	if st := s.Stats(); st.By["refused_token"] != 3 || st.By["refused_json"] != 4 || st.By["refused_too_big"] != 3 || st.By["refused_busy"] != 1 || st.Lines != uint64(len(sink.Lines())) {
 		t.Errorf("%+v", st)
 	}
 }
 
 // More requests than may be in work wait for their turn, and are told to come again when it does not come.
 func TestTurns(t *testing.T) {
-	sink := &store{gate: make(chan struct{})}
+	sink := &listentest.Store{}
+	wait := make(chan struct{})
+	sink.Wait(wait)
 	_, url, token := serve(t, Options{Bodies: 2, Queue: 30 * time.Millisecond}, sink)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -201,13 +158,13 @@ func TestTurns(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if got[status]++; status == 503 && got[503] == 3 {
-				close(sink.gate)
+				close(wait)
 			}
 		})
 	}
 	wg.Wait()
-	if got[200] != 2 || got[503] != 3 || len(sink.lines) != 2 {
-		t.Errorf("%v, %d lines", got, len(sink.lines))
+	if lines, _ := sink.Count(); got[200] != 2 || got[503] != 3 || lines != 2 {
+		t.Errorf("%v, %d lines", got, lines)
 	}
 }
 
