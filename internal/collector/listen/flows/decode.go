@@ -14,6 +14,10 @@ const (
 	maxFields    = 512     // of a template
 	maxAll       = 200_000 // fields of all templates
 	maxNames     = 4096    // interfaces and applications of a domain
+
+	// minRecord is the shortest record, in bytes, that is no options record: two IPv4 addresses take as many. Of a datagram of shorter ones, each
+	// a line, one stranger's packet would be thousands; one of no bytes would repeat for ever.
+	minRecord = 8
 )
 
 var (
@@ -62,12 +66,9 @@ type decoder struct {
 	counts  counts
 	changed bool
 	flow    flow
-	said    func(text string, from netip.Addr, err error)
 }
 
-func newDecoder() *decoder {
-	return &decoder{domains: map[key]*domain{}, said: func(string, netip.Addr, error) {}}
-}
+func newDecoder() *decoder { return &decoder{domains: map[key]*domain{}} }
 
 // datagram gives emit each flow of one datagram; the flow is valid until emit returns.
 func (d *decoder) datagram(from netip.Addr, b []byte, now int64, emit func(*flow)) error {
@@ -208,8 +209,7 @@ func (d *decoder) add(dom *domain, id uint16, t *template) {
 			t.min += int(f.Length)
 		}
 	}
-	// A record of no bytes would repeat for ever.
-	if t.min == 0 || id < 256 || len(t.fields) > maxFields || t.scope > len(t.fields) || old == nil && len(dom.templates) >= maxTemplates {
+	if t.min == 0 || t.min < minRecord && !t.options || id < 256 || len(t.fields) > maxFields || t.scope > len(t.fields) || old == nil && len(dom.templates) >= maxTemplates {
 		d.counts.refused++
 		return
 	}

@@ -62,7 +62,6 @@ func Listen(addr string, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{UDP: u, state: o.State, log: o.Logger, d: newDecoder(), saved: time.Now()}
-	s.d.said = func(text string, from netip.Addr, err error) { s.log.Warn(text, "exporter", from, "error", err) }
 	if err := s.load(); err != nil {
 		s.log.Warn("the kept templates of flow exporters cannot be read; flows are understood again when the exporters repeat them", "error", err)
 	}
@@ -88,16 +87,25 @@ func (s *Server) Serve(ctx context.Context, sink listen.Sink) error {
 
 // Receive decodes datagrams: it is the socket's sink, called from one goroutine.
 func (s *Server) Receive(ctx context.Context, datagrams []listen.Line) error {
-	s.lines, s.ends, s.buf = s.lines[:0], s.ends[:0], s.buf[:0]
+	var kept error
 	for i := range datagrams {
 		dg := &datagrams[i]
 		s.bytes.Add(uint64(len(dg.Text)))
 		err := s.d.datagram(dg.Sender, dg.Text, dg.Created, func(f *flow) {
+			if len(s.buf) >= chunk && kept == nil {
+				kept = s.flush(ctx)
+			}
+			if kept != nil {
+				return
+			}
 			f.fill(&s.e, dg.Created)
 			s.buf = s.e.AppendJSON(s.buf)
 			s.ends = append(s.ends, len(s.buf))
 			s.lines = append(s.lines, listen.Line{Created: dg.Created, Sender: dg.Sender, Via: listen.ViaUDP})
 		})
+		if kept != nil {
+			return kept
+		}
 		switch {
 		case errors.Is(err, errVersion):
 			s.unknown.Add(1)
@@ -110,18 +118,26 @@ func (s *Server) Receive(ctx context.Context, datagrams []listen.Line) error {
 		s.saved = now
 		s.save()
 	}
+	return s.flush(ctx)
+}
+
+const chunk = 1 << 20 // bytes of lines that are gathered before they are handed on
+
+// flush hands on what was gathered.
+func (s *Server) flush(ctx context.Context) error {
 	from := 0
 	for i := range s.lines {
 		s.lines[i].Text = s.buf[from:s.ends[i]]
 		from = s.ends[i]
 	}
-	if len(s.lines) == 0 {
-		return nil
+	n := uint64(len(s.lines))
+	if n > 0 {
+		if err := s.sink.Receive(ctx, s.lines); err != nil {
+			return err
+		}
 	}
-	if err := s.sink.Receive(ctx, s.lines); err != nil {
-		return err
-	}
-	s.flows.Add(uint64(len(s.lines)))
+	s.flows.Add(n)
+	s.lines, s.ends, s.buf = s.lines[:0], s.ends[:0], s.buf[:0]
 	return nil
 }
 

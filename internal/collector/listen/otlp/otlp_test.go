@@ -5,14 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,35 +24,9 @@ import (
 
 	"tocsin/internal/collector/listen"
 	"tocsin/internal/collector/listen/httpin"
+	"tocsin/internal/collector/listen/listentest"
 	"tocsin/internal/keys"
 )
-
-type store struct {
-	mu     sync.Mutex
-	lines  []string
-	synced int
-	fails  int // so many calls are refused first
-}
-
-func (s *store) Receive(_ context.Context, lines []listen.Line) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fails > 0 {
-		s.fails--
-		return errors.New("no room")
-	}
-	for _, l := range lines {
-		s.lines = append(s.lines, string(l.Text))
-	}
-	return nil
-}
-
-func (s *store) Sync() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.synced = len(s.lines)
-	return nil
-}
 
 func start(t testing.TB, addr string, o httpin.Options, sink listen.Sink) (*Server, func()) {
 	t.Helper()
@@ -61,20 +34,7 @@ func start(t testing.TB, addr string, o httpin.Options, sink listen.Sink) (*Serv
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, sink) }()
-	var once sync.Once
-	stop := func() {
-		once.Do(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Errorf("serve: %v", err)
-			}
-		})
-	}
-	t.Cleanup(stop)
-	return s, stop
+	return s, listentest.Serve(t, s, sink)
 }
 
 func tokens(t testing.TB) (*httpin.Tokens, string) {
@@ -114,9 +74,10 @@ func TestSDKPeer(t *testing.T) {
 			if strings.HasSuffix(mode, "s") {
 				o.TLS = &tls.Config{GetCertificate: site.Certificate, MinVersion: tls.VersionTLS12}
 			}
-			sink := &store{fails: 1}
-			srv, stop := start(t, "127.0.0.1:0", o, sink)
-			addr := srv.Addr().String()
+			sink := &listentest.Store{}
+			sink.Refuse(1)
+			addr := listentest.Addr(listentest.Port(t, "tcp"))
+			_, stop := start(t, addr, o, sink)
 			headers := map[string]string{"authorization": "Bearer " + token}
 			trust := &tls.Config{RootCAs: pool}
 			var exporter sdk.Exporter
@@ -168,7 +129,7 @@ func TestSDKPeer(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen := make([]bool, n)
-			for _, l := range sink.lines {
+			for _, l := range sink.Lines() {
 				var r struct {
 					Time       string `json:"@timestamp"`
 					Message    string
@@ -192,10 +153,11 @@ func TestSDKPeer(t *testing.T) {
 					lost++
 				}
 			}
-			if lost > 0 || sink.synced != len(sink.lines) {
-				t.Errorf("%d of %d lost; %d lines, %d durable", lost, n, len(sink.lines), sink.synced)
+			lines, synced := sink.Count()
+			if lost > 0 || synced != lines {
+				t.Errorf("%d of %d lost; %d lines, %d durable", lost, n, lines, synced)
 			}
-			t.Logf("%d records, %d twice", n, len(sink.lines)-n)
+			t.Logf("%d records, %d twice", n, lines-n)
 		})
 	}
 }
@@ -220,7 +182,7 @@ func post(t *testing.T, url, token, kind string, body []byte) (int, string) {
 // JSON as the specification writes it, a record too long, and what is wrong.
 func TestRequests(t *testing.T) {
 	all, token := tokens(t)
-	sink := &store{}
+	sink := &listentest.Store{}
 	o := httpin.Options{Tokens: all}
 	srv, _ := start(t, "127.0.0.1:0", o, sink)
 	url := "http://" + srv.Addr().String() + Path
@@ -228,13 +190,18 @@ func TestRequests(t *testing.T) {
 	status, answer := post(t, url, token, "application/json", []byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"host.name","value":{"stringValue":"h1"}}]},"scopeLogs":[{"scope":{"name":"s"},"logRecords":[
 		{"timeUnixNano":"1800000000000000000","observedTimeUnixNano":1800000000000000001,"severityNumber":9,"severityText":"INFO","traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",
 		 "body":{"kvlistValue":{"values":[{"key":"a","value":{"intValue":"7"}},{"key":"a","value":{"intValue":8}},{"key":"b","value":{"bytesValue":"AQI="}},{"key":"c","value":{}},{"key":"d","value":{"arrayValue":{"values":[{"boolValue":true},{"doubleValue":0.5}]}}}]}}},
+		{"body":{"stringValue":"of no time"}},
 		{"body":{"stringValue":"`+long+`"}}]}]}]}`))
-	if status != 200 || !strings.Contains(answer, `"rejectedLogRecords":"1"`) || len(sink.lines) != 1 {
-		t.Fatalf("%d %.300s, %d lines", status, answer, len(sink.lines))
+	came := sink.Lines()
+	if status != 200 || !strings.Contains(answer, `"rejectedLogRecords":"1"`) || len(came) != 2 {
+		t.Fatalf("%d %.300s, %d lines", status, answer, len(came))
 	}
 	want := `{"@timestamp":"2027-01-15T08:00:00Z","observed_timestamp":"2027-01-15T08:00:00.000000001Z","severity_text":"INFO","severity_number":9,"body":{"a":7,"b":"AQI=","c":null,"d":[true,0.5]},"resource":{"host.name":"h1"},"scope":{"name":"s"},"trace_id":"5b8efff798038103d269b633813fc60c","span_id":"eee19b7ec3c1b174"}`
-	if sink.lines[0] != want {
-		t.Errorf("%s\nwant %s", sink.lines[0], want)
+	if !strings.Contains(came[1], `"observed_timestamp":"20`) || !strings.Contains(came[1], `"@timestamp":"20`) {
+		t.Errorf("a record without time was received at no time: %s", came[1])
+	}
+	if came[0] != want {
+		t.Errorf("%s\nwant %s", came[0], want)
 	}
 	deep := []byte{}
 	for range 2 * maxDepth { // arrays in arrays
@@ -269,8 +236,45 @@ func TestRequests(t *testing.T) {
 	if err := exp.Export(t.Context(), make([]sdk.Record, 1)); err == nil || !strings.Contains(err.Error(), "Unauthenticated") {
 		t.Errorf("gRPC without token: %v", err)
 	}
-	if st := srv.Stats(); st.By["refused_token"] != 2 || st.By["refused_too_long"] != 1 || st.By["refused_body"] != 3 || st.Lines != 1 {
+	if st := srv.Stats(); st.By["refused_token"] != 2 || st.By["refused_too_long"] != 1 || st.By["refused_body"] != 3 || st.Lines != 2 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// A request whose records would say a large resource again and again is refused before that fills the memory; records that are too long for it are
+// not written at all.
+func TestAmplified(t *testing.T) {
+	all, token := tokens(t)
+	sink := &listentest.Store{}
+	srv, _ := start(t, "127.0.0.1:0", httpin.Options{Tokens: all}, sink)
+	url := "http://" + srv.Addr().String() + Path
+	request := func(resource, records int) []byte {
+		field := func(n byte, v []byte) []byte { return append(appendVarint([]byte{n<<3 | 2}, uint64(len(v))), v...) }
+		value := field(2, field(1, bytes.Repeat([]byte("x"), resource)))
+		r := field(1, field(1, append(field(1, []byte("k")), value...)))
+		return field(1, append(r, field(2, bytes.Repeat(field(2, nil), records))...))
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if status, answer := post(t, url, token, "application/x-protobuf", request(100<<10, 1_000_000)); status != 413 || !strings.Contains(answer, "smaller batches") {
+		t.Errorf("%d %.300s", status, answer)
+	}
+	if status, _ := post(t, url, token, "application/x-protobuf", request(1<<20, 1_000_000)); status != 200 {
+		t.Errorf("records too long: %d", status)
+	}
+	if status, answer := post(t, url, token, "application/json", []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[`+strings.Repeat("{},", 1_200_000)+`{}]}]}]}`)); status != 413 || !strings.Contains(answer, "values") {
+		t.Errorf("empty records: %d %.300s", status, answer)
+	}
+	if status, answer := post(t, url, token, "application/x-protobuf", request(0, 1_500_000)); status != 413 {
+		t.Errorf("empty records: %d %.300s", status, answer)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 128<<20 {
+		t.Errorf("%d MiB were allocated", used>>20)
+	}
+	lines, _ := sink.Count()
+	if st := srv.Stats(); lines != 0 || st.By["refused_too_big"] != 3 || st.By["refused_too_long"] != 1_000_000 {
+		t.Errorf("%d lines, %+v", lines, st)
 	}
 }
 
@@ -279,12 +283,12 @@ func FuzzProto(f *testing.F) {
 	f.Add([]byte("\n\x1e\n\x0e\n\x0c\n\x04host\x12\x04\n\x02h1\x12\x0c\x12\x0a*\x04\n\x02hi0\x01\x1a\x00"))
 	f.Add([]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"x"}}]}]}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, read := range []func([]byte) ([][]byte, error){readProto, readJSON} {
-			lines, err := read(b)
-			if err != nil {
+		for _, read := range []func([]byte, *lines) error{readProto, readJSON} {
+			out := lines{maxLine: 1 << 10}
+			if read(b, &out) != nil {
 				continue
 			}
-			for _, l := range lines {
+			for _, l := range out.texts {
 				if !json.Valid(l) || l[0] != '{' || bytes.ContainsAny(l, "\r\n") {
 					t.Fatalf("%q of %q", l, b)
 				}
