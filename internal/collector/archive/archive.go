@@ -22,7 +22,9 @@ type Options struct {
 	// SegmentBytes is the size of one file. What is deleted is deleted by file. Default 8 MiB.
 	SegmentBytes int64
 	// Plain is how many of the newest finished files are not packed: lines that detections ask for are mostly there. Default 4; below 0: none are packed.
-	Plain    int
+	Plain int
+	// Old: nothing is written that programs from before packed files cannot read, until Modern is called.
+	Old      bool
 	Now      func() time.Time
 	Logger   *slog.Logger
 	OpenFile func(name string) (spool.File, error) // for tests; see spool.Options
@@ -40,10 +42,14 @@ type Archive struct {
 	mu   sync.Mutex  // guards done, lost and the deletion of segments
 	done spool.Pos   // everything before it has been worked on
 	lost uint64
+	old  atomic.Bool // see Options.Old
 
-	wake    chan struct{} // there may be files to pack
+	times  times
+	packer *spool.Packer // the keeper's own; nil until the first file is packed
+
+	wake    chan struct{} // there may be files to enter in the index, or to pack
 	closing chan struct{}
-	packing sync.WaitGroup
+	keeping sync.WaitGroup
 	close   sync.Once
 }
 
@@ -72,9 +78,11 @@ func Open(o Options) (*Archive, error) {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
 	a := &Archive{o: o, log: l, prev: l.Next(), first: max(l.Next(), uint64(max(o.Now().Unix(), 0))<<20), wake: make(chan struct{}, 1), closing: make(chan struct{})}
-	if o.Plain >= 0 {
-		a.packing.Go(a.pack)
+	a.old.Store(o.Old)
+	if err := a.openTimes(); err != nil {
+		return nil, errors.Join(fmt.Errorf("archive: index of times: %w", err), l.Close())
 	}
+	a.keeping.Go(a.keep)
 	return a, nil
 }
 
@@ -82,6 +90,15 @@ var errHold = errors.New("no room on the disk")
 
 // Hold makes appends wait, or ends that.
 func (a *Archive) Hold(yes bool) { a.hold.Store(yes) }
+
+// Modern ends what Options.Old said.
+func (a *Archive) Modern() {
+	a.old.Store(false)
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
 
 // First is the number of the first line of this run. Lines before it were there when the program started.
 func (a *Archive) First() uint64 { return a.first }
@@ -257,8 +274,8 @@ func (a *Archive) Sync() error { return a.log.Sync() }
 // Close closes the archive; a waiting Append gives an error.
 func (a *Archive) Close() error {
 	a.close.Do(func() { close(a.closing) })
-	a.packing.Wait()
-	return a.log.Close()
+	a.keeping.Wait()
+	return errors.Join(a.times.close(), a.log.Close())
 }
 
 // Reader gives the lines from pos on. It belongs to one goroutine.

@@ -21,7 +21,7 @@ func add(t *testing.T, a *Archive, from, to int) {
 	t.Helper()
 	var b Batch
 	for i := from; i < to; i++ {
-		b.Add(&Line{Created: int64(i), Listener: 2, Via: TCP, Sender: sender, Cut: i%5 == 0, Text: fmt.Appendf(nil, "<13>line %d", i)})
+		b.Add(&Line{Created: int64(i), Listener: 2, Via: TCP, Sender: sender, Stream: uint32(i % 3), Cut: i%5 == 0, Text: fmt.Appendf(nil, "<13>line %d", i)})
 	}
 	if err := a.Append(t.Context(), &b); err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestLines(t *testing.T) {
 		if err := r.Next(&l); err != nil {
 			t.Fatal(err)
 		}
-		want := Line{Number: l.Number, Created: int64(i), Listener: 2, Via: TCP, Sender: sender, Cut: i%5 == 0, Text: l.Text}
+		want := Line{Number: l.Number, Created: int64(i), Listener: 2, Via: TCP, Sender: sender, Stream: uint32(i % 3), Cut: i%5 == 0, Text: l.Text}
 		if fmt.Sprint(l) != fmt.Sprint(want) || string(l.Text) != fmt.Sprintf("<13>line %d", i) {
 			t.Fatalf("line %d: %+v", i, l)
 		}

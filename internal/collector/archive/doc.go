@@ -15,6 +15,9 @@
 // at a fifth of one processor's time at most. Packed or not, they are read in the same way; those of an older version are packed too. A program from
 // before files were packed does not see the packed ones.
 //
+// When the lines of each finished file were received stands in an index (times), which is made from the files: a question about an hour
+// (Between) reads the files of that hour.
+//
 // Size and age are bound (Prune). Lines that had to be deleted before they were worked on are counted (Lost): this happens only when the
 // bound is smaller than what comes in while the collector cannot work.
 //

@@ -45,16 +45,18 @@ type Line struct {
 	Listener uint8 // which of the configured listeners took it, from 0
 	Via      Transport
 	Sender   netip.Addr
+	Stream   uint32 // which of several files it stood in; 0: none. Programs from before packed files do not know it
 	Cut      bool   // it was longer than the listener takes
 	Text     []byte // without framing and line end; not always UTF-8
 }
 
-// The record of a line: flags (1 byte: transport in the low 3 bits, cut, has sender), listener (1), receive time (8), sender (16 or 0),
-// text. Numbers are little-endian.
+// The record of a line: flags (1 byte: transport in the low 3 bits, cut, has sender, has stream), listener (1), receive time (8), sender
+// (16 or 0), stream (4 or 0), text. Numbers are little-endian.
 const (
 	flagVia    = 0x07
 	flagCut    = 0x08
 	flagSender = 0x10
+	flagStream = 0x20
 )
 
 var errRecord = errors.New("archive record too short")
@@ -74,6 +76,14 @@ func (l *Line) decode(b []byte) error {
 		}
 		l.Sender = netip.AddrFrom16([16]byte(b)).Unmap()
 		b = b[16:]
+	}
+	l.Stream = 0
+	if flags&flagStream != 0 {
+		if len(b) < 4 {
+			return errRecord
+		}
+		l.Stream = binary.LittleEndian.Uint32(b)
+		b = b[4:]
 	}
 	l.Text = b
 	return nil
@@ -96,11 +106,17 @@ func (b *Batch) Add(l *Line) {
 	if l.Sender.IsValid() {
 		flags |= flagSender
 	}
+	if l.Stream != 0 {
+		flags |= flagStream
+	}
 	b.frames = append(b.frames, flags, l.Listener)
 	b.frames = binary.LittleEndian.AppendUint64(b.frames, uint64(l.Created))
 	if l.Sender.IsValid() {
 		a := l.Sender.As16()
 		b.frames = append(b.frames, a[:]...)
+	}
+	if l.Stream != 0 {
+		b.frames = binary.LittleEndian.AppendUint32(b.frames, l.Stream)
 	}
 	b.frames = append(b.frames, l.Text...)
 	spool.SealFrame(b.frames, at)
@@ -126,8 +142,9 @@ type Secret [32]byte
 
 // Digester makes the keyed digests of lines. It belongs to one goroutine.
 type Digester struct {
-	mac hash.Hash
-	msg []byte
+	mac  hash.Hash
+	msg  []byte
+	line lineMAC
 }
 
 // Digester makes one for the secret.
@@ -148,7 +165,7 @@ func (d *Digester) LineKey(number uint64) (key [32]byte) {
 
 // Digest is the keyed digest of a line, event.hash on the wire.
 func (d *Digester) Digest(number uint64, text []byte) [32]byte {
-	return DigestWith(d.LineKey(number), text)
+	return d.line.sum(d.LineKey(number), text)
 }
 
 // DigestWith is the digest under a revealed key: whoever gets a line with its key checks it against the event with this.

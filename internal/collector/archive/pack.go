@@ -6,29 +6,25 @@ import (
 	"tocsin/internal/collector/spool"
 )
 
-const packShare = 5 // the packer works at most one part in so many of the time
+const keepShare = 5 // the keeper works at most one part in so many of the time
 
-// pack packs files until the archive is closed.
-func (a *Archive) pack() {
-	p, err := spool.NewPacker()
-	if err != nil {
-		a.o.Logger.Error("the archive's files are not packed", "error", err)
-		return
-	}
-	said := false
+// keep enters finished files in the index of times, and packs them, until the archive is closed.
+func (a *Archive) keep() {
+	said := map[string]bool{}
 	for {
 		rest := time.Duration(0)
-		if base, ok := a.toPack(); ok {
-			began := time.Now()
-			if err := p.Pack(a.log, base); err == nil {
-				rest, said = (packShare-1)*time.Since(began), false
-			} else {
-				rest = time.Minute // as on a full disk, where room is made by deleting
-				if !said {
-					said = true
-					a.o.Logger.Error("cannot pack a file of the archive; it stays as it is for now", "error", err)
-				}
+		began := time.Now()
+		what, some, err := a.keepOne()
+		switch {
+		case err != nil:
+			rest = time.Minute // as on a full disk, where room is made by deleting
+			if !said[what] {
+				said[what] = true
+				a.o.Logger.Error("cannot "+what+" a file of the archive; it stays as it is for now", "error", err)
 			}
+		case some:
+			rest = (keepShare - 1) * time.Since(began)
+			delete(said, what)
 		}
 		if rest > 0 {
 			select {
@@ -46,8 +42,27 @@ func (a *Archive) pack() {
 	}
 }
 
+// keepOne does what there is to do to one file. some is false when there was none.
+func (a *Archive) keepOne() (what string, some bool, err error) {
+	if base, ok := a.toIndex(); ok {
+		return "index", true, a.index(base)
+	}
+	if base, ok := a.toPack(); ok {
+		if a.packer == nil {
+			if a.packer, err = spool.NewPacker(); err != nil {
+				return "pack", true, err
+			}
+		}
+		return "pack", true, a.packer.Pack(a.log, base)
+	}
+	return "", false, nil
+}
+
 // toPack is the oldest file that is to be packed.
 func (a *Archive) toPack() (base uint64, ok bool) {
+	if a.o.Plain < 0 || a.old.Load() {
+		return 0, false
+	}
 	a.mu.Lock()
 	done := a.done.Segment
 	a.mu.Unlock()

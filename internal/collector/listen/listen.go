@@ -14,6 +14,7 @@ type Line struct {
 	Created int64 // when it was read, UTC nanoseconds
 	Sender  netip.Addr
 	Via     Via
+	Stream  uint32 // of inputs that read several files: which one, the same over a restart; 0: none
 	Cut     bool   // it was longer than MaxLine, or its sender stopped in the middle
 	Text    []byte // valid until Receive returns
 }

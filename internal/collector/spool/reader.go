@@ -84,10 +84,16 @@ type Reader struct {
 	chunks  chunkReader
 	damaged int64
 	lost    uint64
+	wanted  func(base uint64) bool // nil: every segment
 }
 
 // Reader gives a reader that begins at pos. When that segment is gone it begins with the next one.
 func (l *Log) Reader(pos Pos) *Reader { return &Reader{log: l, pos: pos} }
+
+// ReaderOf is Reader of those segments only whose number of the first record is wanted.
+func (l *Log) ReaderOf(pos Pos, wanted func(base uint64) bool) *Reader {
+	return &Reader{log: l, pos: pos, wanted: wanted}
+}
 
 // Next gives the next record and its number. The bytes are valid until the next call. At the end of the log, for now, it gives io.EOF and
 // may be called again after the log has grown.
@@ -170,6 +176,10 @@ func (r *Reader) open() (bool, error) {
 		seg, ok := r.log.after(r.pos.Segment)
 		if !ok {
 			return false, nil
+		}
+		if r.wanted != nil && !r.wanted(seg.Base) {
+			r.pos = Pos{Segment: seg.Base + 1}
+			continue
 		}
 		f, err := openSegment(r.log.dir, seg.Base)
 		if errors.Is(err, fs.ErrNotExist) { // removed since

@@ -102,6 +102,7 @@ func (in *Input) take(ctx context.Context, name string, info os.FileInfo) error 
 	if pass == 0 {
 		in.save() // so that after a crash what is received from here on is known to be this file's
 	}
+	in.out.file = stream(filepath.Join(in.o.Drop, name))
 	at.Records = pass
 	records := 0
 	pending := 0

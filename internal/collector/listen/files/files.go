@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
 	"net"
@@ -253,6 +254,7 @@ type batch struct {
 	in    *Input
 	ctx   context.Context // Serve's; a batch lives within one call of it
 	via   listen.Via
+	file  uint32 // of the lines that are added now: listen.Line.Stream
 	lines []listen.Line
 	size  int
 	known map[[16]byte]int // lines that the sink has from before a crash
@@ -278,7 +280,7 @@ func (b *batch) add(text []byte, cut bool) error {
 	if cut {
 		b.in.cut.Add(1)
 	}
-	b.lines = append(b.lines, listen.Line{Created: b.in.o.Now().UnixNano(), Via: b.via, Cut: cut, Text: text})
+	b.lines = append(b.lines, listen.Line{Created: b.in.o.Now().UnixNano(), Via: b.via, Stream: b.file, Cut: cut, Text: text})
 	b.size += len(text)
 	return nil
 }
@@ -297,6 +299,13 @@ func (b *batch) flush() error {
 	}
 	b.lines, b.size = b.lines[:0], 0
 	return err
+}
+
+// stream names a file by its path, also when it was rotated away, for listen.Line.
+func stream(path string) uint32 {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, path) // never fails
+	return max(h.Sum32(), 1)
 }
 
 func readAt(f *os.File, b []byte, at int64) (int, error) {

@@ -23,6 +23,7 @@ import (
 type store struct {
 	mu     sync.Mutex
 	lines  []string
+	files  []uint32 // which file each line stood in
 	synced int
 	refuse bool
 }
@@ -35,6 +36,7 @@ func (s *store) Receive(_ context.Context, lines []listen.Line) error {
 	}
 	for _, l := range lines {
 		s.lines = append(s.lines, string(l.Text))
+		s.files = append(s.files, l.Stream)
 	}
 	return nil
 }
@@ -187,6 +189,11 @@ func TestFollow(t *testing.T) {
 	b.store.wait(t, 8)
 	if got := b.store.snapshot(); !slices.Equal(got[6:], []string{"half a line", "last"}) {
 		t.Errorf("%q", got[6:])
+	}
+	// Each line says which file it stood in, also after the restart.
+	b.stop()
+	if f := b.store.files; f[0] == 0 || f[5] == 0 || f[0] == f[5] || f[4] != f[0] || f[6] != f[0] || f[7] != f[0] {
+		t.Errorf("files %v", f)
 	}
 }
 

@@ -343,6 +343,7 @@ func (in *Input) read(f *file, size int64, last bool) (more bool, err error) {
 			clear(buf[:3])
 		}
 	}
+	in.out.file = stream(f.Path)
 	used, skip := 0, f.skip
 	for used < len(buf) {
 		b := buf[used:]

@@ -1,0 +1,24 @@
+package archive
+
+import (
+	"bytes"
+	"testing"
+)
+
+// The digest that is made line after line is the one that a stranger makes with a revealed key.
+func TestLineMAC(t *testing.T) {
+	var m lineMAC
+	for i, n := range []int{0, 1, 55, 56, 64, 1000, 200_000, 3} {
+		key, text := [32]byte{byte(i), 31: 7}, bytes.Repeat([]byte{byte(i)}, n)
+		if m.sum(key, text) != DigestWith(key, text) {
+			t.Errorf("%d bytes: the digest differs", n)
+		}
+		if cap(m.inner) > keepText {
+			t.Errorf("%d bytes are kept", cap(m.inner))
+		}
+	}
+	text := make([]byte, 500)
+	if n := testing.AllocsPerRun(100, func() { m.sum([32]byte{1}, text) }); n > 0 {
+		t.Errorf("%v allocations a line", n)
+	}
+}
