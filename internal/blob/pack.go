@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"tocsin/internal/durable"
 	"tocsin/internal/keys"
 )
 
@@ -111,8 +112,8 @@ func (s *Store) begin() (*appender, error) {
 	if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
 		if _, err = f.WriteString(packMagic); err == nil {
 			// The folders must be on the disk too, or the first record could be lost with its file's name.
-			if err = syncDir(dir); err == nil {
-				err = syncDir(s.o.Dir)
+			if err = durable.SyncDir(dir); err == nil {
+				err = durable.SyncDir(s.o.Dir)
 			}
 		}
 	}
@@ -164,16 +165,6 @@ func (s *Store) seal(a *appender) {
 	a.f.Close() // and with it the lock
 }
 
-// syncDir flushes a folder's names.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
 // index reads a pack through, up to size (negative: to its end or its first torn record), and writes its index.
 func (s *Store) index(path string, size int64) error {
 	f, err := os.Open(filepath.Join(s.o.Dir, path))
@@ -218,26 +209,7 @@ func (s *Store) index(path string, size int64) error {
 		out = binary.LittleEndian.AppendUint32(out, e.at.length)
 	}
 	out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
-	to := filepath.Join(s.o.Dir, indexOf(path))
-	tmp := to + ".tmp"
-	g, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = g.Write(out)
-	if err == nil {
-		err = g.Sync()
-	}
-	if cerr := g.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, to)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(to))
-	}
-	return err
+	return durable.Replace(filepath.Join(s.o.Dir, indexOf(path)), out, 0o600)
 }
 
 func indexOf(pack string) string { return strings.TrimSuffix(pack, ".pack") + ".idx" }
