@@ -17,6 +17,7 @@ import (
 
 // job is a group of batches: rows and detections in memory, and what will be noted when all is stored.
 type job struct {
+	cut      *cut // this alone: no group, but the detector's state behind those before it
 	plan     Plan
 	redo     bool
 	doubt    bool      // some of its rows may be stored already
@@ -38,6 +39,8 @@ type job struct {
 
 type result struct {
 	rows int
+	cut  *cut // what came of it: kept, or not
+	kept bool
 	err  error
 }
 
@@ -161,18 +164,20 @@ func (w *Worker) loadHead(ctx context.Context, o *opened) error {
 	return nil
 }
 
-// insert stores the rows of one plan after another and marks them done. It ends with jobs.
+// insert stores the rows of one plan after another and marks them done, and keeps the cuts between them. It ends with jobs.
 func (w *Worker) insert(ctx context.Context, jobs <-chan *job, results chan<- result) {
 	dead := false
 	for j := range jobs {
-		if dead {
-			results <- result{rows: j.rows}
-			continue
+		r := result{rows: j.rows}
+		switch {
+		case dead:
+		case j.cut != nil:
+			r = w.keep(ctx, j.cut)
+		default:
+			r.err = w.finish(ctx, j)
 		}
-		rows := j.rows
-		err := w.finish(ctx, j)
-		dead = err != nil
-		results <- result{rows, err}
+		dead = dead || r.err != nil
+		results <- r
 	}
 }
 

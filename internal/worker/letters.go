@@ -311,7 +311,7 @@ func (p *Plans) HeldBlobs(ctx context.Context) ([]string, error) {
 // retry takes what a dead letter stands for once more.
 func (w *Worker) retry(ctx context.Context, o *opened, j *job) error {
 	try := o.n.Retry
-	if w.tried[try.ID] {
+	if w.tried[try.ID] || w.triedOnce[try.ID] {
 		w.m.repeats.Add(1)
 		return nil
 	}

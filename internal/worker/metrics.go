@@ -124,11 +124,16 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 // Stats are counts since the worker was made.
 type Stats struct {
-	Batches, Events, Repeats, Dead, Plans, Redone, Replayed, Detections, BadDetections, Retries, Restarts, Aside, Retried uint64
-	Position                                                                                                              uint64    // bus sequence up to which all is done
-	LastDone                                                                                                              time.Time // zero: nothing yet
-	Running                                                                                                               bool      // Aside: batches put aside whole; Dead: events; Retried: events stored after another try
-	GateToWorker, DecodeDetect, InsertPlan, ReceiptToAlert, GateToAlert, ReceiptToStored                                  Quantiles
+	Batches, Events, Repeats, Plans, Redone, Replayed, Detections, BadDetections, Retries, Restarts uint64
+
+	Dead     uint64    // events put aside
+	Aside    uint64    // batches put aside whole
+	Retried  uint64    // events stored after another try
+	Position uint64    // bus sequence up to which all is done
+	LastDone time.Time // zero: nothing yet
+	Running  bool
+
+	GateToWorker, DecodeDetect, InsertPlan, ReceiptToAlert, GateToAlert, ReceiptToStored Quantiles
 }
 
 // Position is the bus sequence up to which this worker has done everything; 0 until its first plan is done. It may be called from any goroutine.

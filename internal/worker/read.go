@@ -265,7 +265,7 @@ func (w *Worker) replay(o *opened) {
 		})
 	}
 	if r := o.n.Retry; r != nil {
-		if w.tried[r.ID] || r.Detected {
+		if w.tried[r.ID] || w.triedOnce[r.ID] || r.Detected {
 			return
 		}
 		w.tried[r.ID] = true

@@ -72,3 +72,15 @@ func (p *Plans) Begin(ctx context.Context, shard string) error {
 		return forgetBus(ctx, tx, shard)
 	})
 }
+
+// Skip says that a shard's worker has nothing to do on the bus up to a sequence, and forgets its pending plans: what of that is to be stored
+// is put on the bus again, behind it. No worker may run on it.
+func (p *Plans) Skip(ctx context.Context, shard string, seq uint64) error {
+	return p.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		if _, err := tx.ExecContext(ctx, "UPDATE worker_leases SET position = max(position, ?) WHERE shard = ?", seq, shard); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM worker_plans WHERE shard = ? AND done_ns = 0", shard)
+		return err
+	})
+}

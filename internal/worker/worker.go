@@ -155,7 +155,8 @@ type Worker struct {
 	heads      map[event.StreamID]uint64
 	again      map[event.StreamID]uint64 // heads of the replay
 	aside      map[batchKey][]uint32     // of the replay: events that the rules have not seen
-	tried      map[string]bool           // tries of dead letters that were taken since nothing was under way
+	tried      map[string]bool           // tries of dead letters that were taken since the newest cut
+	triedOnce  map[string]bool           // and before it, while plans from before it may be under way
 
 	acks    chan uint64
 	ackDone chan struct{} // closed when the reader has ended
@@ -370,26 +371,32 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 	defer inserting.Wait()
 	defer close(jobs)
 	inFlight, waiting := 0, 0 // plans and rows that are not done
+	snapshot := time.NewTimer(w.o.SnapshotEvery)
+	took := func(r result) error {
+		inFlight--
+		waiting -= r.rows
+		if r.cut != nil {
+			w.settled(r)
+			snapshot.Reset(w.o.SnapshotEvery)
+		}
+		return r.err
+	}
 	// settle waits until at most that many plans and rows are under way.
 	settle := func(plans, rows int) error {
 		for inFlight > plans || inFlight > 0 && waiting > rows {
-			r := <-results
-			inFlight--
-			waiting -= r.rows
-			if r.err != nil {
-				return r.err
+			if err := took(<-results); err != nil {
+				return err
 			}
 		}
 		return nil
 	}
 	var (
-		j        *job // being filled; nil between groups
-		due      bool // a snapshot is due, as soon as no group is open
-		snapshot = time.NewTimer(w.o.SnapshotEvery)
-		flush    = time.NewTimer(time.Hour)
-		closeAt  time.Time
-		sent     time.Time // when the last group was closed
-		busy     bool      // it was large
+		j       *job // being filled; nil between groups
+		due     bool // a snapshot is due, as soon as no group is open
+		flush   = time.NewTimer(time.Hour)
+		closeAt time.Time
+		sent    time.Time // when the last group was closed
+		busy    bool      // it was large
 	)
 	defer snapshot.Stop()
 	defer flush.Stop()
@@ -410,16 +417,24 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 		return nil
 	}
 	for {
-		if due && j == nil {
-			// The detector must not be ahead of what is done: a plan under way is redone with its detections.
-			if err := settle(0, 0); err != nil {
-				return err
-			}
-			if err := w.snapshot(ctx); err != nil {
-				return err
-			}
+		if due && j == nil && inFlight < maxJobs {
 			due = false
-			snapshot.Reset(w.o.SnapshotEvery)
+			if len(w.heads) > maxHeads {
+				if err := settle(0, 0); err != nil {
+					return err
+				}
+				clear(w.heads)
+			}
+			c, err := w.cut()
+			if err != nil {
+				return err
+			}
+			if c == nil {
+				snapshot.Reset(w.o.SnapshotEvery)
+			} else { // kept behind the plans that it covers; alerts do not wait for their rows
+				inFlight++
+				jobs <- &job{cut: c} // there is room
+			}
 		}
 		select {
 		case o, more := <-batches:
@@ -436,7 +451,13 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 				if err := settle(0, 0); err != nil {
 					return err
 				}
-				return w.snapshot(ctx)
+				c, err := w.cut()
+				if err != nil || c == nil {
+					return err
+				}
+				r := w.keep(ctx, c)
+				w.settled(r)
+				return r.err
 			}
 			if o.msg.Seq <= w.position {
 				w.replay(o)
@@ -489,10 +510,8 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 		case <-snapshot.C:
 			due = true
 		case r := <-results:
-			inFlight--
-			waiting -= r.rows
-			if r.err != nil {
-				return r.err
+			if err := took(r); err != nil {
+				return err
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -513,6 +532,8 @@ const (
 	maxWaiting    = 4    // rows under way, in largest groups
 	maxGroup      = 2000 // batches of one plan: tiny ones of many collectors
 	maxDetections = 1000 // taken into one transaction
+
+	maxHeads = 500_000 // streams in memory, about 40 bytes each: a cache, while no plan is under way
 )
 
 func (w *Worker) step(name string) error {
@@ -546,41 +567,4 @@ func (w *Worker) persist(ctx context.Context, what string, f func() error) error
 		}
 		wait = min(2*wait, 5*time.Second)
 	}
-}
-
-// snapshot keeps the detector's state and lets the bus forget what it covers. Nothing is under way.
-func (w *Worker) snapshot(ctx context.Context) error {
-	const maxHeads = 500_000 // streams; about 40 bytes each
-	if len(w.heads) > maxHeads {
-		clear(w.heads) // a cache, while no plan is under way
-	}
-	clear(w.tried) // their letters are gone, or ask no more
-	// Not the position: after a start the detector may still be behind it, replaying.
-	seq := w.seen
-	if seq <= w.covered {
-		return nil
-	}
-	if w.o.Detect != nil {
-		state, err := w.o.Detect.Snapshot()
-		if err != nil {
-			return fmt.Errorf("snapshot of the detector: %w", err)
-		}
-		if err := w.step("snapshot before"); err != nil {
-			return err
-		}
-		if err := w.o.Snapshots.Save(ctx, w.o.Shard, seq, state); err != nil {
-			// The bus keeps more for longer; nothing is lost.
-			w.log.Warn("the detector's snapshot cannot be saved", "error", err)
-			return nil
-		}
-		if err := w.step("snapshot after"); err != nil {
-			return err
-		}
-	}
-	w.covered = seq
-	if err := w.step("ack before"); err != nil {
-		return err
-	}
-	w.ack(ctx, seq)
-	return w.step("ack after")
 }
