@@ -39,6 +39,7 @@ type columnDef struct {
 const (
 	codecText  = "ZSTD(1)"
 	bloom      = "bloom_filter(0.01) GRANULARITY 1"
+	few        = "set(32) GRANULARITY 4" // of columns with few values, some of them rare
 	tokenBloom = "tokenbf_v1(8192, 3, 7) GRANULARITY 1"
 )
 
@@ -95,7 +96,7 @@ var layout = []columnDef{
 	{"assurance", event.TocsinSenderAssurance, kindLow, codecText, ""},
 	{"proof", event.TocsinSourceProof, kindLow, codecText, ""},
 	{"sender_ip", event.TocsinSenderIP, kindIP, codecText, ""},
-	{"left_reason", event.TocsinLeftReason, kindLow, codecText, ""},
+	{"left_reason", event.TocsinLeftReason, kindLow, codecText, few}, // answers to questions are sought among all that ever came
 	{"collector", event.TocsinCollectorID, kindLow, codecText, ""},
 }
 
@@ -235,11 +236,16 @@ func migrations(db string) []string {
 			" TTL toDateTime(time) + toIntervalDay(keep) SETTINGS " + tableSettings,
 		// What a repair has begun and not finished: the roll-ups of these days are rebuilt at the next start.
 		"CREATE TABLE IF NOT EXISTS " + db + ".repairs (id String, at DateTime('UTC'), tenants Array(UInt32), days Array(Date), done UInt8) ENGINE = MergeTree ORDER BY id SETTINGS fsync_after_insert = 1, fsync_part_directory = 1",
+		// See mark.go.
+		"CREATE TABLE IF NOT EXISTS " + db + ".marks (mark Int64, at DateTime('UTC')) ENGINE = MergeTree ORDER BY mark TTL at + toIntervalDay(400) SETTINGS fsync_after_insert = 1, fsync_part_directory = 1",
 	}
 	// One statement: each costs a write of the table's metadata.
 	var grow []string
 	for _, d := range layout {
 		grow = append(grow, fmt.Sprintf("ADD COLUMN IF NOT EXISTS %s %s CODEC(%s)", d.name, kindTypes[d.kind], d.codec))
+	}
+	for _, ix := range index { // of what is stored from now on
+		grow = append(grow, "ADD "+strings.Replace(ix, "INDEX ", "INDEX IF NOT EXISTS ", 1))
 	}
 	out = append(out, "ALTER TABLE "+db+".events "+strings.Join(grow, ", "))
 	for i := range rollups {

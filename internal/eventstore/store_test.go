@@ -253,6 +253,15 @@ func TestInsertTwiceStoresOnce(t *testing.T) {
 		if st := s.Stats(); st.Repairs != 0 {
 			t.Fatalf("repairs without a cause: %+v", st)
 		}
+		// A mark is known that was given, and no other.
+		if err := s.Mark(ctx, 7_000_000_000_000_000_007); err != nil {
+			t.Fatal(err)
+		}
+		for mark, want := range map[int64]bool{7_000_000_000_000_000_007: true, 7_000_000_000_000_000_008: false} {
+			if there, err := s.Marked(ctx, mark); err != nil || there != want {
+				t.Errorf("mark %d: %v, %v", mark, there, err)
+			}
+		}
 	})
 }
 

@@ -37,6 +37,8 @@ type Options struct {
 
 	// Every, Patience: how often the child is asked for a row, and how long it may take, three times in a row.
 	Every, Patience time.Duration
+	// Pause is the longest wait before a child that dies again and again is started once more; default 10 s. Waits begin at 50 ms.
+	Pause time.Duration
 }
 
 // Engine is a running child and its supervisor.
@@ -68,6 +70,9 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	}
 	if o.Patience <= 0 {
 		o.Patience = 20 * time.Second
+	}
+	if o.Pause <= 0 {
+		o.Pause = 10 * time.Second
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -222,7 +227,7 @@ func (e *Engine) run(ctx context.Context, first chan<- error) {
 			return
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, 10*time.Second)
+		wait = min(2*wait, e.opt.Pause)
 	}
 }
 

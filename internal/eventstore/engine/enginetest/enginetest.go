@@ -73,7 +73,8 @@ func Dir(t testing.TB) string {
 func Start(t testing.TB, dir string) *engine.Engine {
 	t.Helper()
 	lib := Library(t)
-	o := engine.Options{Program: Program(t), Library: lib, Dir: filepath.Join(dir, "engine"), Socket: filepath.Join(dir, "e.sock"), Logger: slog.New(slog.DiscardHandler)}
+	o := engine.Options{Program: Program(t), Library: lib, Dir: filepath.Join(dir, "engine"), Socket: filepath.Join(dir, "e.sock"), Logger: slog.New(slog.DiscardHandler),
+		Pause: 50 * time.Millisecond} // a test that kills it again and again need not wait longer each time
 	if testing.Verbose() {
 		o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
