@@ -638,6 +638,9 @@ func TestAlsoSeen(t *testing.T) {
 // The queue against sorting and filtering the same alerts in memory, for many
 // filters, walked page by page.
 func TestQueueAgainstMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: -short; one goroutine asks 500 questions, which the race detector makes minutes of")
+	}
 	f := open(t, filepath.Join(t.TempDir(), "t.db"), 6)
 	ctx := t.Context()
 	r := rand.New(rand.NewPCG(7, 7))
