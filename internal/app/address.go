@@ -1,10 +1,11 @@
 package app
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"tocsin/internal/durable"
 )
 
 // addressFile is where a hub notes the address that collectors dial. Commands that are given the data folder alone, and no settings, make
@@ -15,8 +16,7 @@ func noteAddress(dir, address string) error {
 	if NotedAddress(dir) == address {
 		return nil
 	}
-	name := addressFile(dir)
-	return errors.Join(os.WriteFile(name+".tmp", []byte(address+"\n"), 0o600), os.Rename(name+".tmp", name))
+	return durable.Replace(addressFile(dir), []byte(address+"\n"), 0o600)
 }
 
 // NotedAddress is the address that collectors dial, as the hub on this data folder noted it when it last started; "" when none has.

@@ -71,6 +71,7 @@ type hub struct {
 	sightings  *sightings
 	started    time.Time
 	behind     atomic.Uint64 // pressure on collectors, float bits; written by watchLag
+	marked     uint64        // rows stored when the event store was marked last; of the start, then of housekeep
 
 	gateListener, webListener net.Listener
 	stopping                  context.Context // done when the hub begins to drain: live pages end
@@ -255,8 +256,10 @@ func (h *hub) serveHTTP(ctx context.Context, l net.Listener, handler http.Handle
 // housekeep does what has to be done now and then.
 func (h *hub) housekeep(ctx context.Context) error {
 	often := time.NewTicker(5 * time.Second)
+	minutely := time.NewTicker(time.Minute)
 	seldom := time.NewTicker(time.Hour)
 	defer often.Stop()
+	defer minutely.Stop()
 	defer seldom.Stop()
 	expire := func() {
 		if err := h.expireBatches(ctx, time.Now()); err != nil && ctx.Err() == nil {
@@ -271,6 +274,10 @@ func (h *hub) housekeep(ctx context.Context) error {
 		case <-often.C:
 			if err := h.sightings.flush(ctx); err != nil {
 				h.log.WarnContext(ctx, "counting indicator hits", "err", err)
+			}
+		case <-minutely.C:
+			if err := h.markStored(ctx); err != nil && ctx.Err() == nil {
+				h.log.WarnContext(ctx, "the event store is not marked; it is tried again in a minute", "err", err)
 			}
 		case <-seldom.C:
 			if err := h.office.People.Prune(ctx); err != nil {

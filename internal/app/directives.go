@@ -20,6 +20,7 @@ import (
 
 	"tocsin/internal/batch"
 	"tocsin/internal/directive"
+	"tocsin/internal/durable"
 	"tocsin/internal/keys"
 	"tocsin/internal/ledger"
 )
@@ -74,10 +75,7 @@ func AddDirective(dataDir string, t *keys.Trust, kind string, envelope []byte) (
 		return d, err
 	}
 	name := filepath.Join(DirectiveDir(dataDir), fmt.Sprintf("%s-%020d-%s.json", d.Type, d.Version, strings.ReplaceAll(d.Audience, "*", "all")))
-	if err := os.WriteFile(name+".tmp", envelope, 0o600); err != nil {
-		return d, err
-	}
-	return d, os.Rename(name+".tmp", name)
+	return d, durable.Replace(name, envelope, 0o600)
 }
 
 // openFor opens an envelope whoever it is for. At the zero time none has expired.

@@ -25,7 +25,8 @@ import (
 // comes in:
 //
 //   - The bus speaks of another past: it is laid aside, and the worker begins at the start of a new one.
-//   - Records say that something is stored which the event store does not have: the worker's heads are set back to what is there.
+//   - Records say that something is stored which the event store does not have: the worker's heads are set back to what is there. An event
+//     store that alone was put back is known by a mark that it lacks: storemark.go.
 //   - What the gate accepted and the worker has not stored is put on the bus again from the blobs. Where a blob is missing too, the gate's
 //     head is set back, and the collector, which keeps what left for 14 days, sends it again.
 //   - Rows that the event store has and the records do not know are met when collectors send them again: until then the store counts before
@@ -111,17 +112,34 @@ func (h *hub) noticeRestore(ctx context.Context) error {
 	return h.office.Intel.Publish(ctx)
 }
 
-// makeWhole does what the comment above says of streams, when a restore was noticed. Whether one was noticed or not, it asks the worker
-// again for the tries of dead letters that are not done: word of them may not have come onto the bus, or was on another one.
+// makeWhole does what the comment above says of streams, when a restore was noticed, or the event store alone was put back. In any case it
+// asks the worker again for the tries of dead letters that are not done: word of them may not have come onto the bus, or was on another one.
 func (h *hub) makeWhole(ctx context.Context) error {
 	pending, err := h.counter(ctx, restoring)
 	if err != nil {
 		return err
 	}
+	if pending == 0 {
+		older, err := h.storeIsOlder(ctx)
+		if err != nil {
+			return err
+		}
+		if older {
+			h.log.WarnContext(ctx, "the event store does not know its newest mark: it alone was put back from an older copy, or is another one")
+			if err := h.skipBus(ctx); err != nil {
+				return err
+			}
+			pending = 1
+		}
+	}
 	if pending != 0 {
 		if err := h.putTogether(ctx); err != nil {
 			return err
 		}
+	}
+	// Before anything is stored: a copy of the event store that is made while the hub is stopped lacks the mark of every later start.
+	if err := h.markStore(ctx); err != nil {
+		return err
 	}
 	if err := h.resumeTries(ctx); err != nil {
 		h.log.WarnContext(ctx, "what was put aside is not tried again yet; `tocsin admin dead-letters retry` asks anew", "err", err)

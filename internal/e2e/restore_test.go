@@ -145,6 +145,17 @@ func lose(t *testing.T, worst bool) {
 	r.lines(5)
 	r.whole("after the second restore")
 
+	// The event store alone is put back, from before all that; records and bus are today's.
+	h.stop()
+	cp(t, store, h.dir, "engine")
+	h.start(t)
+	r.lines(5)
+	r.whole("after the event store alone was put back")
+	for _, text := range []string{"the event store does not know its newest mark", "the event store is an older copy than the records"} {
+		if r.said(text) != 1 {
+			t.Errorf("the hub said %d times %q", r.said(text), text)
+		}
+	}
 	if !worst {
 		return
 	}
