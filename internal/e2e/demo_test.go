@@ -97,18 +97,27 @@ func childrenSaid(dir string) string {
 // checkStory demands exactly the expected alerts.
 func checkStory(t *testing.T, res demo.Result) {
 	t.Helper()
+	if len(res.Missing) > 0 {
+		t.Errorf("missing: %v", res.Missing)
+	}
+	checkAlerts(t, res)
+}
+
+// checkAlerts demands one alert for each expectation that is met, and no other: not the program's word for it.
+func checkAlerts(t *testing.T, res demo.Result) {
+	t.Helper()
 	if len(res.Expected) < 9 {
 		t.Errorf("the story expects only %d alerts", len(res.Expected))
-	}
-	for _, m := range res.Missing {
-		t.Errorf("missing: %s", m)
 	}
 	for _, a := range res.Unexpected {
 		t.Errorf("unexpected: %+v", a)
 	}
-	// Not the program's word for it: each expectation has its one alert, and there is no other.
-	if len(res.Alerts) != len(res.Expected) {
-		t.Errorf("%d alerts, %d expected", len(res.Alerts), len(res.Expected))
+	found := 0
+	for _, w := range res.Expected {
+		found += min(w.Found, 1)
+	}
+	if len(res.Alerts) != found {
+		t.Errorf("%d alerts, %d of them expected", len(res.Alerts), found)
 	}
 }
 
@@ -414,7 +423,7 @@ func storyBegan(ctx context.Context, dir string) error {
 }
 
 // kill -9 of the collectors, the hub and the engine's child while the story is told. What a collector received is stored, once; every
-// expected alert comes, and no other; and what was on its way to a collector when that was killed is named.
+// expected alert comes whose lines came, and no other; and what was on its way to a collector when that was killed is named.
 func TestKillDuringDemo(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -436,7 +445,7 @@ func TestKillDuringDemo(t *testing.T) {
 func killDuring(t *testing.T, seed uint64, kills int) {
 	plan := strikes(rand.New(rand.NewPCG(seed, 0)), kills, seed%3 == 0)
 	dir := folder(t)
-	struck := map[string]int{}
+	struck, last := map[string]int{}, map[string]int{}
 	code, res := play(t, dir, func(ctx context.Context, pid int) {
 		if err := storyBegan(ctx, dir); err != nil {
 			t.Errorf("the story did not begin: %v", err)
@@ -450,12 +459,13 @@ func killDuring(t *testing.T, seed uint64, kills int) {
 			case <-time.After(time.Until(began.Add(s.at))):
 			}
 			victim := find(pid, dir, s.victim)
-			for ; victim == 0 && ctx.Err() == nil; victim = find(pid, dir, s.victim) {
+			for ; (victim == 0 || victim == last[s.victim]) && ctx.Err() == nil; victim = find(pid, dir, s.victim) {
 				time.Sleep(2 * time.Millisecond) // it is being started again: it dies as soon as it is there
 			}
-			if victim == 0 {
+			if ctx.Err() != nil {
 				return
 			}
+			last[s.victim] = victim
 			if err := syscall.Kill(victim, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				t.Errorf("kill the %s: %v", s.victim, err)
 			}
@@ -466,9 +476,10 @@ func killDuring(t *testing.T, seed uint64, kills int) {
 	if n := len(plan) - struck["engine"]; res.Restarts < n {
 		t.Errorf("%d restarts, want at least %d", res.Restarts, n)
 	}
-	checkStory(t, res.Result)
+	checkAlerts(t, res.Result)
 	keys := map[string]string{"Alderwick High School": "school", "Brannock Precision Engineering Ltd": "firm", "Corrowdale District Council": "council"}
 	named := true
+	gone := map[string]uint64{} // lines that a collector never had, by member; "" is all
 	for i, m := range res.Members {
 		checkSums(t, m)
 		killed := struck[keys[m.Name]]
@@ -476,6 +487,7 @@ func killDuring(t *testing.T, seed uint64, kills int) {
 			t.Errorf("%s: the devices sent %d lines, %d were received: some are doubled", m.Name, m.Devices, m.Received)
 		}
 		lost := m.Devices - m.Received
+		gone[m.Name], gone[""] = lost, gone[""]+lost
 		// A device sends at most about 40 lines a second here; a collector is back within two.
 		if killed == 0 && lost > 0 || lost > uint64(killed)*100 {
 			t.Errorf("%s: %d lines lost on the way to a collector that was killed %d times", m.Name, lost, killed)
@@ -490,7 +502,12 @@ func killDuring(t *testing.T, seed uint64, kills int) {
 			t.Logf("%s: its collector was killed %d times; of %d lines %d were in its sockets or on their way then; the report says %v %v", m.Name, killed, m.Devices, lost, res.lost[i], m.Gaps)
 		}
 	}
-	if named && code != 0 {
+	for _, m := range res.Missing {
+		if gone[m.Member] == 0 { // a line of the story that came to no collector raises nothing
+			t.Errorf("missing, though every line came: %s", m)
+		}
+	}
+	if named && code != 0 && len(res.Missing) == 0 {
 		t.Errorf("exit code %d though every line is accounted for", code)
 	}
 	if past := checkRows(t, dir, res.Result); past != 0 {
