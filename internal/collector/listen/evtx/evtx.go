@@ -243,8 +243,7 @@ func str(v any) string {
 // hex are the fields that Windows shows in hexadecimal, in every channel; in Security process numbers are too.
 var hex = map[string]bool{
 	"Status": true, "SubStatus": true, "AccessMask": true, "TicketOptions": true, "TicketEncryptionType": true, "FailureCode": true, "HandleId": true, "AuthenticationPackageFlags": true,
-	"ObjectAccessMask": true, "KeyLengthHex": true, "ErrorCode": true, "ResultCode": true, "CallerProcessId": true, "SourceHandleId": true, "TransactionIdHex": true, "GrantedAccess": true,
-	"OldUacValue": true, "NewUacValue": true, "PreAuthEncryptionTypeHex": true,
+	"ObjectAccessMask": true, "ErrorCode": true, "ResultCode": true, "CallerProcessId": true, "SourceHandleId": true, "GrantedAccess": true, "OldUacValue": true, "NewUacValue": true,
 }
 
 // plain makes ordinary maps of the library's. Every scalar is text, as winlogbeat writes event_data.

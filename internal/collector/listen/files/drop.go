@@ -126,7 +126,7 @@ func (in *Input) take(ctx context.Context, name string, info os.FileInfo) error 
 		if err := in.out.add(bytes.Clone(text), cut); err != nil {
 			return err
 		}
-		if in.out.size >= chunk || len(in.out.lines) >= 2000 {
+		if in.out.size >= in.o.Chunk || len(in.out.lines) >= 2000 {
 			return flush()
 		}
 		return nil
@@ -189,7 +189,7 @@ func (in *Input) decode(f *os.File, emit func(text []byte, cut bool) error) erro
 
 // splitLines gives emit each line of r; text is valid until it returns.
 func splitLines(r io.Reader, maxLine int, emit func(text []byte, cut bool) error) error {
-	in := bufio.NewReaderSize(r, max(chunk, maxLine+1))
+	in := bufio.NewReaderSize(r, max(256<<10, maxLine+1))
 	first := true
 	for {
 		b, err := in.ReadSlice('\n')

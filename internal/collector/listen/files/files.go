@@ -29,6 +29,8 @@ type Options struct {
 	Settle time.Duration
 	// KeepDone is how long files stay in done/. Default 30 days.
 	KeepDone time.Duration
+	// Chunk is how many bytes of a file are read at once, and always room for one line. Default 256 KiB.
+	Chunk int
 	// Decoders read dropped files that are not lines. The first that knows the file's first bytes gets it.
 	Decoders []Decoder
 	Now      func() time.Time
@@ -68,6 +70,10 @@ func New(o Options) (*Input, error) {
 	if o.MaxLine <= 0 {
 		o.MaxLine = 64 << 10
 	}
+	if o.Chunk <= 0 {
+		o.Chunk = 256 << 10
+	}
+	o.Chunk = max(o.Chunk, o.MaxLine+2)
 	if o.Poll <= 0 {
 		o.Poll = 250 * time.Millisecond
 	}
@@ -148,7 +154,12 @@ func (in *Input) Serve(ctx context.Context, sink listen.Sink) error {
 	in.restore()
 	tick := time.NewTicker(in.o.Poll)
 	defer tick.Stop()
-	var scanned, pruned time.Time
+	scanned, pruned := in.o.Now(), time.Time{}
+	in.scan()
+	if in.state.Mark == 0 { // before anything is read, so that it is known after a crash
+		in.dirty = true
+		in.save()
+	}
 	for {
 		now := in.o.Now()
 		if now.Sub(scanned) >= min(time.Second, 4*in.o.Poll) {
@@ -186,9 +197,10 @@ func (in *Input) Serve(ctx context.Context, sink listen.Sink) error {
 	}
 }
 
-// save makes the places durable, after what was read up to them.
+// save makes the places durable, after what was read up to them. While lines of before a crash are still being passed over they stay as they
+// are: behind newer places and a newer mark, what has still to be passed over would not be known after another crash.
 func (in *Input) save() {
-	if !in.dirty {
+	if !in.dirty || in.out.known != nil {
 		return
 	}
 	in.saved = in.o.Now()
@@ -246,7 +258,7 @@ func (in *Input) unfinishedDrop() bool {
 		return false
 	}
 	_, err := os.Stat(filepath.Join(in.o.Drop, in.state.Drop.Name))
-	return err == nil
+	return err == nil && !in.said["drop:"+in.state.Drop.Name] // which cannot be taken: that must not hold up the places
 }
 
 // batch gathers lines for the sink.

@@ -26,6 +26,7 @@ type store struct {
 	files  []uint32 // which file each line stood in
 	synced int
 	refuse bool
+	onSync func() // called by Sync
 }
 
 func (s *store) Receive(_ context.Context, lines []listen.Line) error {
@@ -48,6 +49,9 @@ func (s *store) Sync() error {
 		return errors.New("closed")
 	}
 	s.synced = len(s.lines)
+	if s.onSync != nil {
+		s.onSync()
+	}
 	return nil
 }
 
@@ -200,12 +204,12 @@ func TestFollow(t *testing.T) {
 // A line that is longer than a chunk of reading, and longer than a line may be.
 func TestLong(t *testing.T) {
 	b := newBench(t)
-	b.o.MaxLine = 64 << 10
-	b.write("a.log", strings.Repeat("x", 3*chunk)+"\nnext\n")
+	b.o.MaxLine = 400 << 10
+	b.write("a.log", strings.Repeat("x", 3*256<<10)+"\n"+strings.Repeat("y", 300<<10)+"\nnext\n")
 	b.start()
-	b.store.wait(t, 2)
-	if got := b.store.snapshot(); len(got[0]) != 64<<10 || got[1] != "next" {
-		t.Errorf("%d bytes, %q", len(got[0]), got[1])
+	b.store.wait(t, 3)
+	if got := b.store.snapshot(); len(got[0]) != 400<<10 || len(got[1]) != 300<<10 || got[2] != "next" {
+		t.Errorf("%d and %d bytes, %.50q", len(got[0]), len(got[1]), got[2])
 	}
 }
 
@@ -346,6 +350,47 @@ func TestDrop(t *testing.T) {
 	t.Error("done/ is never emptied")
 }
 
+// Killed before places were written, and again when they are written next: what the first run had received comes once.
+func TestKilledAgain(t *testing.T) {
+	b := newBench(t)
+	b.o.MaxLine, b.o.Chunk = 64, 100
+	var text strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&text, "line %d\n", i)
+	}
+	b.write("a.log", text.String())
+	run := func(sink *store, until func()) {
+		t.Helper()
+		in, err := New(b.o)
+		b.must(err)
+		ctx, kill := context.WithCancel(t.Context())
+		defer kill()
+		done := make(chan error, 1)
+		if until == nil {
+			sink.onSync = kill // the places are written after this, and nothing more
+		}
+		go func() { done <- in.Serve(ctx, sink) }()
+		if until != nil {
+			until()
+			sink.mu.Lock()
+			sink.refuse = true // nothing is written from here on, as after a kill
+			sink.mu.Unlock()
+			kill()
+		}
+		b.must(<-done)
+	}
+	sink := &store{}
+	run(sink, func() { sink.wait(t, 200) })
+	sink = &store{lines: sink.snapshot()}
+	run(sink, nil)
+	sink = &store{lines: sink.snapshot()}
+	b.write("a.log", "the last\n")
+	run(sink, func() { sink.wait(t, 201) })
+	if got := sink.snapshot(); len(got) != 201 || got[200] != "the last" {
+		t.Errorf("%d lines, then %q", len(got), got[200:min(len(got), 205)])
+	}
+}
+
 // Killed at random places of a run with rotation, truncation and dropped files: every line once.
 func TestKill(t *testing.T) {
 	rounds := 30
@@ -353,9 +398,14 @@ func TestKill(t *testing.T) {
 		rounds = 300
 	}
 	b := newBench(t)
-	b.o.Drop, b.o.Settle = b.path("in"), time.Nanosecond
+	b.o.Drop, b.o.Settle, b.o.MaxLine, b.o.Chunk = b.path("in"), time.Nanosecond, 64, 512 // so small that a kill comes while it catches up
 	b.must(os.MkdirAll(b.o.Drop, 0o700))
 	r := rand.New(rand.NewPCG(1, 2))
+	rotate := func(name string) {
+		if err := os.Rename(b.path("a.log"), b.path(name)); !errors.Is(err, fs.ErrNotExist) {
+			b.must(err)
+		}
+	}
 	n := 0
 	line := func() string { n++; return fmt.Sprintf("line %d\n", n) }
 	for round := range rounds {
@@ -374,7 +424,7 @@ func TestKill(t *testing.T) {
 				b.must(os.Rename(b.path(fmt.Sprintf("in/.%d-%d", round, step)), b.path(fmt.Sprintf("in/%d-%d", round, step))))
 			}
 			if r.IntN(6) == 0 {
-				b.must(os.Rename(b.path("a.log"), b.path(fmt.Sprintf("a.old.%d-%d", round, step))))
+				rotate(fmt.Sprintf("a.old.%d-%d", round, step))
 				b.write("a.log", line())
 			}
 			b.clock.add(time.Duration(r.IntN(700)) * time.Millisecond) // places are written once a second
@@ -386,6 +436,12 @@ func TestKill(t *testing.T) {
 		sink.mu.Unlock()
 		kill()
 		<-done
+		for range r.IntN(100) { // it goes on being written meanwhile
+			b.write("a.log", line())
+		}
+		if r.IntN(3) == 0 {
+			rotate(fmt.Sprintf("a.old.%d", round))
+		}
 	}
 	b.start()
 	last := fmt.Sprintf("line %d", n)

@@ -29,7 +29,6 @@ type file struct {
 }
 
 const (
-	chunk  = 256 << 10
 	prints = 256 // first bytes of a file that tell it from another in the same inode
 	// linger is how long a file that was rotated away is still read: its writer may not have noticed.
 	linger = 5 * time.Second
@@ -71,9 +70,11 @@ func (in *Input) scan() {
 				return
 			}
 			before, had := in.last[name]
-			in.begin(name, 0, in.o.FromEnd && !in.state.began)
+			f := in.begin(name, 0, in.o.FromEnd && !in.state.began)
 			if had {
 				in.siblings(name, before)
+			} else if f != nil && (id{f.Dev, f.Ino}) != identify(st) { // rotated away since the look at it
+				in.siblings(name, st.ModTime())
 			}
 			if len(in.last) < 4*maxFiles {
 				in.last[name] = st.ModTime()
@@ -330,7 +331,7 @@ func sorted(files map[id]*file) []*file {
 
 // read takes the whole lines of one chunk. last: what has no line end is a line too.
 func (in *Input) read(f *file, size int64, last bool) (more bool, err error) {
-	want := int(min(chunk, size-f.Offset))
+	want := int(min(int64(in.o.Chunk), size-f.Offset))
 	buf := make([]byte, max(want, 0))
 	n, err := readAt(f.f, buf, f.Offset)
 	if err != nil {
