@@ -8,3 +8,8 @@ import "embed"
 //
 //go:embed *.yml tests
 var FS embed.FS
+
+// Steps is the folder with what to do on each product, for each family of rules (package steps).
+//
+//go:embed steps
+var Steps embed.FS

@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,6 +41,7 @@ type attributes struct {
 	EntityFields list          `yaml:"entity_fields"`
 	GroupBy      list          `yaml:"group_by"` // of a rule that is no correlation: more fields that keep episodes apart
 	Window       time.Duration `yaml:"window"`   // of a rule that is no correlation: how long one episode waits for the next event, default 1h
+	Needs        string        `yaml:"needs"`    // full: of a rule of the hub that needs what the policy metadata keeps at home
 	Across       bool          `yaml:"across"`   // over all members: only at the hub, for the centre
 	Reason       string        `yaml:"reason"`   // one sentence with {placeholders}
 	Member       Text          `yaml:"member"`
@@ -57,54 +60,103 @@ type Info struct {
 	Member                                Text
 	Analyst                               string
 	File                                  string
+	NeedsFull                             bool // silent but for estates under the policy full: what it looks at stays at home elsewhere
+	Upstream                              bool // it has no texts of its own: they are made from its log source
 }
 
-// Catalogue is a folder of rules with the attributes that make detections of matches.
+// Catalogue is what some folders of rules hold, with the attributes that make detections of matches.
 type Catalogue struct {
 	infos  []Info
 	byID   map[string]int
 	coll   *sigma.Collection
 	attrs  map[string]*attributes // by rule id
-	Errors []*sigma.Error         // rules that were left out, with reasons
+	digest string
+	found  map[string]*Found // by id, name and title in lower case
+	all    []*Found
+	Errors []*sigma.Error // rules that were left out, with reasons
 }
+
+// Source is a folder of rules.
+type Source struct {
+	Name string // stands before the names of its files; "" for the only one
+	FS   fs.FS
+	// Upstream says that the rules are written for anybody: one without the attribute tocsin gets one (see adopt).
+	Upstream bool
+	// Skip are files that are known not to work and are left out: what updates them lists them (package ruleset).
+	Skip map[string]bool
+}
+
+// Bounds of what is read.
+const (
+	maxRuleFile  = 4 << 20
+	maxRuleFiles = 50_000
+)
 
 // Load reads every .yml and .yaml file of fsys. Rules with errors are left out and listed in Errors; the error returned is about
 // reading only.
 func Load(fsys fs.FS) (*Catalogue, error) {
-	c := &Catalogue{byID: map[string]int{}, coll: &sigma.Collection{}, attrs: map[string]*attributes{}}
 	if fsys == nil {
 		return nil, errors.New("detect: no rules given")
 	}
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && d.Name() == testFolder {
-			return fs.SkipDir
-		}
-		if err != nil || d.IsDir() {
-			return err
-		}
-		if ext := path.Ext(name); ext != ".yml" && ext != ".yaml" {
+	return LoadAll([]Source{{FS: fsys}})
+}
+
+// LoadAll reads several folders as one set of rules. An id may be used once in all of them.
+func LoadAll(sources []Source) (*Catalogue, error) {
+	c := &Catalogue{byID: map[string]int{}, coll: &sigma.Collection{}, attrs: map[string]*attributes{}}
+	sum, files := sha256.New(), 0
+	upstream := map[string]bool{} // files
+	for _, src := range sources {
+		err := fs.WalkDir(src.FS, ".", func(name string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() && d.Name() == testFolder {
+				return fs.SkipDir
+			}
+			if err != nil || d.IsDir() {
+				return err
+			}
+			if ext := path.Ext(name); ext != ".yml" && ext != ".yaml" || src.Skip[name] {
+				return nil
+			}
+			if files++; files > maxRuleFiles {
+				return fmt.Errorf("more than %d files of rules", maxRuleFiles)
+			}
+			if i, err := d.Info(); err != nil {
+				return err
+			} else if i.Size() > maxRuleFile {
+				return fmt.Errorf("%s has %d MiB; a file of rules may have %d", name, i.Size()>>20, maxRuleFile>>20)
+			}
+			b, err := fs.ReadFile(src.FS, name)
+			if err != nil {
+				return err
+			}
+			file := path.Join(src.Name, name)
+			upstream[file] = src.Upstream
+			fmt.Fprintf(sum, "%s\x00%d\x00%t\x00", file, len(b), src.Upstream)
+			sum.Write(b)
+			c.Errors = append(c.Errors, c.coll.Parse(file, b)...)
 			return nil
-		}
-		b, err := fs.ReadFile(fsys, name)
+		})
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("detect: reading rules: %w", err)
 		}
-		c.Errors = append(c.Errors, c.coll.Parse(name, b)...)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("detect: reading rules: %w", err)
 	}
-	c.collect()
+	c.digest = hex.EncodeToString(sum.Sum(nil))
+	c.collect(upstream)
+	c.index()
 	return c, nil
 }
 
-func (c *Catalogue) collect() {
+// Digest names the set: it changes when any of its files does.
+func (c *Catalogue) Digest() string { return c.digest }
+
+func (c *Catalogue) collect(upstream map[string]bool) {
+	counted := c.counted()
 	refused := func(m *sigma.Meta, format string, args ...any) {
 		c.Errors = append(c.Errors, &sigma.Error{File: m.File, Line: m.Line, Rule: m.Label(), Reason: fmt.Sprintf(format, args...)})
 	}
 	seen := map[string]bool{}
-	take := func(m *sigma.Meta, groupBy []string, correlation bool) bool {
+	take := func(m *sigma.Meta, source *sigma.LogSource, groupBy []string) bool {
+		correlation := source == nil
 		if m.ID == "" {
 			refused(m, "the id is missing: detections and their history are kept by it")
 			return false
@@ -125,7 +177,11 @@ func (c *Catalogue) collect() {
 			}
 			return false
 		}
-		if !has {
+		switch {
+		case has:
+		case upstream[m.File] && m.Level != "" && !counted[m.ID] && !(m.Name != "" && counted[m.Name]):
+			a = adopt(m, source, groupBy)
+		default:
 			return true // only correlations look at it
 		}
 		if err := a.check(m, groupBy, correlation); err != nil {
@@ -135,11 +191,11 @@ func (c *Catalogue) collect() {
 		c.attrs[m.ID] = a
 		c.byID[m.ID] = len(c.infos)
 		c.infos = append(c.infos, Info{ID: m.ID, Title: m.Title, Level: m.Level, Family: a.Family, Description: strings.TrimSpace(m.Description), Runs: a.Runs, Entity: a.Entity, Across: a.Across,
-			Tags: m.Tags, FalsePositives: m.FalsePositives, Member: a.Member, Analyst: strings.TrimSpace(a.Analyst), File: m.File})
+			Tags: m.Tags, FalsePositives: m.FalsePositives, Member: a.Member, Analyst: strings.TrimSpace(a.Analyst), File: m.File, NeedsFull: a.Needs == "full", Upstream: !has})
 		return true
 	}
-	c.coll.Rules = slices.DeleteFunc(c.coll.Rules, func(r *sigma.Rule) bool { return !take(&r.Meta, nil, false) })
-	c.coll.Correlations = slices.DeleteFunc(c.coll.Correlations, func(r *sigma.Correlation) bool { return !take(&r.Meta, r.GroupBy, true) })
+	c.coll.Rules = slices.DeleteFunc(c.coll.Rules, func(r *sigma.Rule) bool { return !take(&r.Meta, &r.LogSource, nil) })
+	c.coll.Correlations = slices.DeleteFunc(c.coll.Correlations, func(r *sigma.Correlation) bool { return !take(&r.Meta, nil, r.GroupBy) })
 }
 
 var placeholders = regexp.MustCompile(`\{[^{}]*\}`)
@@ -182,6 +238,9 @@ func (a *attributes) check(m *sigma.Meta, groupBy []string, correlation bool) er
 	}
 	if a.Window < time.Second || a.Window > 31*24*time.Hour {
 		return fmt.Errorf("window is %v; it must be between a second and 31 days", a.Window)
+	}
+	if a.Needs != "" && (a.Needs != "full" || a.Runs != Hub) {
+		return errors.New("needs is full, of a rule that runs at the hub, or is left out")
 	}
 	if a.Across && a.Runs != Hub {
 		return errors.New("a rule across members runs at the hub only")

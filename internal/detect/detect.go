@@ -48,6 +48,9 @@ type Options struct {
 	// must not carry out what a field may not. Entities are not affected: nothing can be grouped without them.
 	Withhold func(field string) bool
 
+	// Exceptions gives those in force, for each event anew; nil: there are none. It may give nil.
+	Exceptions func() Exceptions
+
 	MaxGroups    int // live groups of all correlations, default 50,000 on a site and 2,000,000 at the hub
 	TenantGroups int // of one member, default a quarter at the hub; on a site all, since there is mostly one
 }
@@ -58,10 +61,26 @@ const (
 	hubGroups  = 2_000_000
 )
 
-// Engine detects. It belongs to one goroutine, but for Stats.
+// Engine detects. It belongs to one goroutine, but for Stats, Reload, Catalogue and Errors.
 type Engine struct {
-	mu      sync.Mutex // held by every call that changes or reads state; waited for only by who asks for Stats
-	opts    Options
+	mu   sync.Mutex // held by every call that changes or reads state; waited for only by who asks for Stats or changes the rules
+	opts Options
+	program
+
+	match sigma.Matcher
+	rec   sigma.Record
+	ids   []int32
+	hits  []sigma.Hit
+	clock int64 // the latest event time that was not ahead of its processing
+	stats Stats
+
+	// What was pushed out of correlators that a reload replaced.
+	evicted   uint64
+	evictedBy map[uint32]uint64
+}
+
+// program is one compiled set of rules with its state: all that Reload replaces. What is derived from rules belongs here.
+type program struct {
 	cat     *Catalogue
 	rules   *sigma.Engine
 	cor     *sigma.Correlator
@@ -70,13 +89,6 @@ type Engine struct {
 	metas   []*sigma.Meta
 	wanted  []bool // by event key
 	routes  map[route]*sigma.Set
-
-	match sigma.Matcher
-	rec   sigma.Record
-	ids   []int32
-	hits  []sigma.Hit
-	clock int64 // the latest event time that was not ahead of its processing
-	stats Stats
 }
 
 // Stats counts since the engine was made.
@@ -130,7 +142,7 @@ func New(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("detect: %w", err)
 	}
-	e := &Engine{opts: opts, cat: cat, rules: rules, routes: map[route]*sigma.Set{}}
+	e := &Engine{opts: opts, program: program{cat: cat, rules: rules, routes: map[route]*sigma.Set{}}}
 	for _, err := range slices.Concat(cat.Errors, rules.Errors) {
 		opts.Logger.Error("detection rule left out", "file", err.File, "line", err.Line, "rule", err.Rule, "reason", err.Reason)
 	}
@@ -214,11 +226,19 @@ func (e *Engine) names() map[string]bool {
 	return out
 }
 
-// Catalogue gives the rules with their texts.
-func (e *Engine) Catalogue() *Catalogue { return e.cat }
+// Catalogue gives the rules with their texts. It may be called from any goroutine.
+func (e *Engine) Catalogue() *Catalogue {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cat
+}
 
-// Errors lists rules that were left out, with the reason.
-func (e *Engine) Errors() []*sigma.Error { return slices.Concat(e.cat.Errors, e.rules.Errors) }
+// Errors lists rules that were left out, with the reason. It may be called from any goroutine.
+func (e *Engine) Errors() []*sigma.Error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Concat(e.cat.Errors, e.rules.Errors)
+}
 
 // Stats gives the counters. It may be called from any goroutine.
 func (e *Engine) Stats() Stats {
@@ -226,10 +246,13 @@ func (e *Engine) Stats() Stats {
 	defer e.mu.Unlock()
 	s := e.stats
 	c := e.cor.Stats()
-	s.Groups, s.Evicted, s.StateBytes = c.Groups, c.Evicted, c.StateBytes
+	s.Groups, s.Evicted, s.StateBytes = c.Groups, c.Evicted+e.evicted, c.StateBytes
 	s.EvictedBy = map[event.TenantID]uint64{}
-	for t, n := range e.cor.EvictedByScope() {
+	for t, n := range e.evictedBy {
 		s.EvictedBy[event.TenantID(t)] = n
+	}
+	for t, n := range e.cor.EvictedByScope() {
+		s.EvictedBy[event.TenantID(t)] += n
 	}
 	s.MatchedRules = map[string]uint64{}
 	for id, n := range e.stats.MatchedRules {
@@ -268,6 +291,7 @@ func (e *Engine) Process(ev *event.Event, now int64) []event.Detection {
 		e.fill(ev, set.Keywords())
 		e.ids = e.match.Match(set, &e.rec, e.ids[:0])
 		e.stats.Matches += uint64(len(e.ids))
+		e.ids = e.except(e.ids, ev, now)
 		if len(e.ids) > 0 {
 			// The order must not depend on how the index works, or a replay by another version would differ.
 			slices.Sort(e.ids)

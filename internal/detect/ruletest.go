@@ -135,27 +135,9 @@ func (c *Catalogue) runCase(info *Info, x *ruleCase, engines map[Where]*Engine) 
 	}
 	e.forget()
 	var all []event.Detection
-	now, seq := testStart, uint64(0)
-	for _, part := range x.Events {
-		now += int64(part.After)
-		for n := range max(part.Repeat, 1) {
-			if n > 0 {
-				now += int64(part.Every)
-			}
-			tenants := part.Tenants
-			if len(tenants) == 0 {
-				tenants = []uint32{1}
-			}
-			for _, tenant := range tenants {
-				seq++
-				var ev event.Event
-				ev.Tenant, ev.Created, ev.Time, ev.ID.Seq = event.TenantID(tenant), now, now, seq
-				if err := part.fill(&ev, n); err != nil {
-					return err
-				}
-				all = append(all, e.Process(&ev, now)...)
-			}
-		}
+	now, err := x.play(func(ev *event.Event, now int64) { all = append(all, e.Process(ev, now)...) })
+	if err != nil {
+		return err
 	}
 	all = append(all, e.Flush(now+int64(24*time.Hour))...)
 	byKey := map[string][]event.Detection{}
@@ -193,6 +175,66 @@ func (c *Catalogue) runCase(info *Info, x *ruleCase, engines map[Where]*Engine) 
 		return errors.New("the detection has no entity")
 	case strings.Contains(d.Reason, "unknown"):
 		return fmt.Errorf("the reason lacks a value: %q", d.Reason)
+	}
+	return nil
+}
+
+// play gives the events of a case in order, and when the last one was.
+func (x *ruleCase) play(f func(ev *event.Event, now int64)) (int64, error) {
+	now, seq := testStart, uint64(0)
+	for _, part := range x.Events {
+		now += int64(part.After)
+		for n := range max(part.Repeat, 1) {
+			if n > 0 {
+				now += int64(part.Every)
+			}
+			tenants := part.Tenants
+			if len(tenants) == 0 {
+				tenants = []uint32{1}
+			}
+			for _, tenant := range tenants {
+				seq++
+				var ev event.Event
+				ev.Tenant, ev.Created, ev.Time, ev.ID.Seq = event.TenantID(tenant), now, now, seq
+				if err := part.fill(&ev, n); err != nil {
+					return now, err
+				}
+				f(&ev, now)
+			}
+		}
+	}
+	return now, nil
+}
+
+// Stories gives the events of each case on which a rule must fire: one call of begin for a case, then one of next for each event. They are the
+// tests that lie beside the rules in fsys.
+func (c *Catalogue) Stories(fsys fs.FS, begin func(Info), next func(ev *event.Event, now int64)) error {
+	files, err := fs.Glob(fsys, testFolder+"/*.yml")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		b, err := fs.ReadFile(fsys, f)
+		if err != nil {
+			return err
+		}
+		var t ruleTests
+		if err := yaml.Unmarshal(b, &t); err != nil {
+			return fmt.Errorf("%s: %w", f, err)
+		}
+		info, ok := c.Info(t.Rule)
+		if !ok {
+			return fmt.Errorf("%s: there is no rule with the id %q", f, t.Rule)
+		}
+		for i := range t.Cases {
+			if t.Cases[i].Fires == 0 {
+				continue
+			}
+			begin(info)
+			if _, err := t.Cases[i].play(next); err != nil {
+				return fmt.Errorf("%s: %w", f, err)
+			}
+		}
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func NewMatcher(text string) (*Matcher, error) {
 	if len(rules.Errors) > 0 {
 		return nil, rules.Errors[0]
 	}
-	e := &Engine{cat: cat, rules: rules, routes: map[route]*sigma.Set{}, wanted: make([]bool, event.NumKeys())}
+	e := &Engine{program: program{cat: cat, rules: rules, routes: map[route]*sigma.Set{}, wanted: make([]bool, event.NumKeys())}}
 	for name := range e.names() {
 		if k, ok := event.Lookup(name); ok && int(k) < len(e.wanted) {
 			e.wanted[k] = true

@@ -1,0 +1,74 @@
+package detect
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"tocsin/sigma"
+)
+
+// BadRules is why a set of rules was not taken: some of it cannot be used. What ran before runs on.
+type BadRules struct{ Errors []*sigma.Error }
+
+// Error names the first fault and how many there are.
+func (b *BadRules) Error() string {
+	s := b.Errors[0].Error()
+	if n := len(b.Errors) - 1; n > 0 {
+		s += fmt.Sprintf(" (and %d more)", n)
+	}
+	return s
+}
+
+// Reloaded says what a reload did.
+type Reloaded struct {
+	Rules  int           // that make detections here now
+	Groups int           // live groups of correlations that were carried over
+	Lost   int           // live groups of correlations that changed or went: they count from nothing
+	Paused time.Duration // how long no event could be processed
+}
+
+// Reload replaces the rules between two events. The new ones are compiled first, while the old ones work; a set with any fault is refused with
+// BadRules and nothing changes. State is carried over for every correlation that is as it was (its type, rules by id, grouping, span and
+// condition): what it had counted stays counted. Where none of a rule's own text changed, its detections go on under their keys.
+//
+// It may be called from any goroutine, by one at a time.
+func (e *Engine) Reload(cat *Catalogue) (Reloaded, error) {
+	if cat == nil {
+		return Reloaded{}, errors.New("detect: reload: no rules given")
+	}
+	if len(cat.Errors) > 0 {
+		return Reloaded{}, &BadRules{cat.Errors}
+	}
+	opts := e.opts
+	opts.Catalogue = cat
+	next, err := New(opts)
+	if err != nil {
+		return Reloaded{}, err
+	}
+	if errs := next.Errors(); len(errs) > 0 {
+		return Reloaded{}, &BadRules{errs}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	begun := time.Now()
+	before := e.cor.Stats()
+	if err := next.cor.Restore(e.cor.Snapshot()); err != nil {
+		return Reloaded{}, fmt.Errorf("detect: reload: carrying over what was counted: %w", err)
+	}
+	r := Reloaded{Rules: next.stats.Rules, Groups: next.cor.Stats().Groups}
+	r.Lost = max(0, before.Groups-r.Groups)
+	// What the old state pushed out stays counted.
+	e.evicted += before.Evicted
+	for t, n := range e.cor.EvictedByScope() {
+		if e.evictedBy == nil {
+			e.evictedBy = map[uint32]uint64{}
+		}
+		e.evictedBy[t] += n
+	}
+	e.program = next.program
+	e.match = sigma.Matcher{}
+	e.stats.Rules = r.Rules
+	r.Paused = time.Since(begun)
+	return r, nil
+}
