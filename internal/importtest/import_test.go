@@ -13,12 +13,12 @@ import (
 // and to docs/design.md section 5, in the same commit.
 var layers = [][]string{
 	{"internal/event", "internal/indicator", "internal/durable", "sigma", "rules"},
-	{"internal/access", "internal/config", "internal/keys", "internal/batch", "internal/directive"},
+	{"internal/access", "internal/config", "internal/keys", "internal/batch", "internal/directive", "internal/steps"},
 	{"internal/db", "internal/bus", "internal/blob", "internal/outbox", "internal/release"},
 	{"internal/member", "internal/people", "internal/intel"},
 	{"internal/collector/archive", "internal/collector/listen", "internal/collector/parse", "internal/collector/minimise", "internal/collector/spool", "internal/collector/send", "internal/gate", "internal/ledger",
-		"internal/enrich", "internal/detect", "internal/eventstore", "internal/alert", "internal/notify", "internal/worker", "internal/chart"},
-	{"internal/collector", "internal/report", "internal/web"},
+		"internal/enrich", "internal/detect", "internal/baseline", "internal/eventstore", "internal/alert", "internal/notify", "internal/worker", "internal/chart"},
+	{"internal/collector", "internal/report", "internal/web", "internal/ruleset", "internal/layer", "internal/health", "internal/rematch"},
 	{"internal/app", "internal/app/status"},
 	{"internal/demo", "internal/load"},
 	{"cmd/tocsin", "cmd/tocsin-collector", "cmd/tocsin-engine", "cmd/tocsin-release"},

@@ -1,0 +1,305 @@
+package health
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tocsin/internal/db"
+	"tocsin/internal/detect"
+	"tocsin/internal/event"
+	"tocsin/rules"
+)
+
+type rig struct {
+	t     *testing.T
+	db    *db.DB
+	cat   *detect.Catalogue
+	clock time.Time
+	w     *Watch
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	d, err := db.Open(t.Context(), db.Options{Path: filepath.Join(t.TempDir(), "x.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	cat, err := detect.Load(rules.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, db: d, cat: cat, clock: time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)}
+	r.open()
+	return r
+}
+
+// open is a start of the hub.
+func (r *rig) open() {
+	r.t.Helper()
+	w, err := New(r.t.Context(), r.db, func() *detect.Catalogue { return r.cat }, nil, func() time.Time { return r.clock })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.w = w
+}
+
+// denied is a refused connection as a firewall writes it, without the fields named.
+func (r *rig) denied(without ...string) {
+	var ev event.Event
+	ev.Tenant, ev.Created = 1, r.clock.UnixNano()
+	for name, v := range map[string]string{"event.dataset": "fortinet.fortigate", "event.category": "network", "event.type": "denied", "network.direction": "inbound", "source.ip": "203.0.113.7", "destination.ip": "198.51.100.7",
+		"destination.port": "3389", "network.transport": "tcp"} {
+		k, ok := event.Lookup(name)
+		if !ok {
+			r.t.Fatal(name)
+		}
+		if !strings.Contains(" "+strings.Join(without, " ")+" ", " "+name+" ") {
+			ev.SetText(k, v)
+		}
+	}
+	r.w.Observe(&ev)
+}
+
+func (r *rig) check(c ...Collector) map[string]event.Detection {
+	out := map[string]event.Detection{}
+	for _, d := range r.w.Check(c, nil) {
+		out[d.RuleID] = d
+	}
+	return out
+}
+
+// A mapping that breaks, or a field that vanishes after an update of the device: the alert comes within two windows, names fields and rules, and
+// is the same one for as long as it lasts, also after a restart. When the field is back it ends, and the next time is another one.
+func TestFieldsVanish(t *testing.T) {
+	r := newRig(t)
+	for range 600 {
+		r.clock = r.clock.Add(time.Second)
+		r.denied()
+	}
+	if got := r.check(); len(got) > 0 {
+		t.Fatalf("%+v", got)
+	}
+	n := 0
+	var d event.Detection
+	for d.Key == "" {
+		if n++; n > 3*windowSize {
+			t.Fatal("no alert came")
+		}
+		r.clock = r.clock.Add(time.Second)
+		r.denied("source.ip")
+		d = r.check()[RuleFields]
+	}
+	if n > 2*windowSize+windowSize { // the field may vanish in the middle of a window
+		t.Errorf("it took %d events", n)
+	}
+	if !strings.Contains(d.Reason, "source.ip") || !strings.Contains(d.Reason, "rules cannot fire") || d.Tenant != 1 || d.Family != Family || Texts[d.RuleID].Do == "" {
+		t.Errorf("%+v", d)
+	}
+	t.Logf("after %d events: %s", n, d.Reason)
+	if err := r.w.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.open()
+	if again := r.check()[RuleFields]; again.Key != d.Key {
+		t.Errorf("after a restart the alert is another one: %q, %q", again.Key, d.Key)
+	}
+	for range 2 * windowSize {
+		r.denied()
+	}
+	if got := r.check(); len(got) > 0 {
+		t.Errorf("the field is back and the alert stays: %+v", got)
+	}
+	// A mapping that gives no category leaves every rule blind. The source is a busy one by now: one event in sixteen is looked at closely.
+	for range 3 * windowSize * everyNth {
+		r.clock = r.clock.Add(time.Second)
+		r.denied("event.category")
+	}
+	got := r.check()[RuleFields]
+	if !strings.Contains(got.Reason, "event.category") || got.Key == d.Key {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What no rule needs may go.
+func TestUnneededField(t *testing.T) {
+	r := newRig(t)
+	extra := func(with bool) {
+		var ev event.Event
+		ev.Tenant, ev.Created = 1, r.clock.UnixNano()
+		ev.SetString(event.EventDataset, "fortinet.fortigate")
+		ev.SetString(event.EventCategory, "network")
+		if with {
+			k, _ := event.Lookup("destination.mac")
+			ev.SetText(k, "00-00-5E-00-53-01")
+		}
+		r.w.Observe(&ev)
+	}
+	for range 400 {
+		extra(true)
+	}
+	for range 3 * windowSize {
+		extra(false)
+	}
+	if got := r.check(); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A collector whose lines are not understood any more.
+func TestLinesNotUnderstood(t *testing.T) {
+	r := newRig(t)
+	c := Collector{Tenant: 1, ID: "c1", Name: "site", Received: 1000, Parsed: 990, Seen: r.clock.UnixNano()}
+	step := func(received, parsed uint64) map[string]event.Detection {
+		r.clock = r.clock.Add(Every)
+		c.Received, c.Parsed, c.Seen = c.Received+received, c.Parsed+parsed, r.clock.UnixNano()
+		return r.check(c)
+	}
+	if got := step(0, 0); len(got) > 0 {
+		t.Fatal(got)
+	}
+	if got := step(500, 490); len(got) > 0 {
+		t.Fatal(got)
+	}
+	if got := step(199, 0); len(got) > 0 {
+		t.Fatal("too few lines to say", got)
+	}
+	got := step(1, 0)[RuleLines]
+	if got.Key == "" || !strings.Contains(got.Reason, "99 in a hundred") {
+		t.Fatalf("%+v", got)
+	}
+	if again := step(300, 10)[RuleLines]; again.Key != got.Key {
+		t.Errorf("another alert: %q", again.Key)
+	}
+	if got := step(300, 299); len(got) > 0 {
+		t.Errorf("understood again: %+v", got)
+	}
+}
+
+// A source that sent every few minutes for two days, then nothing; the collector is well.
+func TestSilent(t *testing.T) {
+	r := newRig(t)
+	for range 2 * 24 * 6 {
+		r.clock = r.clock.Add(10 * time.Minute)
+		r.denied()
+	}
+	here := func() Collector {
+		return Collector{Tenant: 1, ID: "c1", Name: "site", Seen: r.clock.UnixNano()}
+	}
+	last := r.clock
+	r.clock = last.Add(silentLeast - time.Minute)
+	if got := r.check(here()); len(got) > 0 {
+		t.Fatalf("%+v", got)
+	}
+	r.clock = last.Add(silentLeast + Every)
+	got := r.check(here())
+	if got[RuleSilent].Key == "" || got[RuleSilent].Entity.Value != "fortinet.fortigate" {
+		t.Fatalf("%+v", got)
+	}
+	// The whole collector is away: that is said, and not of each source again.
+	gone := here()
+	r.clock = last.Add(silentLeast + 2*time.Hour)
+	if got := r.check(gone); got[RuleCollector].Key == "" || got[RuleSilent].Key != "" {
+		t.Errorf("%+v", got)
+	}
+	// A hub that was down itself says nothing of others for as long.
+	if err := r.w.Save(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	r.clock = last.Add(48 * time.Hour)
+	r.open()
+	r.clock = r.clock.Add(20 * time.Minute)
+	if got := r.check(gone); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+	r.clock = r.clock.Add(15 * time.Minute)
+	if got := r.check(gone); got[RuleCollector].Key == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A fault of the detector is raised when it stays for two checks.
+func TestDetector(t *testing.T) {
+	r := newRig(t)
+	if got := r.w.Check(nil, []string{"x"}); len(got) > 0 {
+		t.Error(got)
+	}
+	got := r.w.Check(nil, []string{"x"})
+	if len(got) != 1 || got[0].Tenant != 0 || got[0].Reason != "x" {
+		t.Errorf("%+v", got)
+	}
+	if got := r.w.Check(nil, nil); len(got) > 0 {
+		t.Error(got)
+	}
+	if got := r.w.Check(nil, []string{"x"}); len(got) > 0 {
+		t.Error("it came back and was not waited for", got)
+	}
+}
+
+// Rules that can and cannot fire, and why; techniques.
+func TestSources(t *testing.T) {
+	r := newRig(t)
+	for range 300 {
+		r.denied("destination.port")
+	}
+	list := r.w.Sources(1)
+	if len(list) != 1 || list[0].Mapped < 0.99 || list[0].Events != 300 {
+		t.Fatalf("%+v", list)
+	}
+	find := func(list []detect.Verdict, title string) *detect.Verdict {
+		for i := range list {
+			if list[i].Title == title {
+				return &list[i]
+			}
+		}
+		return nil
+	}
+	if v := find(list[0].Cannot, "Port scan from one source"); v == nil || strings.Join(v.Missing, " ") != "destination.port" {
+		t.Errorf("%+v", v)
+	}
+	if find(list[0].Can, "Network sweep from one source") == nil {
+		t.Error("the sweep needs no port")
+	}
+	if list[0].OtherKind == 0 || find(list[0].Can, "Malware found") != nil {
+		t.Error("a firewall's denials are no verdicts about malware")
+	}
+	if got := r.w.Sources(2); len(got) > 0 {
+		t.Errorf("another member's sources: %+v", got)
+	}
+	seen := map[string]Technique{}
+	for _, x := range r.w.Coverage(1) {
+		seen[x.ID] = x
+	}
+	if len(seen["T1595.001"].Rules) == 0 {
+		t.Errorf("%+v", seen["T1595.001"])
+	}
+}
+
+// One member's sources cannot fill the memory.
+func TestBounds(t *testing.T) {
+	r := newRig(t)
+	for n := range 200 {
+		var ev event.Event
+		ev.Tenant, ev.Created = 1, int64(n+1)
+		ev.SetString(event.EventDataset, strings.Repeat("x", n+1))
+		r.w.Observe(&ev)
+	}
+	if got := r.w.Sources(1); len(got) != maxOfTenant {
+		t.Errorf("%d sources", len(got))
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	w := &Watch{sources: map[key]*source{}, of: map[event.TenantID]int{}}
+	var ev event.Event
+	ev.Tenant, ev.Created = 1, 1
+	ev.SetString(event.EventDataset, "fortinet.fortigate")
+	ev.SetString(event.EventCategory, "network")
+	ev.SetText(event.SourceIP, "203.0.113.7")
+	for b.Loop() {
+		w.Observe(&ev)
+	}
+}

@@ -1,0 +1,172 @@
+package layer
+
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"tocsin/internal/detect"
+	"tocsin/internal/event"
+)
+
+// Set is the open layers in memory, ready to be asked. It never changes, but for its counters: Refresh makes another.
+type Set struct {
+	byRule map[string][]*entry
+	region map[event.TenantID]string // lower case
+	single map[string][]*entry       // exceptions that are asked for each event, by rule
+}
+
+type entry struct {
+	Layer
+	match  matcher
+	key    event.Key
+	fields detect.Found
+	hits   atomic.Int64 // of events, since the last flush
+	last   atomic.Int64
+}
+
+// newSet compiles layers. regions are the members' areas. A layer whose rule is gone waits for its return.
+func newSet(list []Layer, regions map[event.TenantID]string, cat *detect.Catalogue) *Set {
+	s := &Set{byRule: map[string][]*entry{}, single: map[string][]*entry{}, region: map[event.TenantID]string{}}
+	for t, r := range regions {
+		s.region[t] = strings.ToLower(strings.TrimSpace(r))
+	}
+	for _, l := range list {
+		e := &entry{Layer: l}
+		found, ok := cat.Find(l.Rule)
+		if !ok {
+			continue
+		}
+		e.fields = found
+		if l.Kind != Except {
+			s.byRule[l.Rule] = append(s.byRule[l.Rule], e)
+			continue
+		}
+		var err error
+		if e.match, err = compile(l.Value); err != nil {
+			continue // it was checked when it was made
+		}
+		if e.key, ok = event.Lookup(l.Field); !ok {
+			continue
+		}
+		if _, single := Fields(found); single {
+			s.single[l.Rule] = append(s.single[l.Rule], e)
+		} else {
+			s.byRule[l.Rule] = append(s.byRule[l.Rule], e)
+		}
+	}
+	return s
+}
+
+// covers says whether a layer is for a member, now.
+func (s *Set) covers(e *entry, t event.TenantID, now int64) bool {
+	if e.Expires != 0 && e.Expires <= now {
+		return false
+	}
+	switch e.Scope {
+	case Scheme:
+		return true
+	case Region:
+		return t != 0 && s.region[t] == strings.ToLower(e.Region)
+	}
+	return t != 0 && e.Tenant == t
+}
+
+// Excepts says whether any event need be asked about.
+func (s *Set) Excepts() bool { return s != nil && len(s.single) > 0 }
+
+// Excepted says whether a rule must not count an event that it matched. now is the processing time.
+func (s *Set) Excepted(rule string, ev *event.Event, now int64) bool {
+	for _, e := range s.single[rule] {
+		if !s.covers(e, ev.Tenant, now) {
+			continue
+		}
+		for i := range ev.Len() {
+			k, v := ev.At(i)
+			if k == e.key && e.match.matches(v.Text()) {
+				e.hits.Add(1)
+				e.last.Store(now)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Kept is a detection that did not become an alert, and the layer that kept it back.
+type Kept struct {
+	Layer     int64
+	Detection event.Detection
+}
+
+// Apply takes out the detections that layers keep back, and gives the others with the level that holds for their member. It changes the slice.
+func (s *Set) Apply(dets []event.Detection, now time.Time) (pass []event.Detection, kept []Kept, changed map[int64]int) {
+	if s == nil || len(s.byRule) == 0 {
+		return dets, nil, nil
+	}
+	pass = dets[:0]
+	for _, d := range dets {
+		var by, level *entry
+		for _, e := range s.byRule[d.RuleID] {
+			if !s.covers(e, d.Tenant, now.UnixNano()) {
+				continue
+			}
+			switch e.Kind {
+			case Off:
+				by = e
+			case Except:
+				if e.match.matches(valueOf(&d, e)) {
+					by = e
+				}
+			case Level:
+				if level == nil || width(e) > width(level) || width(e) == width(level) && e.ID > level.ID {
+					level = e
+				}
+			}
+			if by != nil {
+				break
+			}
+		}
+		if by != nil {
+			kept = append(kept, Kept{by.ID, d})
+			continue
+		}
+		if level != nil && level.Level != d.Level {
+			d.Level = level.Level
+			if changed == nil {
+				changed = map[int64]int{}
+			}
+			changed[level.ID]++
+		}
+		pass = append(pass, d)
+	}
+	return pass, kept, changed
+}
+
+// width orders scopes: the narrower holds.
+func width(e *entry) int {
+	return map[string]int{Scheme: 0, Region: 1, Member: 2}[e.Scope]
+}
+
+// valueOf is what a detection says of a field.
+func valueOf(d *event.Detection, e *entry) string {
+	for _, f := range e.fields.EntityFields {
+		if f == e.Field && d.Entity.Kind != "rule" {
+			return d.Entity.Value
+		}
+	}
+	switch e.Field {
+	case "source.ip":
+		return d.Source
+	case "user.name":
+		return d.User
+	case "destination.ip", "host.ip", "host.name":
+		return d.Host
+	}
+	for _, f := range e.fields.EntityFields {
+		if f == e.Field {
+			return d.Entity.Value
+		}
+	}
+	return ""
+}
