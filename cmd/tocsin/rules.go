@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,15 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"slices"
-	"strconv"
-	"sync"
-	"text/tabwriter"
-	"time"
 
-	"tocsin/internal/detect"
 	"tocsin/rules"
 	"tocsin/sigma"
 )
@@ -34,8 +24,38 @@ const rulesUsage = `Usage: tocsin rules COMMAND [OPTIONS]
   eval  --rules DIR [--pipeline FILE…] [--logsource k=v,…] [--stats] [--workers N] FILE.jsonl…
                  for each event (one JSON object a line) one line {"file","line","rules":[ids]}; "-" reads stdin, lines count from 0
 
+  update FILE|FOLDER|URL --sha256 HEX | --key KEY [--signature FILE]
+         [--name NAME] [--only FOLDER…] [--min-level LEVEL] [--dry-run] [-v]
+                 take in a set of upstream rules, zip or tar.gz, and show what changes; without a proof it is refused
+  sets           the sets that were taken in
+  rollback NAME  the version of a set before, in force again
+  remove NAME    take a set out
+  sign --key-dir DIR FILE
+                 sign an archive of rules with the key in DIR
+  reload         have the running hub read its rules again now (it does so by itself when a file changes)
+
+  layer off RULE            switch a rule off
+  layer level RULE LEVEL    give its detections another level
+  except RULE FIELD=VALUE --until DATE|DAYSd
+                            leave out events or detections in which a field has a value (a network, * at the ends)
+         each with --reason TEXT --owner NAME [--until DATE|DAYSd] [--member NAME | --region NAME]
+  layer list [--all]        what is switched off, excepted and changed, by whom, why, until when, and what it kept back
+  layer end ID [--reason TEXT]
+  suppressed [--layer ID] [--limit N]
+                            detections that a layer kept from becoming alerts
+
+  health --member NAME [-v] which rules can fire on each of a member's sources, and why others cannot
+  coverage --member NAME    the techniques of ATT&CK that rules could see there
+
+  rematch VALUE | --rule FILE --reason TEXT [--days N]
+                            ask the stored history who saw an address, network or name, or where a rule would have matched
+  rematch list, rematch stop ID
+
+From update on they work on a hub's folder, as tocsin admin does: [--config FILE | --data DIR] [--set KEY=VALUE] [--json].
+
 Without DIR the rules that are built in are meant. A pipeline is a YAML file that maps fields and values before rules are compiled, as in
-pySigma; it may be given again. Exit codes: 0 fine, 1 something is wrong with rules, tests or events, 2 wrong arguments.
+pySigma; it may be given again. Exit codes: 0 fine, 1 something is wrong with rules, tests or events, or the
+rules were refused, 2 wrong arguments.
 `
 
 func runRules(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -52,6 +72,17 @@ func runRules(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		return rulesTest(args[1:], stdout, stderr)
 	case "eval":
 		return rulesEval(ctx, args[1:], stdin, stdout, stderr)
+	case "update", "sets", "rollback", "remove", "reload", "except", "suppressed", "health", "coverage":
+		return rulesOffice(ctx, 1, args, stdout, stderr)
+	case "layer":
+		return rulesOffice(ctx, min(2, len(args)), args, stdout, stderr)
+	case "rematch":
+		if len(args) > 1 && (args[1] == "list" || args[1] == "stop") {
+			return rulesOffice(ctx, 2, args, stdout, stderr)
+		}
+		return rulesOffice(ctx, 1, args, stdout, stderr)
+	case "sign":
+		return rulesSign(args[1:], stdout, stderr)
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, rulesUsage)
 		return 0
@@ -153,442 +184,4 @@ func applyPipelines(c *sigma.Collection, files []string) (*sigma.Collection, []*
 	}
 	out, errs := c.Apply(list...)
 	return out, errs, nil
-}
-
-func rulesCheck(args []string, stdout, stderr io.Writer) int {
-	var pipelines []string
-	dirs, code, done := rulesFlags("check", args, stdout, stderr, func(f *flag.FlagSet) {
-		f.Func("pipeline", "", func(s string) error { pipelines = append(pipelines, s); return nil })
-	})
-	if done {
-		return code
-	}
-	began := time.Now()
-	c, errs, err := readRules(dirs)
-	if err == nil {
-		var more []*sigma.Error
-		c, more, err = applyPipelines(c, pipelines)
-		errs = append(errs, more...)
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "tocsin rules check: %v\n", err)
-		return 1
-	}
-	e, err := sigma.Compile(c, sigma.Options{Schema: &sigma.Names{}})
-	if err != nil {
-		fmt.Fprintf(stderr, "tocsin rules check: %v\n", err)
-		return 1
-	}
-	errs = append(errs, e.Errors...)
-	if ours(c) {
-		for _, dir := range dirsOrBuiltIn(dirs) {
-			cat, err := detect.Load(dir.fs)
-			if err != nil {
-				fmt.Fprintf(stderr, "tocsin rules check: %v\n", err)
-				return 1
-			}
-			for _, x := range cat.Errors {
-				x.File = filepath.Join(dir.name, filepath.FromSlash(x.File))
-				if !slices.ContainsFunc(errs, func(y *sigma.Error) bool { return x.Error() == y.Error() }) {
-					errs = append(errs, x)
-				}
-			}
-		}
-	}
-	for _, x := range errs {
-		fmt.Fprintln(stdout, x)
-	}
-	for _, r := range e.Unexpanded {
-		fmt.Fprintf(stdout, "%s:%d: note: rule %s has a placeholder that nobody supplies: it never matches\n", r.File, r.Line, r.Label())
-	}
-	fmt.Fprintf(stderr, "%d rules, %d correlations, %d filters; %d errors; %.2f s\n", len(e.Rules), len(e.Correlations), len(c.Filters), len(errs), time.Since(began).Seconds())
-	if len(errs) > 0 {
-		return 1
-	}
-	return 0
-}
-
-type namedFS struct {
-	name string
-	fs   fs.FS
-}
-
-func dirsOrBuiltIn(dirs []string) []namedFS {
-	if len(dirs) == 0 {
-		return []namedFS{{"built-in", rules.FS}}
-	}
-	var out []namedFS
-	for _, d := range dirs {
-		if info, err := os.Stat(d); err == nil && info.IsDir() {
-			out = append(out, namedFS{d, os.DirFS(d)})
-		}
-	}
-	return out
-}
-
-func rulesList(args []string, stdout, stderr io.Writer) int {
-	var asJSON bool
-	dirs, code, done := rulesFlags("list", args, stdout, stderr, func(f *flag.FlagSet) { f.BoolVar(&asJSON, "json", false, "") })
-	if done {
-		return code
-	}
-	c, _, err := readRules(dirs)
-	if err != nil {
-		fmt.Fprintf(stderr, "tocsin rules list: %v\n", err)
-		return 1
-	}
-	type row struct {
-		ID     string   `json:"id"`
-		Level  string   `json:"level"`
-		Runs   string   `json:"runs,omitempty"`
-		Family string   `json:"family,omitempty"`
-		Source string   `json:"logsource,omitempty"`
-		Title  string   `json:"title"`
-		Tags   []string `json:"tags,omitempty"`
-		File   string   `json:"file"`
-	}
-	var rows []row
-	if ours(c) {
-		for _, dir := range dirsOrBuiltIn(dirs) {
-			cat, err := detect.Load(dir.fs)
-			if err != nil {
-				fmt.Fprintf(stderr, "tocsin rules list: %v\n", err)
-				return 1
-			}
-			for _, r := range cat.Infos() {
-				rows = append(rows, row{r.ID, r.Level, string(r.Runs), r.Family, "", r.Title, r.Tags, filepath.Join(dir.name, r.File)})
-			}
-		}
-	} else {
-		for _, r := range c.Rules {
-			rows = append(rows, row{r.ID, r.Level, "", "", r.LogSource.String(), r.Title, r.Tags, r.File})
-		}
-		for _, r := range c.Correlations {
-			rows = append(rows, row{r.ID, r.Level, "", "", "correlation=" + r.Type, r.Title, r.Tags, r.File})
-		}
-	}
-	out := bufio.NewWriter(stdout)
-	defer out.Flush()
-	if asJSON {
-		enc := json.NewEncoder(out)
-		for _, r := range rows {
-			enc.Encode(r)
-		}
-		return 0
-	}
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.ID, r.Level, r.Runs, r.Family+r.Source, r.Title)
-	}
-	w.Flush()
-	return 0
-}
-
-func rulesTest(args []string, stdout, stderr io.Writer) int {
-	var verbose bool
-	dirs, code, done := rulesFlags("test", args, stdout, stderr, func(f *flag.FlagSet) { f.BoolVar(&verbose, "v", false, "") })
-	if done {
-		return code
-	}
-	failed, cases := 0, 0
-	for _, dir := range dirsOrBuiltIn(dirs) {
-		cat, err := detect.Load(dir.fs)
-		if err != nil {
-			fmt.Fprintf(stderr, "tocsin rules test: %v\n", err)
-			return 1
-		}
-		for _, x := range cat.Errors {
-			fmt.Fprintln(stdout, x)
-			failed++
-		}
-		results, err := cat.Test(dir.fs)
-		if err != nil {
-			fmt.Fprintf(stderr, "tocsin rules test: %v\n", err)
-			return 1
-		}
-		for _, r := range results {
-			cases++
-			switch {
-			case r.Err != nil:
-				failed++
-				fmt.Fprintf(stdout, "FAIL  %s: %s: %s: %v\n", r.File, r.Title, r.Case, r.Err)
-			case verbose:
-				fmt.Fprintf(stdout, "ok    %s: %s: %s\n", r.File, r.Title, r.Case)
-			}
-		}
-	}
-	fmt.Fprintf(stdout, "%d cases, %d failed\n", cases, failed)
-	if failed > 0 || cases == 0 {
-		return 1
-	}
-	return 0
-}
-
-// chunk is some lines of a file on their way through the workers; done gets the result, so that output keeps the order of input. Chunks are
-// used again: their memory would otherwise be most of what has to be cleared and collected.
-type chunk struct {
-	file  string
-	line  int // of the first line, from 0
-	buf   []byte
-	lines []byte // of buf
-	out   []byte
-	done  chan result
-}
-
-type result struct {
-	out    []byte
-	errs   []string
-	events int
-	routed int
-}
-
-var chunks = sync.Pool{New: func() any { return &chunk{done: make(chan result, 1)} }}
-
-// keepChunk bounds what is kept of a chunk: one huge line must not pin its memory.
-const keepChunk = 1 << 20
-
-func (c *chunk) free() {
-	if cap(c.buf) <= keepChunk && cap(c.out) <= keepChunk {
-		chunks.Put(c)
-	}
-}
-
-func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var dirs, pipelines []string
-	var source sigma.LogSource
-	var stats bool
-	workers := runtime.GOMAXPROCS(0)
-	files, code, done := rulesFlags("eval", args, stdout, stderr, func(f *flag.FlagSet) {
-		f.Func("rules", "", func(s string) error { dirs = append(dirs, s); return nil })
-		f.Func("pipeline", "", func(s string) error { pipelines = append(pipelines, s); return nil })
-		f.Func("logsource", "", func(s string) (err error) { source, err = sigma.ParseLogSource(s); return err })
-		f.BoolVar(&stats, "stats", false, "")
-		f.IntVar(&workers, "workers", workers, "")
-	})
-	if done {
-		return code
-	}
-	if len(files) == 0 || len(dirs) == 0 || workers < 1 {
-		fmt.Fprintf(stderr, "tocsin rules eval: give --rules DIR and at least one file of events\n\n%s", rulesUsage)
-		return 2
-	}
-	loading := time.Now()
-	debug.SetGCPercent(400) // what is loaded stays; looking it through again and again would take a third of the time
-	c, errs, err := readRules(dirs)
-	if err == nil {
-		var more []*sigma.Error
-		c, more, err = applyPipelines(c, pipelines)
-		errs = append(errs, more...)
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
-		return 1
-	}
-	names := &sigma.Names{}
-	engine, err := sigma.Compile(c, sigma.Options{Schema: names})
-	if err != nil {
-		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
-		return 1
-	}
-	if errs = append(errs, engine.Errors...); len(errs) > 0 {
-		for _, x := range errs {
-			fmt.Fprintln(stderr, x)
-		}
-	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	ev := &evaluator{engine: engine, names: names, source: source}
-	routers := make([]*sigma.Router, workers)
-	for i := range routers { // before the first event is decoded: they add names
-		if routers[i], err = sigma.NewRouter(engine); err != nil {
-			fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
-			return 1
-		}
-		routers[i].Within = source
-	}
-	var other *sigma.Set
-	if source == (sigma.LogSource{}) {
-		engine.PrepareWindows()
-	} else {
-		other = engine.Set(sigma.Source{LogSource: source})
-	}
-	work, order := make(chan *chunk), make(chan *chunk, 4*workers)
-	var wg sync.WaitGroup
-	for _, r := range routers {
-		wg.Go(func() {
-			w := &evalWorker{ev: ev, router: r, dec: sigma.Decoder{Names: names}, other: other}
-			for c := range work {
-				c.done <- w.run(c)
-			}
-		})
-	}
-	began := time.Now()
-	var readErr error
-	go func() {
-		defer close(order)
-		defer close(work)
-		for _, f := range files {
-			if err := readChunks(ctx, f, stdin, work, order); err != nil {
-				readErr = err
-				return
-			}
-		}
-	}()
-	out := bufio.NewWriterSize(stdout, 1<<16)
-	var events, routed, bad int
-	var writeErr error
-	for c := range order {
-		r := <-c.done
-		events, routed, bad = events+r.events, routed+r.routed, bad+len(r.errs)
-		for _, e := range r.errs {
-			fmt.Fprintln(stderr, e)
-		}
-		if writeErr == nil {
-			if _, writeErr = out.Write(r.out); writeErr != nil {
-				stop()
-			}
-		}
-		c.out = r.out
-		c.free()
-	}
-	wg.Wait()
-	if err := out.Flush(); writeErr == nil {
-		writeErr = err
-	}
-	took := time.Since(began)
-	if stats {
-		fmt.Fprintf(stderr, "%d events in %.3f s: %.0f events/s with %d workers; %d rules loaded and indexed in %.2f s\n", events, took.Seconds(), float64(events)/took.Seconds(), workers, len(engine.Rules), began.Sub(loading).Seconds())
-	}
-	if events > 0 && routed == 0 {
-		fmt.Fprintln(stderr, "tocsin rules eval: no event could be assigned to a log source; only Windows events (field Channel) are recognised, for others give --logsource, such as --logsource product=linux,service=sshd")
-	}
-	switch err := errors.Join(readErr, writeErr, context.Cause(ctx)); {
-	case err != nil:
-		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
-		return 1
-	case bad > 0 || len(errs) > 0:
-		return 1
-	}
-	return 0
-}
-
-type evaluator struct {
-	engine *sigma.Engine
-	names  *sigma.Names
-	source sigma.LogSource
-}
-
-type evalWorker struct {
-	ev     *evaluator
-	router *sigma.Router
-	dec    sigma.Decoder
-	rec    sigma.Record
-	m      sigma.Matcher
-	ids    []int32
-	other  *sigma.Set // for what is no Windows event; nil: unknown
-}
-
-func (w *evalWorker) run(c *chunk) result {
-	r := result{out: c.out[:0]}
-	e := w.ev.engine
-	file, _ := json.Marshal(c.file)
-	lines := c.lines
-	for n := c.line; len(lines) > 0; n++ {
-		line, rest, _ := bytes.Cut(lines, []byte{'\n'})
-		lines = rest
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		r.events++
-		err := w.dec.Decode(&w.rec, line)
-		w.ids = w.ids[:0]
-		if err == nil {
-			set := w.router.Route(&w.rec)
-			if set == nil {
-				set = w.other
-			}
-			if set != nil {
-				r.routed++
-				w.ids = w.m.Match(set, &w.rec, w.ids)
-				slices.Sort(w.ids) // as the rules were read
-			}
-		} else {
-			r.errs = append(r.errs, fmt.Sprintf("%s:%d: %v", c.file, n, err))
-		}
-		r.out = append(append(r.out, `{"file":`...), file...)
-		r.out = strconv.AppendInt(append(r.out, `,"line":`...), int64(n), 10)
-		r.out = append(r.out, `,"rules":[`...)
-		for i, id := range w.ids {
-			if i > 0 {
-				r.out = append(r.out, ',')
-			}
-			label, _ := json.Marshal(e.Rules[id].Label())
-			r.out = append(r.out, label...)
-		}
-		r.out = append(r.out, ']')
-		if err != nil {
-			text, _ := json.Marshal(err.Error())
-			r.out = append(append(r.out, `,"error":`...), text...)
-		}
-		r.out = append(r.out, '}', '\n')
-	}
-	return r
-}
-
-// maxEventLine bounds one event.
-const maxEventLine = 64 << 20
-
-// readChunks cuts a file into pieces of whole lines and hands them out.
-func readChunks(ctx context.Context, name string, stdin io.Reader, work, order chan<- *chunk) error {
-	in := stdin
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
-	line := 0
-	const size = 256 << 10
-	var rest []byte
-	for {
-		c := chunks.Get().(*chunk)
-		if cap(c.buf) < size+len(rest) {
-			c.buf = make([]byte, size+len(rest)+size/4)
-		}
-		buf := c.buf[:size+len(rest)]
-		copy(buf, rest)
-		n, err := io.ReadFull(in, buf[len(rest):])
-		buf = buf[:len(rest)+n]
-		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !end {
-			return fmt.Errorf("reading %s: %w", name, err)
-		}
-		cut := bytes.LastIndexByte(buf, '\n') + 1
-		if end {
-			cut = len(buf)
-		}
-		if cut == 0 && !end {
-			if rest = append(rest[:0], buf...); len(rest) > maxEventLine {
-				return fmt.Errorf("%s:%d: a line is longer than %d MiB", name, line, maxEventLine>>20)
-			}
-			continue
-		}
-		if cut > 0 {
-			rest = append(rest[:0], buf[cut:]...)
-			c.file, c.line, c.lines = name, line, buf[:cut]
-			line += bytes.Count(c.lines, []byte{'\n'})
-			select {
-			case order <- c:
-			case <-ctx.Done():
-				return nil // whoever stopped says why
-			}
-			// A chunk that is in order must be worked on, or its reader would wait for ever.
-			work <- c
-		}
-		if end {
-			return nil
-		}
-	}
 }

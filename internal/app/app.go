@@ -25,6 +25,7 @@ import (
 	"tocsin/internal/eventstore"
 	"tocsin/internal/eventstore/engine"
 	"tocsin/internal/gate"
+	"tocsin/internal/health"
 	"tocsin/internal/keys"
 	"tocsin/internal/ledger"
 	"tocsin/internal/outbox"
@@ -55,7 +56,8 @@ type hub struct {
 	engine     *engine.Engine
 	store      *eventstore.Store
 	places     *enrich.Enricher
-	catalogue  *detect.Catalogue
+	rules      *ruleKeeper
+	watch      *health.Watch
 	detector   atomic.Pointer[detect.Engine]
 	box        *outbox.Box
 	alerts     *alert.Store
@@ -143,6 +145,9 @@ func (h *hub) serve(ctx context.Context) error {
 	run(&stages, "worker", line, h.keepWorking)
 	run(&stages, "ledger", line, h.keepLedger)
 	run(&stages, "alerts", line, h.alerts.Run)
+	run(&stages, "rules", line, h.rules.run)
+	run(&stages, "detection health", line, h.watchDetection)
+	run(&stages, "rematch", line, h.office.Rematch.Run)
 	run(&stages, "outbox", line, h.box.Run)
 	run(&stages, "weekly reports", line, h.sendReports)
 	run(&stages, "indicators", line, h.office.Intel.Run)

@@ -13,6 +13,7 @@ import (
 
 	"tocsin/internal/config"
 	"tocsin/internal/db"
+	"tocsin/internal/detect"
 	"tocsin/internal/enrich"
 	"tocsin/internal/eventstore/library"
 	"tocsin/internal/keys"
@@ -105,6 +106,20 @@ func Doctor(ctx context.Context, h config.Hub) []Finding {
 			have = append(have, text)
 		}
 		return strings.Join(have, "; "), "", nil
+	})
+	look("rules", func() (string, string, error) {
+		cat, err := LoadRules(h.DataDir)
+		if err != nil {
+			return "", "See whether the folder belongs to the hub's user.", err
+		}
+		e, err := detect.New(detect.Options{Catalogue: cat, Where: detect.Hub})
+		if err != nil {
+			return "", "Run `tocsin rules check`.", err
+		}
+		if errs := e.Errors(); len(errs) > 0 {
+			return "", "Mend these files below " + ruleDir(h.DataDir) + ", or take them away; until then the rules from before run on.", &detect.BadRules{Errors: errs}
+		}
+		return fmt.Sprintf("%d make detections", len(cat.Infos())), "", nil
 	})
 	look("disk", func() (string, string, error) {
 		var fs syscall.Statfs_t

@@ -20,13 +20,14 @@ import (
 	"tocsin/internal/eventstore"
 	"tocsin/internal/eventstore/engine"
 	"tocsin/internal/gate"
+	"tocsin/internal/health"
 	"tocsin/internal/keys"
 	"tocsin/internal/ledger"
 	"tocsin/internal/outbox"
 	"tocsin/internal/people"
+	"tocsin/internal/rematch"
 	"tocsin/internal/web"
 	"tocsin/internal/worker"
-	"tocsin/rules"
 )
 
 // open builds the line of docs/design.md section 3, from what everything stands on to the listeners. It reads like the drawing, from the
@@ -134,14 +135,22 @@ func (h *hub) openStore(ctx context.Context) (err error) {
 	return nil
 }
 
-func (h *hub) openRules(context.Context) (err error) {
-	if h.catalogue, err = detect.Load(rules.FS); err != nil {
+func (h *hub) openRules(ctx context.Context) error {
+	h.rules = &ruleKeeper{dir: h.cfg.DataDir, log: h.log.With("part", "rules"), layers: h.office.Layers, apply: func(c *detect.Catalogue) (detect.Reloaded, error) { return h.detector.Load().Reload(c) }}
+	cat, err := LoadRules(h.cfg.DataDir)
+	if err != nil {
 		return err
 	}
-	for _, e := range h.catalogue.Errors {
+	for _, e := range cat.Errors {
 		h.log.Error("a rule was left out", "err", e)
 	}
-	return nil
+	h.rules.cat.Store(cat)
+	h.metrics.MustRegister(h.rules)
+	if h.watch, err = health.New(ctx, h.office.DB, h.rules.cat.Load, h.log.With("part", "detection health"), nil); err != nil {
+		return err
+	}
+	h.office.Rematch = rematch.New(h.office.DB, h.store, h.log.With("part", "rematch"), nil)
+	return h.rules.layers.Refresh(ctx, cat)
 }
 
 func (h *hub) openAlerts(context.Context) error {
@@ -155,7 +164,10 @@ func (h *hub) openAlerts(context.Context) error {
 
 // ruleText is what a rule says to people without technical skill.
 func (h *hub) ruleText(id string) alert.Text {
-	info, ok := h.catalogue.Info(id)
+	if t, ok := health.Texts[id]; ok {
+		return alert.Text{Title: t.Title, What: t.What, Do: t.Do}
+	}
+	info, ok := h.rules.cat.Load().Info(id)
 	if !ok {
 		return alert.Text{}
 	}
@@ -185,16 +197,20 @@ func (h *hub) openWorker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	detector, err := detect.New(detect.Options{Catalogue: h.catalogue, Where: detect.Hub, Logger: h.log})
+	detector, err := detect.New(detect.Options{Catalogue: h.rules.cat.Load(), Where: detect.Hub, Exceptions: h.rules.exceptions, Logger: h.log})
 	if err != nil {
 		return err
 	}
 	w, err := worker.New(worker.Options{
 		Shard: shard, Doubt: doubt,
 		Feed: feed, Blobs: worker.FromBlobs(h.blobs), Plans: h.plans, Store: rows{h.store},
-		Enrich: knowledge{h.places, h.sightings}, Detect: detector, Snapshots: worker.Files{Dir: h.path("snapshots")},
+		Enrich: observing{knowledge{h.places, h.sightings}, h.watch}, Detect: detector, Snapshots: worker.Files{Dir: h.path("snapshots")},
 		Apply: func(ctx context.Context, plan string, dets []event.Detection) error {
-			_, err := h.alerts.Apply(ctx, plan, dets)
+			dets, err := h.rules.filter(ctx, dets)
+			if err != nil {
+				return err
+			}
+			_, err = h.alerts.Apply(ctx, plan, dets)
 			return err
 		},
 		Keep:    func(event.TenantID) uint16 { return uint16(h.cfg.Retention.Events) },
@@ -288,7 +304,7 @@ func (h *hub) openPages(context.Context) (err error) {
 	h.pages, err = web.New(web.Options{
 		Members: accounts{h.office.Members, h.plans}, Events: h.store, Alerts: h.alerts, People: h.office.People, Indicators: h.office.Intel, Reports: h.reports,
 		Questions: questions{h.store, h.cfg.DataDir, h.ring.Trust, h.office.Members},
-		Sessions:  people.NewSessions(h.office.DB), Health: h.health, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping, Proxies: proxies,
+		Sessions:  people.NewSessions(h.office.DB), Health: h.health, Products: h.products, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping, Proxies: proxies,
 	})
 	if err != nil {
 		return err

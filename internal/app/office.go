@@ -16,8 +16,10 @@ import (
 	"tocsin/internal/db"
 	"tocsin/internal/intel"
 	"tocsin/internal/keys"
+	"tocsin/internal/layer"
 	"tocsin/internal/member"
 	"tocsin/internal/people"
+	"tocsin/internal/rematch"
 )
 
 // Operator is who the machine's administrator is, on the command line and the admin socket: whoever may open the data folder may do what
@@ -31,6 +33,8 @@ type Office struct {
 	Members *member.Store
 	People  *people.Store
 	Intel   *intel.Store
+	Layers  *layer.Store
+	Rematch *rematch.Store // of a hub with its event store; else it takes questions and works none off
 	Trust   *keys.Trust
 }
 
@@ -79,6 +83,8 @@ func OpenOffice(ctx context.Context, h config.Hub, signer *keys.Signer, log *slo
 		Dir: h.DataDir, DB: d, Trust: trust, People: persons,
 		Members: member.New(d, member.Options{Address: h.Gate.Address, Root: trust.RootFingerprint(), Logger: log}),
 		Intel:   intel.New(d, intel.Options{Signer: signer, Logger: log}),
+		Layers:  layer.New(d, layer.Options{Logger: log}),
+		Rematch: rematch.New(d, nil, log, nil),
 	}, nil
 }
 

@@ -140,6 +140,9 @@ func (h *hub) adminHandler() http.Handler {
 	})
 	mux.HandleFunc("GET /admin/report", h.serveReport)
 	answer(mux, "POST /admin/dead-letters/retry", h.serveRetry)
+	answer(mux, "POST /admin/rules/reload", h.serveReload)
+	answer(mux, "GET /admin/rules/health", h.serveDetectionHealth)
+	answer(mux, "GET /admin/rules/coverage", h.serveCoverage)
 	return mux
 }
 
@@ -215,5 +218,9 @@ func (h *hub) healthz(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	io.WriteString(w, "ok\n") // whoever asked may have gone
+	text := "ok\n"
+	if err := h.rules.trouble(); err != nil { // the hub does its work: this is for whoever looks
+		text += "rules: " + err.Error() + "\n"
+	}
+	io.WriteString(w, text) // whoever asked may have gone
 }

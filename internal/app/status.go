@@ -190,11 +190,7 @@ func (h *hub) health(ctx context.Context) web.Health {
 			check("Places: "+s.Role, "", fmt.Errorf("the data are missing"), s.Next)
 		}
 	}
-	if n := len(h.catalogue.Errors); n > 0 {
-		check("Rules", "", fmt.Errorf("%d rules were left out: %v", n, h.catalogue.Errors[0]), "Run `tocsin rules check`.")
-	} else {
-		check("Rules", fmt.Sprintf("%d run here", h.detector.Load().Stats().Rules), nil, "")
-	}
+	check("Rules", fmt.Sprintf("%d run here", h.detector.Load().Stats().Rules), h.rules.trouble(), "Mend or remove the file; it is read again by itself. `tocsin admin doctor` names every fault.")
 	letters, events, err := h.plans.Aside(ctx)
 	if err == nil && letters > 0 {
 		err = fmt.Errorf("%d events could not be processed and lie aside, in %d letters", events, letters)

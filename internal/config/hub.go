@@ -22,6 +22,7 @@ type Hub struct {
 	Engine Engine `yaml:"engine"`
 	Places Places `yaml:"places"`
 	Bus    Bus    `yaml:"bus"`
+	Rules  Rules  `yaml:"rules"`
 	Alerts Alerts `yaml:"alerts"`
 	Mail   Mail   `yaml:"mail"`
 	// Reports are the weekly reports that members get by mail.
@@ -100,6 +101,13 @@ type Bus struct {
 	URL string `yaml:"url"`
 	// MaxBytes bounds the bus on disk, in MiB; beyond it gates answer 503 and collectors keep spooling. Default: 4096.
 	MaxBytes int64 `yaml:"max_bytes"`
+}
+
+// Rules are the upstream detection rules that `tocsin rules update` takes in.
+type Rules struct {
+	// Keys are the public keys that may sign archives of rules, each the line of a release.pub (base64 of the SubjectPublicKeyInfo). With one of
+	// them an archive needs no --sha256. Default: none.
+	Keys []string `yaml:"keys"`
 }
 
 // Alerts says where alerts go besides the pages.

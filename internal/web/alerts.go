@@ -116,6 +116,7 @@ func (s *server) alertView(r *request, a *alert.Alert, pane bool) (*alertView, e
 		v.OtherRules = append(v.OtherRules, rule.Title)
 	}
 	v.Scoring = a.Details.Scoring
+	v.Guides = s.guides(a)
 	for _, st := range a.Details.Steps {
 		if st.Text == a.Details.Reason {
 			continue // it stands right above

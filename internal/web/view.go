@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tocsin/internal/chart"
+	"tocsin/internal/steps"
 )
 
 // What the templates are given. Handlers fill these from the records and the
@@ -211,6 +212,7 @@ type alertView struct {
 	Back            string
 	Reason          string
 	Steps           []step
+	Guides          []steps.Guide // what to do on the products that the member has
 	Rule, RuleID    string
 	Family          string
 	Source          string

@@ -130,16 +130,17 @@ type Options struct {
 	Alerts     Alerts
 	People     People
 	Indicators Indicators
-	Reports    Reports                      // weekly reports; may be nil: there are none
-	Questions  Questions                    // look-backs; may be nil: nothing is asked
-	Sessions   Sessions                     // where sessions live, across restarts
-	Health     func(context.Context) Health // for the operator's page; must return within the context
-	Scheme     string                       // who runs this installation, as members know it
-	PublicURL  string                       // where people reach the pages, without a slash at the end
-	Logger     *slog.Logger                 // default: discards
-	Now        func() time.Time             // default time.Now
-	Stopping   context.Context              // done when the hub drains: live streams end; default never
-	Proxies    []netip.Prefix               // reverse proxies whose X-Forwarded-For is believed; default none
+	Reports    Reports                       // weekly reports; may be nil: there are none
+	Questions  Questions                     // look-backs; may be nil: nothing is asked
+	Sessions   Sessions                      // where sessions live, across restarts
+	Health     func(context.Context) Health  // for the operator's page; must return within the context
+	Products   func(event.TenantID) []string // keys of package steps: what a member has; may be nil: pages give general advice only
+	Scheme     string                        // who runs this installation, as members know it
+	PublicURL  string                        // where people reach the pages, without a slash at the end
+	Logger     *slog.Logger                  // default: discards
+	Now        func() time.Time              // default time.Now
+	Stopping   context.Context               // done when the hub drains: live streams end; default never
+	Proxies    []netip.Prefix                // reverse proxies whose X-Forwarded-For is believed; default none
 }
 
 func (o *Options) validate() error {
