@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,12 @@ func (in *Input) takeDropped(ctx context.Context) error {
 		return nil
 	}
 	delete(in.said, "drop")
+	if d := in.state.Drop; d != nil { // what was begun is finished first
+		if i := slices.IndexFunc(entries, func(e os.DirEntry) bool { return e.Name() == d.Name }); i > 0 {
+			e := entries[i]
+			entries = slices.Insert(slices.Delete(entries, i, i+1), 0, e)
+		}
+	}
 	now := in.o.Now()
 	seen := map[string]standing{}
 	for _, e := range entries {
@@ -99,8 +106,12 @@ func (in *Input) take(ctx context.Context, name string, info os.FileInfo) error 
 	}
 	in.state.Drop = &at
 	in.dirty = true
-	if pass == 0 {
-		in.save() // so that after a crash what is received from here on is known to be this file's
+	if pass == 0 { // so that after a crash what is received from here on is known to be this file's
+		if in.out.known == nil {
+			in.save()
+		} else {
+			in.keepOld()
+		}
 	}
 	in.out.file = stream(filepath.Join(in.o.Drop, name))
 	at.Records = pass

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,7 @@ type Input struct {
 	state *state
 	sink  listen.Sink
 	files map[id]*file
+	base  []place              // those in the file of places
 	last  map[string]time.Time // when the file that had a name was last seen to have changed
 	out   batch
 	saved time.Time
@@ -156,15 +158,13 @@ func (in *Input) Serve(ctx context.Context, sink listen.Sink) error {
 	defer tick.Stop()
 	scanned, pruned := in.o.Now(), time.Time{}
 	in.scan()
-	if in.state.Mark == 0 { // before anything is read, so that it is known after a crash
-		in.dirty = true
-		in.save()
-	}
+	in.keepNew()
 	for {
 		now := in.o.Now()
 		if now.Sub(scanned) >= min(time.Second, 4*in.o.Poll) {
 			scanned = now
 			in.scan()
+			in.keepNew()
 		}
 		more, err := in.follow(ctx)
 		if err == nil && in.o.Drop != "" {
@@ -219,13 +219,50 @@ func (in *Input) save() {
 		in.state.Mark = r.Mark()
 	}
 	in.state.Saved = time.Now().UnixNano()
-	if err := in.state.write(in.o.State); err != nil {
-		in.say("state", "cannot write the places in the files", err)
+	if !in.write() {
 		return
 	}
+	in.base = slices.Clone(in.state.Files)
 	in.dirty = false
-	delete(in.said, "state")
 	delete(in.said, "sync")
+}
+
+// write writes the state as it is.
+func (in *Input) write() bool {
+	if err := in.state.write(in.o.State); err != nil {
+		in.say("state", "cannot write the places in the files", err)
+		return false
+	}
+	delete(in.said, "state")
+	return true
+}
+
+// keepNew makes the files that were found durable before anything of them is read: a file that is rotated away after a crash is then looked for.
+func (in *Input) keepNew() {
+	fresh := in.state.Mark == 0
+	base := in.base
+	for _, f := range in.files {
+		if !slices.ContainsFunc(in.base, func(p place) bool { return p.Dev == f.Dev && p.Ino == f.Ino }) {
+			fresh = true
+			base = append(base, f.place)
+		}
+	}
+	if !fresh {
+		return
+	}
+	in.dirty = true
+	if in.out.known == nil {
+		in.save()
+		return
+	}
+	in.base = base
+	in.keepOld()
+}
+
+// keepOld writes the places and the mark of before the crash again, with what has been found since: see save.
+func (in *Input) keepOld() {
+	in.state.Files = slices.Clone(in.base)
+	in.write()
 }
 
 // say logs a problem once, until it is over.
