@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"tocsin/internal/collector"
+	"tocsin/internal/collector/update"
 )
 
 func runCommand(ctx context.Context, e *env, args []string) error {
@@ -30,7 +31,11 @@ func runCommand(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
-	a, err := collector.Open(collector.Options{Config: c, Version: programVersion(), Detector: newDetector, Matcher: newMatcher, RulePack: pack, Logger: log})
+	a, err := collector.Open(collector.Options{Config: c, Version: programVersion(), Detector: newDetector, Matcher: newMatcher, RulePack: pack, Logger: log,
+		OnTrial: func() bool {
+			k, err := update.Known(c.Update.Dir, programVersion())
+			return err != nil || k.Trial == programVersion() // as long as nobody can say, the one before may be wanted back
+		}})
 	if err != nil {
 		return err
 	}

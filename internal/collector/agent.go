@@ -38,6 +38,8 @@ type Options struct {
 	// HoldStart is how long lines that were on the disk at the start wait for the hub to say whether it knows them already (from another
 	// copy of this folder). Default 10 s.
 	HoldStart time.Duration
+	// OnTrial says that this program may be taken back: it then writes nothing that the one before it cannot read (Format); nil: it is not on trial.
+	OnTrial func() bool
 	// OpenFile opens the files of archive, spool, batches and state; tests put failing ones in their place.
 	OpenFile func(name string) (spool.File, error)
 }
@@ -111,6 +113,7 @@ type Agent struct {
 	packs     packState
 	questions map[string]*QuestionStatus
 	job       *lookBackJob                    // the question being answered
+	answerAt  time.Time                       // answers wait until then, as there was no room on the disk
 	worth     map[uint64][valueHigh + 1]int64 // bytes of each value in files of the spool, as far as they were looked at
 	chunk     int                             // bytes of one file of the spool
 	shedded   uint64                          // events let go for want of room that no log line has named
@@ -123,6 +126,9 @@ type Agent struct {
 	rawFrames []byte
 	rawCount  int
 	saidRaw   time.Time
+
+	formatAt time.Time   // when it was last looked whether a trial is over
+	modern   atomic.Bool // what is written may be of the newest form (format.go)
 
 	set     atomic.Pointer[loadedSet] // indicator set in force
 	status  atomic.Pointer[Status]
@@ -292,6 +298,7 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 		if err := a.room(now); err != nil {
 			return err
 		}
+		a.keepFormat(now)
 		if a.idle && now.Sub(a.flushed) >= flushEvery && a.mayWork(now) {
 			a.flushed = now
 			a.pipe.flushDetector(a.st.Line, now)
@@ -335,7 +342,7 @@ func (a *Agent) clock(now time.Time) {
 		for _, l := range a.lanes {
 			l.last = now
 		}
-		a.lastCommit, a.lastBound, a.flushed, a.snapAt, a.shown, a.saidFull, a.roomAt = now, now, now, now, time.Time{}, time.Time{}, now
+		a.lastCommit, a.lastBound, a.flushed, a.snapAt, a.shown, a.saidFull, a.roomAt, a.answerAt = now, now, now, now, time.Time{}, time.Time{}, now, now
 		if limit := now.Add(30 * time.Minute); a.hold.After(limit) {
 			a.hold = limit
 		}

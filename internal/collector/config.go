@@ -113,7 +113,7 @@ type Archive struct {
 	MaxDays  int   `yaml:"max_days"`  // default 30
 }
 
-// Spool bounds what waits while the hub is away. When it is full the oldest events are dropped, and counted.
+// Spool bounds what waits while the hub is away. When it is full events are dropped, the lowest value first and of that the oldest, and counted.
 type Spool struct {
 	MaxBytes int64 `yaml:"max_bytes"` // default 1073741824
 }

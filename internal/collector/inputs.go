@@ -117,7 +117,7 @@ func newReaders(slots []slotted, lib *parse.Library) (*readers, error) {
 func (r *readers) parse(e *event.Event, l *archive.Line) (format string, ok bool) {
 	i := r.of(l.Listener)
 	if !r.ready[i] {
-		return r.sets[i].ParseFrom(e, r.hints[i], parse.Origin{Listener: i, Sender: l.Sender})
+		return r.sets[i].ParseFrom(e, r.hints[i], parse.Origin{Listener: i, Sender: l.Sender, Stream: l.Stream})
 	}
 	id := e.ID
 	if err := event.DecodeJSON(e, l.Text); err != nil {
@@ -378,9 +378,14 @@ func (s *sink) Receive(ctx context.Context, lines []listen.Line) error {
 	b := batchPool.Get().(*archive.Batch)
 	defer batchPool.Put(b)
 	b.Reset()
+	modern := s.a.modern.Load()
 	for i := range lines {
 		l := &lines[i]
-		b.Add(&archive.Line{Created: l.Created, Listener: s.slot, Sender: l.Sender, Cut: l.Cut, Via: transports[l.Via], Text: l.Text})
+		stream := l.Stream
+		if !modern {
+			stream = 0
+		}
+		b.Add(&archive.Line{Created: l.Created, Listener: s.slot, Sender: l.Sender, Stream: stream, Cut: l.Cut, Via: transports[l.Via], Text: l.Text})
 	}
 	return s.a.archive.Append(ctx, b)
 }

@@ -52,6 +52,9 @@ func Open(o Options) (a *Agent, err error) {
 	if a.lock, err = lockDir(c.Dir); err != nil {
 		return a, err
 	}
+	if err = a.openFormat(); err != nil {
+		return a, err
+	}
 	if a.keys, err = keys.OpenCollector(c.KeyDir()); err != nil {
 		return a, err
 	}
@@ -85,7 +88,7 @@ func Open(o Options) (a *Agent, err error) {
 		}
 	}
 	if a.archive, err = archive.Open(archive.Options{Dir: c.path("archive"), MaxBytes: c.Archive.MaxBytes, MaxAge: time.Duration(c.Archive.MaxDays) * 24 * time.Hour,
-		Now: o.Now, Logger: o.Logger, OpenFile: o.OpenFile}); err != nil {
+		Old: !a.modern.Load(), Now: o.Now, Logger: o.Logger, OpenFile: o.OpenFile}); err != nil {
 		return a, err
 	}
 	if a.pipe, err = newPipeline(c, a.min, det, archiveSecret, a.archive); err != nil {
@@ -230,6 +233,11 @@ func (a *Agent) restoreDetector() error {
 				a.log.Warn("the on-site rules' memory is newer than the state; they begin anew")
 			case h.RulePack != a.packs.rules:
 				a.log.Info("the on-site rules have changed; they begin anew", "before", h.RulePack, "now", a.packs.rules)
+				if l, ok := a.pipe.det.(interface{ RestoreLearnt([]byte) error }); ok {
+					if err := l.RestoreLearnt(rest); err != nil {
+						a.log.Warn("what was learnt on the site cannot be used; it is learnt anew", "error", err)
+					}
+				}
 				a.pipe.senders.restore(h.Senders)
 			default:
 				if err := a.pipe.det.Restore(rest); err != nil {

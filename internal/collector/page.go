@@ -243,6 +243,8 @@ func verdictOf(s *Status, waiting uint64) verdict {
 		return verdict{Tone: "bad", Heading: "The centre is not reached", Text: "Nothing is lost: " + thousands(waiting) + " events wait here and leave when it answers. If this lasts, run tocsin-collector doctor on this machine: it looks for what is in the way.", Detail: s.HubTrouble}
 	case s.State == "quarantined":
 		return verdict{Tone: "warn", Heading: "One last step: compare these words", Text: "Open the portal's page of this collector. If it shows the same words, confirm them there. If it shows others, do not, and tell your contact.", Words: s.CheckWords}
+	case s.Counts["received"] == 0 && !slices.ContainsFunc(s.Listeners, func(l ListenerStatus) bool { return l.Kind == "syslog" }):
+		return verdict{Tone: "warn", Heading: "No lines yet", Text: "Nothing has come from the files and programs that the settings name. Run tocsin-collector doctor on this machine: it looks for what is in the way."}
 	case s.Counts["received"] == 0:
 		return verdict{Tone: "warn", Heading: "No lines yet", Text: "Set this machine's address as the syslog server on your firewall. If lines do not come, run tocsin-collector doctor on this machine: it looks for what is in the way."}
 	case s.State == "":

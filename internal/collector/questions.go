@@ -95,8 +95,10 @@ func (a *Agent) loadQuestions() error {
 			a.log.Warn("a question's file is damaged and is left alone", "file", filepath.Base(name))
 			continue
 		}
-		if slices.Contains(a.st.Answered, q.ID) && q.State == QuestionAllowed { // a crash came between the two
-			q.State, q.Finished = QuestionAnswered, a.o.Now().UTC()
+		if slices.Contains(a.st.Answered, q.ID) && q.Finished.IsZero() { // a crash came between the two
+			if q.Finished = a.o.Now().UTC(); q.State == QuestionAllowed {
+				q.State = QuestionAnswered
+			}
 		}
 		a.questions[q.ID] = &q
 	}
@@ -177,7 +179,7 @@ func (a *Agent) questionList() []QuestionStatus {
 	return out
 }
 
-// Decide allows or denies a question, in the member's name.
+// decideQuestion allows or denies a question, in the member's name.
 func (a *Agent) decideQuestion(id string, allow bool, by string) error {
 	q := a.questions[id]
 	if q == nil {
@@ -192,14 +194,26 @@ func (a *Agent) decideQuestion(id string, allow bool, by string) error {
 
 func (a *Agent) decide(q *QuestionStatus, allow bool, by string) {
 	q.Decided, q.By = a.o.Now().UTC(), by
-	q.State = QuestionAllowed
 	a.log.Info("a question is decided", "question", q.ID, "allowed", allow, "by", by)
 	if allow {
+		q.State = QuestionAllowed
 		a.keepQuestion(q)
 		return
 	}
-	q.State = QuestionDenied
+	a.endQuestion(q, QuestionDenied, "")
+}
+
+// endQuestion ends a question without an answer: only a word of it leaves. How it ended is kept first, so that nothing after it can undo a
+// denial.
+func (a *Agent) endQuestion(q *QuestionStatus, state, problem string) {
+	q.State, q.Problem = state, problem
+	a.keepQuestion(q)
 	a.finishQuestion(q, nil, 0)
+}
+
+// ended says whether a question ended without an answer, and the hub has still to be told.
+func (q *QuestionStatus) ended() bool {
+	return q.Finished.IsZero() && (q.State == QuestionDenied || q.State == QuestionExpired || q.State == QuestionFailed)
 }
 
 // lookBackJob is the answering of one question, a slice at a time.
@@ -212,6 +226,9 @@ type lookBackJob struct {
 	numbers []uint64 // of the lines that leave
 }
 
+// answerAgain is when an answer that found no room on the disk is tried again.
+const answerAgain = 10 * time.Second
+
 // lookBackSlice is how many lines are looked at between two looks at everything else.
 const lookBackSlice = 2048
 
@@ -219,12 +236,16 @@ const lookBackSlice = 2048
 func (a *Agent) lookBack(now time.Time) bool {
 	j := a.job
 	if j == nil {
+		if now.Before(a.answerAt) {
+			return false
+		}
 		var next *QuestionStatus
 		for _, q := range a.questions {
 			switch {
 			case q.State == QuestionWaiting && now.After(q.Expires):
-				q.State, q.Finished = QuestionExpired, now.UTC()
-				a.keepQuestion(q)
+				a.endQuestion(q, QuestionExpired, "")
+			case q.ended():
+				a.finishQuestion(q, nil, 0)
 			case q.State == QuestionAllowed && (next == nil || q.Received.Before(next.Received)):
 				next = q
 			}
@@ -234,8 +255,7 @@ func (a *Agent) lookBack(now time.Time) bool {
 		}
 		var err error
 		if j, err = a.beginLookBack(next); err != nil {
-			next.State, next.Problem = QuestionFailed, err.Error()
-			a.finishQuestion(next, nil, 0)
+			a.endQuestion(next, QuestionFailed, err.Error())
 			return true
 		}
 		a.job = j
@@ -247,7 +267,7 @@ func (a *Agent) lookBack(now time.Time) bool {
 			return a.endLookBack(nil)
 		}
 		err := j.reader.Next(&l)
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || err == nil && a.st.Cursor.Before(j.reader.Pos()) { // what comes behind has not been worked on
 			return a.endLookBack(nil)
 		}
 		if err != nil {
@@ -319,7 +339,7 @@ func (a *Agent) beginLookBack(q *QuestionStatus) (*lookBackJob, error) {
 		}
 		j.match = func(e *event.Event) bool { return a.min.MatchSet(e, set) }
 	}
-	j.reader = a.archive.Reader(a.archive.Start())
+	j.reader = a.archive.Between(q.From, q.To)
 	return j, nil
 }
 
@@ -339,8 +359,7 @@ func (a *Agent) endLookBack(err error) bool {
 		lines, err = a.archive.FindAll(j.numbers)
 	}
 	if err != nil {
-		j.q.State, j.q.Problem = QuestionFailed, err.Error()
-		a.finishQuestion(j.q, nil, 0)
+		a.endQuestion(j.q, QuestionFailed, err.Error())
 		return true
 	}
 	var frames []byte
@@ -388,9 +407,12 @@ func (a *Agent) finishQuestion(q *QuestionStatus, frames []byte, n int) {
 	}
 	frames = appendRecord(frames, &record{json: e.AppendJSON(nil)})
 	if err := a.addSide(a.lookback, frames, n+1); err != nil {
-		// It is answered again when there is room.
 		a.log.Error("cannot keep the answer to a question; trying again", "question", q.ID, "error", err)
-		q.State, q.Finished = QuestionAllowed, time.Time{}
+		q.Finished = time.Time{}
+		if q.State == QuestionAnswered { // its hits are looked up again
+			q.State = QuestionAllowed
+		}
+		a.answerAt = now.Add(answerAgain)
 		return
 	}
 	a.st.Counts["made.look_back"] += uint64(n + 1)

@@ -16,7 +16,8 @@ import (
 // intrusion detection and virus scanners, failed sign-ins, indicators, detections made here. So noise cannot push out what it is to cover.
 //
 // The two lower values are taken out of the spool's files one by one (spool.Log.Thin), where that frees at least a sixteenth of a file; the files
-// keep their places and numbers. Only what is left goes by whole files. Every event is counted by what it was: dropped.spool_full.REASON.
+// keep their places and numbers. Only what is left goes by whole files, and everything while this program is on trial (format.go). Every event is
+// counted by what it was: dropped.spool_full.REASON.
 //
 // The state says what is going to be let go, with the counts, before a file is touched: a crash at any moment counts nothing twice. Records that
 // were let go leave gaps in the numbers; state.Gone says how many of them the lanes have still to come across.
@@ -120,7 +121,7 @@ func (a *Agent) shed(limit int64, upTo value) error {
 	if a.spool.Size() > full+full/16 { // it fills faster than that: the rest of the line waits
 		left = 1 << 20
 	}
-	for v := valueLow; v < valueHigh; v++ {
+	for v := valueLow; v < valueHigh && a.modern.Load(); v++ {
 		for a.st.Thin == nil && a.spool.Size() > limit {
 			more, err := a.plan(v, limit, &left)
 			if err != nil {
@@ -150,6 +151,9 @@ func (a *Agent) shelve() {
 	st := a.st
 	p := st.Live.Pending
 	from := st.Live.At
+	if p != nil && !a.modern.Load() {
+		return
+	}
 	if p != nil {
 		from = p.next()
 	}

@@ -247,7 +247,7 @@ func (r *run) waiting(ctx context.Context) {
 	case dropped > 0 && used > 0.9:
 		r.add("spool", "spool_full", Fail, fmt.Sprintf("%s; the spool is full and %d events of the lowest value were dropped", size, dropped), "Mend the way to the hub (above), and raise spool.max_bytes until it is mended.")
 	case used > 0.5:
-		r.add("spool", "spool_filling", Warn, size, "Mend the way to the hub (above). When the spool is full the oldest events are dropped, and counted.")
+		r.add("spool", "spool_filling", Warn, size, "Mend the way to the hub (above). When the spool is full, events of the lowest value are dropped first, and counted.")
 	case st.Waiting > 1000:
 		r.growing(ctx, size)
 	default:
