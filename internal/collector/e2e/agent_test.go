@@ -292,8 +292,10 @@ func TestClone(t *testing.T) {
 	copied := *s
 	copied.cfg.Dir = s.cfg.Dir + "-clone"
 	copyDir(t, s.cfg.Dir, copied.cfg.Dir)
-	time.Sleep(1100 * time.Millisecond) // runs that begin in one second would number their lines alike
-	r2 := copied.start()
+	// Runs that begin in one second would number their lines alike.
+	r2 := copied.start(func(o *collector.Options) {
+		o.Now = func() time.Time { return time.Now().Add(2 * time.Second) }
+	})
 	send(r2, 100)
 	r2.settled(200)
 	send(r, 100)
