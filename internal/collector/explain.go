@@ -1,22 +1,18 @@
 package collector
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"tocsin/internal/collector/archive"
-	"tocsin/internal/collector/minimise"
+	"tocsin/internal/directive"
 	"tocsin/internal/event"
 	"tocsin/internal/indicator"
 	"tocsin/internal/keys"
@@ -34,57 +30,121 @@ type Explained struct {
 	Event      json.RawMessage   `json:"event,omitempty"`      // what was understood
 	Sent       json.RawMessage   `json:"sent,omitempty"`       // what of it would leave
 	Stays      []string          `json:"stays,omitempty"`      // fields of an event that leaves which would stay
+	Changed    []string          `json:"changed,omitempty"`    // fields that would leave otherwise than they are: as pseudonyms, or without names that stay
 	Detections []json.RawMessage `json:"detections,omitempty"` // what the on-site rules say, as it would leave
+	Earlier    []int             `json:"earlier,omitempty"`    // lines before this one, kept until then, that would leave with the detections
 	Notes      []string          `json:"notes,omitempty"`
 }
 
 // Explainer answers what would become of lines. It keeps nothing and sends nothing.
 type Explainer struct {
-	p    *pipeline
-	min  *minimise.Minimiser
-	sent event.Event
-	n    int
-	now  func() time.Time
+	p     *pipeline
+	sent  event.Event
+	lines int
+	left  map[uint64]bool // lines that would have left
+	notes []string        // about all lines
+	now   func() time.Time
 }
 
-// NewExplainer makes one from the settings. In an enrolled collector's folder it uses that collector's pseudonyms and indicator set;
-// elsewhere it makes do without.
+// NewExplainer makes one from the settings. In an enrolled collector's folder it uses what is in force there: that collector's pseudonyms,
+// indicators, parsers and on-site rules. Elsewhere, or when one of them cannot be read, it makes do with what is built in, and says so.
 func NewExplainer(c *Config, detector func(DetectorOptions) (Detector, error)) (*Explainer, error) {
 	var pseudonyms [32]byte
-	var set *indicator.Set
-	var note error
+	kept := keptThings{}
 	if k, err := keys.OpenCollector(c.KeyDir()); err == nil {
 		if pseudonyms, err = secret(c.KeyDir(), "pseudonyms"); err != nil {
 			return nil, err
 		}
-		set, note = keptIndicators(c, k)
+		kept = readKept(c, k, time.Now())
 	}
-	if note != nil && !errors.Is(note, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the kept indicator set: %w", note)
-	}
-	min, err := c.minimiser(pseudonyms)
+	m, err := c.minimiser(pseudonyms)
 	if err != nil {
 		return nil, err
 	}
-	min.SetIndicators(set)
+	m.SetIndicators(kept.indicators)
 	var det Detector
 	if detector != nil {
-		if det, err = detector(DetectorOptions{Collector: "explain", Withhold: withhold(min), Logger: slog.New(slog.DiscardHandler)}); err != nil {
+		o := DetectorOptions{Collector: kept.collector, Withhold: withhold(m), Rules: kept.rules, Logger: slog.New(slog.DiscardHandler)}
+		if det, err = detector(o); err != nil && o.Rules != nil {
+			kept.notes = append(kept.notes, fmt.Sprintf("the hub's on-site rules are not used, but those that are built in: %v", err))
+			o.Rules = nil
+			det, err = detector(o)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	p, err := newPipeline(c, min, det, archive.Secret{}, nil)
+	p, err := newPipeline(c, m, det, archive.Secret{}, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Explainer{p: p, min: min, now: time.Now}, nil
+	if kept.parsers != nil {
+		if set, err := parserPack(kept.parsers); err != nil {
+			kept.notes = append(kept.notes, fmt.Sprintf("the hub's parsers are not used, but those that are built in: %v", err))
+		} else {
+			p.lib.Use(set)
+		}
+	}
+	return &Explainer{p: p, left: map[uint64]bool{}, notes: kept.notes, now: time.Now}, nil
 }
 
-// Line explains one line.
+// keptThings is what the hub has given a collector, as it lies in its folder.
+type keptThings struct {
+	collector      string
+	indicators     *indicator.Set
+	rules, parsers fs.FS
+	notes          []string
+}
+
+// readKept reads what a running collector has kept. What is not there is not in force; what is there and not good is not either, and noted.
+func readKept(c *Config, k *keys.Collector, now time.Time) (kept keptThings) {
+	note := func(what string, err error) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			kept.notes = append(kept.notes, fmt.Sprintf("%s that the hub has sent cannot be used here: %v", what, err))
+		}
+	}
+	trust, err := k.Trust()
+	if err == nil {
+		var e enrolled
+		e, err = readEnrolment(c)
+		kept.collector = e.Collector
+	}
+	if err != nil {
+		note("what", err)
+		return kept
+	}
+	env, err := os.ReadFile(c.path("indicators"))
+	if err == nil {
+		var d keys.Directive
+		if d, err = openIndicators(env, trust, kept.collector, now); err == nil {
+			kept.indicators, err = indicator.Open(d.Content)
+		}
+	}
+	note("the set of indicators", err)
+	pack := func(kind, what string) fs.FS {
+		d, err := openKeptPack(c, trust, kept.collector, kind)
+		if err == nil {
+			var files fs.FS
+			if files, err = directive.Unpack(d.Content); err == nil {
+				return files
+			}
+		}
+		note(what, err)
+		return nil
+	}
+	kept.rules, kept.parsers = pack(directive.Rules, "the pack of on-site rules"), pack(directive.Parsers, "the pack of parsers")
+	return kept
+}
+
+// Line explains the next line.
 func (x *Explainer) Line(text []byte) *Explained {
-	x.n++
-	out := &Explained{Line: x.n}
-	l := archive.Line{Number: uint64(x.n), Created: x.now().UnixNano(), Via: archive.Local, Sender: netip.Addr{}, Text: text}
+	x.lines++
+	return x.explain(text, x.lines)
+}
+
+func (x *Explainer) explain(text []byte, number int) *Explained {
+	out := &Explained{Line: number}
+	l := archive.Line{Number: uint64(number), Created: x.now().UnixNano(), Via: archive.Local, Text: text}
 	e := &x.p.e
 	out.Understood = x.p.understand(e, &l)
 	if !out.Understood {
@@ -92,177 +152,86 @@ func (x *Explainer) Line(text []byte) *Explained {
 		return out
 	}
 	out.Format = e.Str(event.TocsinFormat)
-	d := x.min.Decide(e)
-	word, text2 := x.min.Reason(d.Clause)
-	out.Leaves, out.Urgent, out.Because = d.Leave, d.Urgent, text2
+	d := x.p.min.Decide(e)
+	word, because := x.p.min.Reason(d.Clause)
+	out.Leaves, out.Urgent, out.Because = d.Leave, d.Urgent, because
 	out.Reason = map[bool]string{true: "left.", false: "kept."}[d.Leave] + word
 	detections := x.p.det.Process(e, l.Created)
 	out.Event = e.AppendJSON(nil)
 	for i := range detections {
 		det := detections[i]
 		for _, id := range det.Events {
-			if id.Seq == l.Number && !out.Leaves {
+			switch {
+			case id.Seq != l.Number:
+				if !x.left[id.Seq] && id.Seq > 0 {
+					x.left[id.Seq] = true
+					out.Earlier = append(out.Earlier, int(id.Seq))
+				}
+			case !out.Leaves:
 				out.Leaves, out.Urgent, out.Reason, out.Because = true, true, "left.site_detection", "a rule on this site fired on it"
 			}
 		}
 		det.Events = nil
 		var de event.Event
-		x.min.Detection(&de, &det)
+		x.p.min.Detection(&de, &det)
 		de.Created = l.Created
 		out.Detections = append(out.Detections, de.AppendJSON(nil))
 	}
+	slices.Sort(out.Earlier)
 	if v, ok := e.Get(event.TocsinDeviceTime); ok {
 		out.Notes = append(out.Notes, fmt.Sprintf("the device's clock says %s, which is not believed; the time of receipt is used", v.Text()))
 	}
 	if !out.Leaves {
 		return out
 	}
-	x.min.Mark(e, d)
+	if len(x.left) < maxExplained {
+		x.left[l.Number] = true
+	}
+	x.p.min.Mark(e, d)
 	if out.Reason == "left.site_detection" {
 		e.SetString(event.TocsinLeftReason, "site_detection")
 	}
-	x.min.Reduce(&x.sent, e)
+	x.p.min.Reduce(&x.sent, e)
 	out.Sent = x.sent.AppendJSON(nil)
-	stays := map[string]bool{}
-	for i := range e.Len() {
-		k, _ := e.At(i)
-		if leave, _ := x.min.MayLeave(k); !leave {
-			stays[k.Name()] = true
-		}
+	out.Stays, out.Changed = compare(e, &x.sent)
+	if m := x.p.min; m.Policy().Raw && !m.SendsRaw() {
+		out.Notes = append(out.Notes, "the raw line stays, because the settings hold back or veil something that may stand in it (policy.also_keep, policy.pseudonyms)")
 	}
-	for _, f := range e.Extras() {
-		if !strings.Contains(string(out.Sent), `"`+f.Name+`":`) {
-			stays[f.Name] = true
-		}
-	}
-	out.Stays = slices.Sorted(maps.Keys(stays))
 	return out
 }
 
-// keptIndicators opens the indicator set that a running collector has kept.
-func keptIndicators(c *Config, k *keys.Collector) (*indicator.Set, error) {
-	env, err := os.ReadFile(c.path("indicators"))
-	if err != nil {
-		return nil, err
-	}
-	trust, err := k.Trust()
-	if err != nil {
-		return nil, err
-	}
-	e, err := readEnrolment(c)
-	if err != nil {
-		return nil, err
-	}
-	d, err := openIndicators(env, trust, e.Collector, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	return indicator.Open(d.Content)
-}
+// maxExplained bounds how many lines are remembered to have left.
+const maxExplained = 1 << 20
 
-// Explain reads lines from r and writes what would become of each to w: text for people, or one JSON object a line. Lines longer than
-// max_line are cut, as a listener cuts them.
-func Explain(r io.Reader, w io.Writer, x *Explainer, maxLine int, asJSON bool) error {
-	in := bufio.NewReaderSize(r, maxLine+2)
-	out := bufio.NewWriter(w)
-	defer out.Flush()
-	totals := map[string]int{}
-	lines := 0
-	for {
-		text, more, err := in.ReadLine()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		cut := false
-		text = slices.Clone(text)
-		for more {
-			cut = true
-			if _, more, err = in.ReadLine(); err != nil && !errors.Is(err, io.EOF) {
-				return err
-			}
-		}
-		if len(text) > maxLine {
-			text, cut = text[:maxLine], true
-		}
-		if len(strings.TrimSpace(string(text))) == 0 {
+// compare names the fields of e that are not in sent, and those that are there with another value.
+func compare(e, sent *event.Event) (stays, changed []string) {
+	missing, other := map[string]bool{}, map[string]bool{}
+	at := map[event.Key]int{} // of the values of a list, how many have been looked at
+	for i := range e.Len() {
+		k, v := e.At(i)
+		j := sent.Find(k)
+		if j < 0 {
+			missing[k.Name()] = true
 			continue
 		}
-		ex := x.Line(text)
-		if cut {
-			ex.Notes = append(ex.Notes, fmt.Sprintf("the line is longer than %d bytes and was cut", maxLine))
-		}
-		totals[ex.Reason]++
-		lines++
-		if asJSON {
-			b, err := json.Marshal(ex)
-			if err != nil {
-				return err
-			}
-			out.Write(b)
-			out.WriteByte('\n')
-		} else {
-			writeExplained(out, text, ex)
+		j += at[k]
+		at[k]++
+		if j >= sent.Len() {
+			other[k.Name()] = true
+		} else if sk, sv := sent.At(j); sk != k || sv.Kind() != v.Kind() || sv.Text() != v.Text() {
+			other[k.Name()] = true
 		}
 	}
-	if !asJSON && lines > 1 {
-		fmt.Fprintf(out, "%d lines:\n", lines)
-		for _, k := range slices.Sorted(maps.Keys(totals)) {
-			fmt.Fprintf(out, "  %7d  %s\n", totals[k], k)
+	left := map[string]string{}
+	for _, x := range sent.Extras() {
+		left[x.Name] = x.Value
+	}
+	for _, x := range e.Extras() {
+		if v, ok := left[x.Name]; !ok {
+			missing[x.Name] = true
+		} else if v != x.Value {
+			other[x.Name] = true
 		}
 	}
-	return out.Flush()
-}
-
-func writeExplained(w io.Writer, text []byte, ex *Explained) {
-	shown := fmt.Sprintf("%.160q", text)
-	fmt.Fprintf(w, "line %d: %s\n", ex.Line, shown)
-	switch {
-	case !ex.Understood:
-		fmt.Fprintf(w, "  NOT UNDERSTOOD, stays: %s.\n", ex.Because)
-	case ex.Leaves:
-		when := ""
-		if ex.Urgent {
-			when = ", at once"
-		}
-		fmt.Fprintf(w, "  LEAVES%s, as %s, because %s.\n", when, ex.Reason, ex.Because)
-	default:
-		fmt.Fprintf(w, "  STAYS, as %s, because it is %s.\n", ex.Reason, ex.Because)
-	}
-	if ex.Understood {
-		fmt.Fprintf(w, "  understood as %s: %s\n", ex.Format, pretty(ex.Event))
-	}
-	if ex.Sent != nil {
-		fmt.Fprintf(w, "  would leave: %s\n", pretty(ex.Sent))
-		if len(ex.Stays) > 0 {
-			fmt.Fprintf(w, "  of it stay: %s\n", strings.Join(ex.Stays, ", "))
-		}
-	}
-	for _, d := range ex.Detections {
-		fmt.Fprintf(w, "  a rule on this site fired; would leave too: %s\n", pretty(d))
-	}
-	for _, n := range ex.Notes {
-		fmt.Fprintf(w, "  note: %s\n", n)
-	}
-	fmt.Fprintln(w)
-}
-
-// pretty writes a flat JSON object as name=value pairs.
-func pretty(js []byte) string {
-	var m map[string]json.RawMessage
-	if json.Unmarshal(js, &m) != nil {
-		return string(js)
-	}
-	var b strings.Builder
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		v := string(m[k])
-		var s string
-		if json.Unmarshal(m[k], &s) == nil && !strings.ContainsAny(s, " \t\"\\") {
-			v = s
-		}
-		fmt.Fprintf(&b, " %s=%s", k, v)
-	}
-	return strings.TrimSpace(b.String())
+	return slices.Sorted(maps.Keys(missing)), slices.Sorted(maps.Keys(other))
 }

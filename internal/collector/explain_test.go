@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"tocsin/internal/detect"
+	"tocsin/rules"
 )
 
 func explainer(t *testing.T, change func(*Config)) *Explainer {
@@ -99,16 +103,56 @@ func TestExplain(t *testing.T) {
 	if err := Explain(strings.NewReader(input), &out, explainer(t, nil), 64<<10, true); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
+	var got []int
 	for l := range strings.Lines(out.String()) {
-		n++
 		var ex Explained
-		if err := json.Unmarshal([]byte(l), &ex); err != nil || ex.Line != n || ex.Reason == "" || ex.Because == "" {
-			t.Fatalf("line %d: %v %s", n, err, l)
+		if err := json.Unmarshal([]byte(l), &ex); err != nil || ex.Reason == "" || ex.Because == "" {
+			t.Fatalf("%v %s", err, l)
+		}
+		got = append(got, ex.Line)
+	}
+	if want := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15}; !slices.Equal(got, want) { // the twelfth is empty
+		t.Fatalf("answers for lines %v, want %v", got, want)
+	}
+}
+
+// What a rule on the site makes of lines that stayed, and what leaves otherwise than it is, is said too.
+func TestExplainDetections(t *testing.T) {
+	c := DefaultConfig()
+	c.Dir = t.TempDir()
+	c.Policy.Pseudonyms = []string{"addresses"}
+	x, err := NewExplainer(&c, func(o DetectorOptions) (Detector, error) {
+		return detect.New(detect.Options{Rules: rules.FS, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	var last *Explained
+	for i := range 6 { // a miner's port, again and again
+		if last != nil && (last.Leaves || len(last.Earlier) > 0) {
+			t.Fatalf("line %d leaves: %+v", i, last)
+		}
+		last = x.Line(fmt.Appendf(nil, `<189>date=%s time=%s devname="FGT" devid="FG100" tz="+0000" logid="0000000013" type="traffic" subtype="forward" level="notice" vd="root" srcip=10.1.2.3 srcport=%d dstip=203.0.113.9 dstport=3333 proto=6 action="accept" policyid=1 service="HTTPS" user="SECRETuser"`,
+			now.Format(time.DateOnly), now.Format(time.TimeOnly), 5000+i))
+	}
+	if !last.Leaves || last.Reason != "left.site_detection" || !slices.Equal(last.Earlier, []int{1, 2, 3, 4, 5}) || len(last.Detections) == 0 {
+		t.Fatalf("%+v", last)
+	}
+	if !slices.Contains(last.Stays, "user.name") || !slices.Contains(last.Changed, "source.ip") || slices.Contains(last.Changed, "destination.ip") {
+		t.Errorf("stays %v, changed %v", last.Stays, last.Changed)
+	}
+	for _, js := range append(last.Detections, last.Sent) {
+		if strings.Contains(string(js), "10.1.2.3") || strings.Contains(string(js), "SECRET") {
+			t.Errorf("leaves: %s", js)
 		}
 	}
-	if n != 14 {
-		t.Fatalf("%d answers", n)
+	var out bytes.Buffer
+	writeExplained(&out, []byte("x"), last)
+	for _, want := range []string{"would leave with it, as the events behind it, though kept until now: lines 1, 2, 3, 4 and 5", "leave changed, as a pseudonym or without names that stay: source.ip"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in:\n%s", want, out.String())
+		}
 	}
 }
 

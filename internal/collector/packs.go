@@ -65,22 +65,41 @@ func (a *Agent) loadPacks() error {
 		return fmt.Errorf("versions of directives: %w (delete DIR/directives to begin with what is built in)", err)
 	}
 	for _, kind := range []string{directive.Rules, directive.Parsers} {
-		env, err := os.ReadFile(a.directiveFile(kind))
+		d, err := openKeptPack(&a.o.Config, a.client.Trust(), a.id.Collector, kind)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err == nil {
-			var d keys.Directive
-			// A directive's end is until when it may be taken. What was taken goes on: a hub that is away must not take a site's parsers with it.
-			if d, err = a.client.Trust().OpenDirective(env, keys.Packs, a.id.Collector, time.Time{}); err == nil {
-				err = a.usePack(d)
-			}
+			err = a.usePack(d)
 		}
 		if err != nil {
 			a.log.Warn("the kept pack is not used; what is built in goes on until the hub has a newer one", "pack", kind, "error", err)
 		}
 	}
 	return nil
+}
+
+// openKeptPack opens the pack that a collector keeps. A directive's end is until when it may be taken. What was taken goes on: a hub that is
+// away must not take a site's parsers with it.
+func openKeptPack(c *Config, trust *keys.Trust, collector, kind string) (keys.Directive, error) {
+	env, err := os.ReadFile(c.path(filepath.Join("directives", kind)))
+	if err != nil {
+		return keys.Directive{}, err
+	}
+	d, err := trust.OpenDirective(env, keys.Packs, collector, time.Time{})
+	if err == nil && d.Type != kind {
+		return keys.Directive{}, fmt.Errorf("%w: it is a %.40q, not a %s", keys.ErrDirective, d.Type, kind)
+	}
+	return d, err
+}
+
+// parserPack reads a pack of parsers, which stand before those that are built in.
+func parserPack(files fs.FS) (*packs.Set, error) {
+	set, err := packs.Load(files)
+	if err != nil {
+		return nil, err
+	}
+	return packs.Builtin().With(set.Packs()...)
 }
 
 // fetchDirectives asks for what is new, looks for each directive in the ledger, and hands it to the loop. Called by the housekeeper.
@@ -258,6 +277,9 @@ func (a *Agent) usePack(d keys.Directive) error {
 		if err != nil {
 			return err
 		}
+		if n, ok := det.(interface{ Inherit(old any) }); ok {
+			n.Inherit(a.pipe.det) // what was learnt took weeks: newer rules must not cost it
+		}
 		a.pipe.det = det
 		a.packs.rules = name
 		a.pipe.guard.forgive("rule ")
@@ -267,11 +289,8 @@ func (a *Agent) usePack(d keys.Directive) error {
 			}
 		}
 	case directive.Parsers:
-		set, err := packs.Load(files)
+		set, err := parserPack(files)
 		if err != nil {
-			return err
-		}
-		if set, err = packs.Builtin().With(set.Packs()...); err != nil {
 			return err
 		}
 		a.pipe.lib.Use(set)

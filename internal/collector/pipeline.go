@@ -162,6 +162,12 @@ func (p *pipeline) line(l *archive.Line, f fate) {
 	p.guard.line()
 	d := p.ceiling(e, p.min.Decide(e), l.Created)
 	detections := p.det.Process(e, l.Created)
+	if len(detections) == 0 && !d.Leave { // nearly every line ends here
+		if f == full {
+			p.tally.byClause[d.Clause]++
+		}
+		return
+	}
 	if f == replay {
 		for i := range detections {
 			for _, id := range detections[i].Events {
@@ -295,7 +301,7 @@ func (p *pipeline) detection(d *event.Detection, l *archive.Line, f fate, send b
 		for i := range lines {
 			el := &lines[i]
 			e := &p.seen
-			if _, gone := p.evidence[el.Number]; gone || !p.understandAgain(e, el) || p.min.Decide(e).Leave {
+			if _, gone := p.evidence[el.Number]; gone || !p.understandAgain(e, el) || p.min.Leaves(e) {
 				continue // it has left, or was never understood
 			}
 			p.remember(el.Number)

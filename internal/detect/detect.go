@@ -45,7 +45,8 @@ type Options struct {
 	Origin string
 	Logger *slog.Logger
 	// Withhold says which fields' values must not be in a detection: on a site the member's policy decides what leaves, and a sentence
-	// must not carry out what a field may not. Entities are not affected: nothing can be grouped without them.
+	// must not carry out what a field may not. Only the entity is named all the same, since nothing can be grouped without it: EntityField
+	// says where its value is from, and whoever lets the detection leave decides about it.
 	Withhold func(field string) bool
 
 	// Exceptions gives those in force, for each event anew; nil: there are none. It may give nil.
@@ -88,7 +89,7 @@ type program struct {
 	attrs   []*attributes // by correlation; nil: silent
 	metas   []*sigma.Meta
 	wanted  []bool // by event key
-	routes  map[route]*sigma.Set
+	routes  map[route]*reading
 }
 
 // Stats counts since the engine was made.
@@ -142,7 +143,7 @@ func New(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("detect: %w", err)
 	}
-	e := &Engine{opts: opts, program: program{cat: cat, rules: rules, routes: map[route]*sigma.Set{}}}
+	e := &Engine{opts: opts, program: program{cat: cat, rules: rules, routes: map[route]*reading{}}}
 	for _, err := range slices.Concat(cat.Errors, rules.Errors) {
 		opts.Logger.Error("detection rule left out", "file", err.File, "line", err.Line, "rule", err.Rule, "reason", err.Reason)
 	}
@@ -286,15 +287,15 @@ func (e *Engine) Process(ev *event.Event, now int64) []event.Detection {
 		e.clock = t
 	}
 	e.hits = e.hits[:0]
-	set := e.set(ev)
-	if set.Len() > 0 {
-		e.fill(ev, set.Keywords())
-		e.ids = e.match.Match(set, &e.rec, e.ids[:0])
+	if g := e.reading(ev); g.set.Len() > 0 {
+		e.fill(ev, g)
+		e.ids = e.match.Match(g.set, &e.rec, e.ids[:0])
 		e.stats.Matches += uint64(len(e.ids))
 		e.ids = e.except(e.ids, ev, now)
 		if len(e.ids) > 0 {
 			// The order must not depend on how the index works, or a replay by another version would differ.
 			slices.Sort(e.ids)
+			e.fillRest(ev, g)
 			e.hits = e.cor.Observe(e.ids, &e.rec, t, now, uint32(ev.Tenant), late, refOf(ev.ID), e.hits)
 		}
 	}
@@ -336,31 +337,50 @@ func (e *Engine) detections(ev *event.Event, direct int) []event.Detection {
 	return out
 }
 
-// fill makes the record that rules see: the fields they name, and all of them with the raw line if one of them uses keywords.
-func (e *Engine) fill(ev *event.Event, everything bool) {
+// fill makes the record that rules see: the fields that those of this reading look at, and everything if one of them uses keywords. Most
+// events match nothing, and are done with that.
+func (e *Engine) fill(ev *event.Event, g *reading) {
 	r := &e.rec
 	r.Reset()
-	for i := range ev.Len() {
-		k, v := ev.At(i)
-		if int(k) < len(e.wanted) && e.wanted[k] && k != event.TocsinTenant {
-			add(r, sigma.Key(k), v)
-		} else if everything {
-			add(r, sigma.NoKey, v)
+	for i, k := range ev.Keys() {
+		if int(k) < len(g.asked) && g.asked[k] {
+			if k != event.TocsinTenant {
+				add(r, sigma.Key(k), ev.Ref(i))
+			}
+		} else if g.keywords {
+			add(r, sigma.NoKey, ev.Ref(i))
 		}
 	}
-	for _, x := range ev.Extras() {
-		if everything {
+	if g.keywords {
+		for _, x := range ev.Extras() {
 			r.AddString(sigma.NoKey, x.Value)
 		}
-	}
-	if everything {
 		r.SetRaw(ev.Raw())
 	}
-	// Never from the event: a collector speaks only for its own member.
+	if g.asked[event.TocsinTenant] {
+		addTenant(r, ev)
+	}
+}
+
+// fillRest adds what correlations look at beside.
+func (e *Engine) fillRest(ev *event.Event, g *reading) {
+	r := &e.rec
+	for i, k := range ev.Keys() {
+		if int(k) < len(e.wanted) && e.wanted[k] && !(int(k) < len(g.asked) && g.asked[k]) && k != event.TocsinTenant {
+			add(r, sigma.Key(k), ev.Ref(i))
+		}
+	}
+	if !g.asked[event.TocsinTenant] {
+		addTenant(r, ev)
+	}
+}
+
+// addTenant tells rules whose event it is. Never from the event: a collector speaks only for its own member.
+func addTenant(r *sigma.Record, ev *event.Event) {
 	r.AddInt(sigma.Key(event.TocsinTenant), int64(ev.Tenant))
 }
 
-func add(r *sigma.Record, k sigma.Key, v event.Value) {
+func add(r *sigma.Record, k sigma.Key, v *event.Value) {
 	switch v.Kind() {
 	case event.String:
 		r.AddString(k, v.Str())
@@ -393,10 +413,7 @@ func idOf(r sigma.Ref) event.ID {
 
 func (e *Engine) detection(h *sigma.Hit, ev *event.Event) event.Detection {
 	a, meta, c := e.attrs[h.Correlation], e.metas[h.Correlation], e.rules.Correlations[h.Correlation]
-	value := func(name string) string {
-		if e.opts.Withhold != nil && e.opts.Withhold(name) && !slices.Contains(a.EntityFields, name) {
-			return ""
-		}
+	named := func(name string) string {
 		if i := slices.Index(c.GroupBy, name); i >= 0 {
 			return h.Group[i]
 		}
@@ -409,6 +426,12 @@ func (e *Engine) detection(h *sigma.Hit, ev *event.Event) event.Detection {
 		}
 		return ""
 	}
+	value := func(name string) string {
+		if e.opts.Withhold != nil && e.opts.Withhold(name) {
+			return ""
+		}
+		return named(name)
+	}
 	d := event.Detection{
 		Tenant: event.TenantID(h.Scope), RuleID: meta.ID, RuleTitle: meta.Title, Family: a.Family, Level: meta.Level, Tags: meta.Tags,
 		Entity: event.Entity{Kind: a.Entity}, First: h.Episode, Last: h.Last, Count: h.Total, Site: e.opts.Where == Site, Late: h.Late,
@@ -418,14 +441,15 @@ func (e *Engine) detection(h *sigma.Hit, ev *event.Event) event.Detection {
 		d.Tenant = 0
 	}
 	for _, f := range a.EntityFields {
-		if d.Entity.Value = value(f); d.Entity.Value != "" {
+		if d.Entity.Value = named(f); d.Entity.Value != "" {
+			d.EntityField = f
 			break
 		}
 	}
 	if d.Entity.Value == "" { // nothing names it: the alert groups by rule, it is not lost
 		d.Entity = event.Entity{Kind: "rule", Value: meta.ID}
 	}
-	if a.Entity == "host" {
+	if d.Entity.Kind == "host" {
 		d.Host = d.Entity.Value
 	} else {
 		d.Host = value("destination.ip")
@@ -480,7 +504,7 @@ func (e *Engine) reason(text string, h *sigma.Hit, c *sigma.Correlation, value f
 				return strings.TrimSuffix(text, "'")
 			}
 			if v := value(n); v != "" {
-				return clip(v)
+				return event.Clip(v)
 			}
 		}
 		return "unknown"
@@ -502,20 +526,6 @@ func steps(h *sigma.Hit, c *sigma.Correlation, reason string) []event.Step {
 		out = append(out, event.Step{Time: h.First, Text: fmt.Sprintf("%d more since the last notice.", h.Count)})
 	}
 	return append(out, event.Step{Time: h.Last, Text: reason})
-}
-
-// clip bounds a value that an attacker chose and keeps it on one line.
-func clip(v string) string {
-	v = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-			return ' ' // control characters, line breaks and marks that turn the reading direction
-		}
-		return r
-	}, v)
-	if r := []rune(v); len(r) > 80 {
-		v = string(r[:79]) + "…"
-	}
-	return v
 }
 
 // span says a duration as people do.

@@ -1,6 +1,9 @@
 package detect
 
 import (
+	"maps"
+	"slices"
+
 	"tocsin/internal/event"
 	"tocsin/sigma"
 )
@@ -31,78 +34,123 @@ var renames = map[string]map[string]string{
 	"dns": {"query": "dns.question.name", "record_type": "dns.question.type", "answer": "dns.answers.data"},
 }
 
-// route is what decides which rules apply to an event. Its strings are those of the schema or of parsers, and the cache is bounded.
-type route struct {
-	dataset, service string
-	cats             [4]string
+// services are what a sign-in can be to, as parsers name it and rules know it.
+var services = []string{"vpn", "ssh", "rdp", "web", "mail", "admin"}
+
+// route is what decides which rules apply to an event: from the lowest byte on the numbers of its dataset, its service and its first four
+// categories in the vocabularies below, 0 for one that is not there or says nothing to rules. Data cannot make new ones.
+type route uint64
+
+const (
+	maxRoutes     = 1024
+	maxCategories = 4
+)
+
+// part is the i-th number of a route: the dataset, the service, the categories.
+func (r route) part(i int) uint8 { return uint8(r >> (8 * i)) }
+
+var (
+	datasetWords  = newVocabulary(slices.Sorted(maps.Keys(products)))
+	serviceWords  = newVocabulary(services)
+	categoryWords = newVocabulary(slices.Sorted(maps.Keys(categories)))
+)
+
+// vocabulary numbers a few words, from 1. It is asked for every event.
+type vocabulary struct {
+	words []string
+	byLen [32][]uint8
 }
 
-const maxRoutes = 1024
+func newVocabulary(words []string) *vocabulary {
+	v := &vocabulary{words: words}
+	for i, w := range words {
+		v.byLen[len(w)] = append(v.byLen[len(w)], uint8(i+1))
+	}
+	return v
+}
+
+func (v *vocabulary) number(s string) uint8 {
+	if len(s) < len(v.byLen) {
+		for _, n := range v.byLen[len(s)] {
+			if v.words[n-1] == s {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// word is the reverse of number, "" for 0.
+func (v *vocabulary) word(n uint8) string {
+	if n == 0 {
+		return ""
+	}
+	return v.words[n-1]
+}
 
 // sources gives the readings of an event's log source: one for its product alone and one for each of its categories.
-func (r *route) sources() []sigma.Source {
-	base := products[r.dataset]
-	if r.service != "" && base.Service == "" {
-		base.Service = r.service // vpn, ssh, rdp, web: what the sign-in was to
+func (r route) sources() []sigma.Source {
+	base, service := products[datasetWords.word(r.part(0))], serviceWords.word(r.part(1))
+	if service != "" && base.Service == "" {
+		base.Service = service // vpn, ssh, rdp, web: what the sign-in was to
 	}
 	out := []sigma.Source{{LogSource: base}}
-	add := func(category string) {
+	for i := range maxCategories {
+		n := r.part(2 + i)
+		if n == 0 {
+			break
+		}
+		category := categories[categoryWords.word(n)]
 		s := sigma.Source{LogSource: base, Rename: renames[category]}
 		s.Category = category
 		out = append(out, s)
-		if r.service != "" && base.Service != r.service {
-			s.Service = r.service
+		if service != "" && base.Service != service {
+			s.Service = service
 			out = append(out, s)
-		}
-	}
-	for _, c := range r.cats {
-		if name, ok := categories[c]; ok {
-			add(name)
 		}
 	}
 	// Every event can be read as one of ours, whatever made it.
 	return append(out, sigma.Source{LogSource: sigma.LogSource{Product: "tocsin"}})
 }
 
-func (e *Engine) set(ev *event.Event) *sigma.Set {
-	r := route{dataset: ev.Str(event.EventDataset), service: ev.Str(event.TocsinService)}
+func routeOf(ev *event.Event) route {
+	r := route(datasetWords.number(ev.Str(event.EventDataset))) | route(serviceWords.number(ev.Str(event.TocsinService)))<<8
 	n := 0
-	for i := range ev.Len() {
-		if k, v := ev.At(i); k == event.EventCategory && n < len(r.cats) {
-			if _, ok := categories[v.Str()]; ok {
-				r.cats[n] = v.Str()
-				n++
-			}
+	for i := ev.Find(event.EventCategory); i >= 0 && i < ev.Len() && ev.Keys()[i] == event.EventCategory && n < maxCategories; i++ {
+		if c := categoryWords.number(ev.StrAt(i)); c != 0 {
+			r |= route(c) << (16 + 8*n)
+			n++
 		}
 	}
-	if _, ok := products[r.dataset]; !ok {
-		r.dataset = "" // data: it must not fill the cache
+	return r
+}
+
+// reading is what applies to the events of a route.
+type reading struct {
+	set      *sigma.Set
+	asked    []bool // by event key: rules of the set look at it
+	keywords bool   // or at everything
+}
+
+func newReading(set *sigma.Set) *reading {
+	g := &reading{set: set, keywords: set.Keywords(), asked: make([]bool, event.TocsinTenant+1)}
+	for _, k := range set.Keys() {
+		for int(k) >= len(g.asked) {
+			g.asked = append(g.asked, false)
+		}
+		g.asked[k] = true
 	}
-	switch r.service {
-	case "vpn", "ssh", "rdp", "web", "mail", "admin":
-	default:
-		r.service = ""
+	return g
+}
+
+func (e *Engine) reading(ev *event.Event) *reading {
+	r := routeOf(ev)
+	if g, ok := e.routes[r]; ok {
+		return g
 	}
-	if s, ok := e.routes[r]; ok {
-		return s
-	}
-	s := e.rules.Set(r.sources()...)
+	g := newReading(e.rules.Set(r.sources()...))
 	if len(e.routes) < maxRoutes {
-		// The strings point into the event: the constants of the tables are kept instead.
-		c := route{service: map[string]string{"vpn": "vpn", "ssh": "ssh", "rdp": "rdp", "web": "web", "mail": "mail", "admin": "admin"}[r.service]}
-		for d := range products {
-			if d == r.dataset {
-				c.dataset = d
-			}
-		}
-		for i, v := range r.cats {
-			for name := range categories {
-				if name == v {
-					c.cats[i] = name
-				}
-			}
-		}
-		e.routes[c] = s
+		e.routes[r] = g
 	}
-	return s
+	return g
 }

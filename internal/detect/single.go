@@ -32,7 +32,7 @@ func NewMatcher(text string) (*Matcher, error) {
 	if len(rules.Errors) > 0 {
 		return nil, rules.Errors[0]
 	}
-	e := &Engine{program: program{cat: cat, rules: rules, routes: map[route]*sigma.Set{}, wanted: make([]bool, event.NumKeys())}}
+	e := &Engine{program: program{cat: cat, rules: rules, routes: map[route]*reading{}, wanted: make([]bool, event.NumKeys())}}
 	for name := range e.names() {
 		if k, ok := event.Lookup(name); ok && int(k) < len(e.wanted) {
 			e.wanted[k] = true
@@ -43,11 +43,11 @@ func NewMatcher(text string) (*Matcher, error) {
 
 // Matches says whether the rule matches the event.
 func (m *Matcher) Matches(ev *event.Event) bool {
-	set := m.e.set(ev)
-	if set.Len() == 0 {
+	g := m.e.reading(ev)
+	if g.set.Len() == 0 {
 		return false
 	}
-	m.e.fill(ev, set.Keywords())
-	m.e.ids = m.e.match.Match(set, &m.e.rec, m.e.ids[:0])
+	m.e.fill(ev, g)
+	m.e.ids = m.e.match.Match(g.set, &m.e.rec, m.e.ids[:0])
 	return len(m.e.ids) > 0
 }

@@ -2,6 +2,8 @@ package archive
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"testing"
 )
 
@@ -17,8 +19,15 @@ func TestLineMAC(t *testing.T) {
 			t.Errorf("%d bytes are kept", cap(m.inner))
 		}
 	}
+	secret := Secret{5}
+	d := secret.Digester()
+	mac := hmac.New(sha256.New, secret[:])
+	mac.Write([]byte("tocsin line key v1\x00\x00\x00\x00\x00\x00\x00\x01\x02"))
+	if key := d.LineKey(0x102); !bytes.Equal(key[:], mac.Sum(nil)) || d.LineKey(0x102) != key {
+		t.Error("the key of a line is not the one that archives of before have")
+	}
 	text := make([]byte, 500)
-	if n := testing.AllocsPerRun(100, func() { m.sum([32]byte{1}, text) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { d.Digest(7, text) }); n > 0 {
 		t.Errorf("%v allocations a line", n)
 	}
 }

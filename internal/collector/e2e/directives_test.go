@@ -631,4 +631,12 @@ fields:
 	if strings.Contains(strings.Join(k.raw, "\n"), "mate") {
 		t.Error("a user left")
 	}
+	// Whoever asks on this machine what would leave is told by what is in force on it.
+	x, err := collector.NewExplainer(&s.cfg, detector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ex := x.Line([]byte(line)); !ex.Leaves || ex.Format != "milkgate" || !slices.Contains(ex.Stays, "user.name") {
+		t.Errorf("explained as %+v", ex)
+	}
 }
