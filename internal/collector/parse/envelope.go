@@ -411,7 +411,8 @@ func (s *Set) syslogFields() {
 	if h.pri >= 0 && !e.Has(event.LogSyslogPriority) {
 		e.SetInt(event.LogSyslogPriority, int64(h.pri))
 	}
-	if h.host != "" && len(h.host) < 256 && !e.Has(event.HostName) {
+	// No device is named by a short number or one letter: that is a column behind a line's own time. Some are named by their serial number.
+	if _, l := digits(h.host); len(h.host) > 1 && (l < len(h.host) || l > 5) && len(h.host) < 256 && !e.Has(event.HostName) {
 		e.SetString(event.HostName, h.host)
 	}
 	if h.app != "" && len(h.app) < 129 && !e.Has(event.ProcessName) {

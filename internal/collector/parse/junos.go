@@ -11,17 +11,24 @@ import (
 // source-address=".."]. Relays that hide addresses rewrite the number.
 func (s *Set) junosStructured() bool {
 	h := &s.h
-	if !strings.HasPrefix(h.sd, "[junos@") {
+	text := h.sd
+	switch {
+	case strings.HasPrefix(text, "[junos@"):
+		i := strings.IndexByte(text, ' ')
+		if i < 0 {
+			s.junosDevice()
+			return true
+		}
+		text = text[i:]
+	case len(text) > 1 && text[0] == '[' && junosTag(h.id) && strings.Contains(text[:min(len(text), 80)], `="`): // a vSRX leaves the name out
+		text = text[1:]
+	default:
 		return false
 	}
 	e := s.e
 	s.junosDevice()
-	i := strings.IndexByte(h.sd, ' ')
-	if i < 0 {
-		return true
-	}
 	action, attack := "", ""
-	w := kv{s: h.sd[i:]}
+	w := kv{s: text}
 	for pairs := 0; pairs < 100; pairs++ {
 		key, v, ok := w.next()
 		if !ok {
@@ -147,11 +154,17 @@ func (s *Set) junosMeaning(tag, action, attack string) {
 		}
 		s.str(event.RuleName, attack)
 		s.act(action)
+		if action == "alarm-without-drop" {
+			s.decide(detect)
+		}
 		s.decide(deny)
 		s.network()
 	case strings.HasPrefix(tag, "IDP_"):
 		s.alert("intrusion_detection")
 		if attack != "" {
+			if rule := s.e.Str(event.RuleName); rule != "" && !s.e.Has(event.RuleID) { // the number in the rule base
+				s.str(event.RuleID, rule)
+			}
 			s.e.Del(event.RuleName)
 			s.str(event.RuleName, attack)
 		}
@@ -179,6 +192,7 @@ func (s *Set) junosMeaning(tag, action, attack string) {
 			s.act(action)
 		} else {
 			s.low(event.EventAction, tag)
+			s.decide(detect)
 		}
 		s.network()
 	case strings.HasPrefix(tag, "RT_"):
@@ -212,7 +226,7 @@ func (s *Set) junosMeaning(tag, action, attack string) {
 // junos reads both forms.
 func (s *Set) junos(msg string) bool {
 	// "RT_FLOW_SESSION_DENY [junos@2636... source-address=...]" whose header a relay took off.
-	if i := strings.Index(msg[:min(len(msg), 80)], " [junos@"); i > 4 && junosTag(msg[:i]) {
+	if i := strings.Index(msg[:min(len(msg), 80)], " ["); i > 4 && junosTag(msg[:i]) {
 		h := s.h
 		s.h.id = msg[:i]
 		s.h.sd, s.h.msg = structured(msg[i+1:])

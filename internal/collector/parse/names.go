@@ -161,13 +161,22 @@ func (s *Set) dhcp(msg string) bool {
 		w = strings.Trim(w, "(),:")
 		if len(w) == 17 && w[2] == ':' {
 			s.mac(event.SourceMAC, w)
-		} else if !s.ip(event.SourceIP, w) && w == "via" {
-			v, _ := cutSpace(r)
-			s.str(event.ObserverIngressInterfaceName, strings.TrimSuffix(v, ":"))
+		} else if w == "via" { // an interface, or the relay that passed it on
+			w, r = cutSpace(r)
+			w = strings.TrimSuffix(w, ":")
+			if a, isIP := parseIP(w); isIP {
+				s.addr(event.DestinationIP, a)
+			} else {
+				s.str(event.ObserverIngressInterfaceName, w)
+			}
+		} else {
+			s.ip(event.SourceIP, w)
 		}
 	}
 	if v, ok := between(msg, "(", ")"); ok && domainLike(v) && v != "eth0" && !strings.Contains(v, ":") {
-		if _, isIP := parseIP(v); !isIP {
+		if a, isIP := parseIP(v); isIP { // "DHCPREQUEST for 192.0.2.56 (192.0.2.1)": the server that is asked
+			s.addr(event.DestinationIP, a)
+		} else {
 			s.domain(event.SourceDomain, v)
 		}
 	}

@@ -68,6 +68,13 @@ func (s *Set) windowsField(name, v string) {
 		return
 	}
 	switch name {
+	case "UtcTime": // of Sysmon: when it happened; the record's own time is when it was written
+		if s.e.Str(event.EventProvider) == "Microsoft-Windows-Sysmon" {
+			was := s.utc
+			s.utc = true
+			s.setTime(v)
+			s.utc = was
+		}
 	case "TargetUserName":
 		if person(v) != "" {
 			s.e.Del(event.UserName)
