@@ -4,67 +4,69 @@
 //	{"@timestamp":…,"event":{"code":"4625","provider":…},"host":{"name":…},"log":{"level":…},
 //	 "winlog":{"channel":…,"computer_name":…,"event_id":"4625","provider_name":…,"record_id":…,"event_data":{…},"user_data":{…},…}}
 //
-// Native field names stay as Windows writes them. The library that takes the file apart (www.velocidex.com/golang/evtx) gives numbers that
-// Windows shows in hexadecimal as plain ones; they are turned back by name. What it cannot read is an error that says how much was read before.
+// Native field names and values stay as Windows writes them. A file is read one chunk of 64 KiB at a time, and nothing in it is believed
+// (binxml.go): a record that is not whole is left out and counted, the others are given, and the end is ErrDamaged.
 package evtx
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/Velocidex/ordereddict"
-	lib "www.velocidex.com/golang/evtx"
 )
 
 const (
-	magic     = "ElfFile\x00"
-	maxChunks = 1 << 17 // of 64 KiB: 8 GiB
-	maxDepth  = 16
+	magic      = "ElfFile\x00"
+	chunkMagic = "ElfChnk\x00"
+	fileHeader = 4096
+	firstAt    = 512     // the first record of a chunk
+	maxChunks  = 1 << 17 // 8 GiB
+	maxDepth   = 16
 )
 
 // Knows says whether a file with these first bytes is a Windows event log.
 func Knows(head []byte) bool { return bytes.HasPrefix(head, []byte(magic)) }
 
-// ErrDamaged means that some records of the file could not be read; those before it were given.
+// ErrDamaged means that some records of the file could not be read; the others were given.
 var ErrDamaged = errors.New("the file is damaged or was not closed properly")
 
 // Read gives emit every record of the file as a line of JSON, in the order of the file. It ends with emit's error when that gives one.
 func Read(f *os.File, emit func(text []byte) error) error { return read(f, emit) }
 
-func read(f io.ReadSeeker, emit func(text []byte) error) (err error) {
-	chunks, err := chunksOf(f)
-	if err != nil {
-		return err
+func read(f io.Reader, emit func(text []byte) error) error {
+	header := make([]byte, fileHeader)
+	if _, err := io.ReadFull(f, header); err != nil {
+		return fmt.Errorf("%w: it ends within its first %d bytes", ErrDamaged, fileHeader)
 	}
-	if len(chunks) > maxChunks {
-		return fmt.Errorf("%d chunks; at most %d are read", len(chunks), maxChunks)
+	if !Knows(header) {
+		return errors.New("not a Windows event log: it does not begin with ElfFile")
+	}
+	if major := binary.LittleEndian.Uint16(header[38:]); major != 3 {
+		return fmt.Errorf("a Windows event log of version %d; version 3 is read (Windows Vista and later)", major)
 	}
 	given, missing := 0, uint64(0)
-	for _, c := range chunks {
-		records, perr := parse(c)
-		for _, r := range records {
-			line, ok := lineOf(r)
-			if !ok {
-				missing++
-				continue
-			}
-			if err := emit(line); err != nil {
-				return err
-			}
-			given++
+	chunk := make([]byte, chunkSize)
+	for n := 0; ; n++ {
+		size, err := io.ReadFull(f, chunk)
+		if size == 0 && errors.Is(err, io.EOF) {
+			break
 		}
-		want := c.Header.LastEventRecNumber - c.Header.FirstEventRecNumber + 1
-		if perr != nil || want > uint64(len(records)) {
-			missing += max(1, want-min(want, uint64(len(records))))
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("read: %w", err)
 		}
+		if n == maxChunks {
+			return fmt.Errorf("more than %d chunks; split the log, or clear it more often", maxChunks)
+		}
+		got, lost, err := records(chunk[:size], emit)
+		if err != nil {
+			return err
+		}
+		given, missing = given+got, missing+lost
 	}
 	if missing > 0 {
 		return fmt.Errorf("%w: %d records were read, at least %d were not. On Windows, wevtutil epl makes a clean copy of a log that is in use", ErrDamaged, given, min(missing, 1<<20))
@@ -72,61 +74,73 @@ func read(f io.ReadSeeker, emit func(text []byte) error) (err error) {
 	return nil
 }
 
-func chunksOf(f io.ReadSeeker) (chunks []*lib.Chunk, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", ErrDamaged, r)
+// records gives the records of a chunk, and says how many are missing by its header's account.
+func records(c []byte, emit func(text []byte) error) (given int, missing uint64, err error) {
+	if len(c) < firstAt || !bytes.HasPrefix(c, []byte(chunkMagic)) {
+		if len(bytes.Trim(c, "\x00")) == 0 {
+			return 0, 0, nil // room that Windows took and has not used
 		}
-	}()
-	return lib.GetChunks(f)
-}
-
-// parse takes a chunk apart. The library may panic on a damaged one.
-func parse(c *lib.Chunk) (records []*lib.EventRecord, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			records, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
+		return 0, 1, nil
+	}
+	first, last := binary.LittleEndian.Uint64(c[8:]), binary.LittleEndian.Uint64(c[16:])
+	if binary.LittleEndian.Uint64(c[32:]) == 1<<64-1 {
+		return 0, 0, nil // empty
+	}
+	want, seen := last-first+1, uint64(0)
+	for at := firstAt; seen < want && at+28 <= len(c); {
+		size := int(binary.LittleEndian.Uint32(c[at+4:]))
+		if binary.LittleEndian.Uint32(c[at:]) != 0x2a2a || size < 28 || size > len(c)-at {
+			break
 		}
-	}()
-	return c.Parse(0)
+		var d decoder
+		root, err := d.record(cursor{b: c, at: at + 24, end: at + size - 4})
+		at += size
+		seen++
+		if err != nil {
+			missing++
+			continue
+		}
+		line, ok := lineOf(root)
+		if !ok {
+			missing++
+			continue
+		}
+		if err := emit(line); err != nil {
+			return given, missing, err
+		}
+		given++
+	}
+	return given, missing + max(want, seen) - seen, nil
 }
 
 // lineOf makes a line of one record.
-func lineOf(r *lib.EventRecord) (line []byte, ok bool) {
-	root, ok := r.Event.(*ordereddict.Dict)
-	if !ok {
-		return nil, false
-	}
-	ev, ok := dict(root, "Event")
-	if !ok {
-		return nil, false
-	}
-	sys, ok := dict(ev, "System")
-	if !ok {
+func lineOf(root *element) (line []byte, ok bool) {
+	ev := root.child("Event")
+	sys := ev.child("System")
+	if sys == nil {
 		return nil, false
 	}
 	out := map[string]any{}
 	winlog := map[string]any{"api": "evtx"}
 	event := map[string]any{"kind": "event"}
-	text := func(to map[string]any, name string, v any) {
-		if s := str(v); s != "" && s != "<nil>" {
-			to[name] = s
+	text := func(to map[string]any, name, v string) {
+		if v != "" {
+			to[name] = v
 		}
 	}
-	id := get(sys, "EventID", "Value")
-	text(winlog, "event_id", id)
-	text(event, "code", id)
-	text(winlog, "provider_name", get(sys, "Provider", "Name"))
-	text(event, "provider", get(sys, "Provider", "Name"))
-	text(winlog, "provider_guid", get(sys, "Provider", "Guid"))
-	text(winlog, "channel", get(sys, "Channel"))
-	text(winlog, "computer_name", get(sys, "Computer"))
-	text(winlog, "record_id", get(sys, "EventRecordID"))
-	text(winlog, "version", get(sys, "Version"))
+	text(winlog, "event_id", sys.value("EventID"))
+	text(event, "code", sys.value("EventID"))
+	text(winlog, "provider_name", sys.child("Provider").attr("Name"))
+	text(event, "provider", sys.child("Provider").attr("Name"))
+	text(winlog, "provider_guid", sys.child("Provider").attr("Guid"))
+	text(winlog, "channel", sys.value("Channel"))
+	text(winlog, "computer_name", sys.value("Computer"))
+	text(winlog, "record_id", sys.value("EventRecordID"))
+	text(winlog, "version", sys.value("Version"))
 	// Task and opcode are numbers in the file whose names are in the provider's own messages, on the machine that wrote it. winlogbeat writes the
 	// names; a number in their place would be taken for one.
-	text(winlog, "activity_id", get(sys, "Correlation", "ActivityID"))
-	if n, ok := number(get(sys, "Keywords")); ok {
+	text(winlog, "activity_id", sys.child("Correlation").attr("ActivityID"))
+	if n, ok := number(sys.value("Keywords")); ok {
 		winlog["keywords"] = fmt.Sprintf("0x%x", n)
 		if n&0x20000000000000 != 0 {
 			event["outcome"] = "success"
@@ -134,147 +148,88 @@ func lineOf(r *lib.EventRecord) (line []byte, ok bool) {
 			event["outcome"] = "failure"
 		}
 	}
-	if s := str(get(sys, "Security", "UserID")); s != "" {
+	if s := sys.child("Security").attr("UserID"); s != "" {
 		winlog["user"] = map[string]any{"identifier": s}
 	}
-	if pid, ok := number(get(sys, "Execution", "ProcessID")); ok {
+	if pid, ok := number(sys.child("Execution").attr("ProcessID")); ok {
 		p := map[string]any{"pid": pid}
-		if tid, ok := number(get(sys, "Execution", "ThreadID")); ok {
+		if tid, ok := number(sys.child("Execution").attr("ThreadID")); ok {
 			p["thread"] = map[string]any{"id": tid}
 		}
 		winlog["process"] = p
 	}
-	if level, ok := number(get(sys, "Level")); ok && level < 6 {
+	if level, ok := number(sys.value("Level")); ok && level < 6 {
 		out["log"] = map[string]any{"level": [...]string{"information", "critical", "error", "warning", "information", "verbose"}[level]}
 	}
-	if s := str(get(sys, "Computer")); s != "" {
+	if s := sys.value("Computer"); s != "" {
 		out["host"] = map[string]any{"name": s}
 	}
-	if at, ok := get(sys, "TimeCreated", "SystemTime").(float64); ok && at > 0 && at < math.MaxInt32*4 {
-		out["@timestamp"] = time.UnixMicro(int64(math.Round(at * 1e6))).UTC().Format("2006-01-02T15:04:05.000000Z")
+	if at, err := time.Parse(time.RFC3339Nano, sys.child("TimeCreated").attr("SystemTime")); err == nil && at.Year() >= 1970 {
+		out["@timestamp"] = at.Round(time.Microsecond).UTC().Format("2006-01-02T15:04:05.000000Z")
 	}
-	channel := str(get(sys, "Channel"))
-	if data, ok := dict(ev, "EventData"); ok {
-		winlog["event_data"] = plain(data, channel, 0)
+	if data := ev.child("EventData"); data != nil {
+		winlog["event_data"] = eventData(data)
 	}
-	if data, ok := dict(ev, "UserData"); ok {
-		winlog["user_data"] = plain(data, channel, 0)
+	if data := ev.child("UserData"); data != nil {
+		winlog["user_data"] = plain(data, 0)
 	}
 	out["winlog"], out["event"] = winlog, event
 	line, err := json.Marshal(out)
 	return line, err == nil
 }
 
-func dict(d *ordereddict.Dict, name string) (*ordereddict.Dict, bool) {
-	v, ok := d.Get(name)
-	if !ok {
-		return nil, false
-	}
-	x, ok := v.(*ordereddict.Dict)
-	return x, ok && x != nil
+func number(s string) (uint64, bool) {
+	n, err := strconv.ParseUint(s, 0, 64)
+	return n, err == nil
 }
 
-// get goes down by names; nil when one is not there. A value where an object was expected is the answer for its own "Value".
-func get(d *ordereddict.Dict, names ...string) any {
-	for i, n := range names {
-		v, ok := d.Get(n)
-		if !ok {
-			return nil
-		}
-		next, isDict := v.(*ordereddict.Dict)
-		if i == len(names)-1 {
-			if isDict {
-				v, _ = next.Get("Value")
+// eventData names each <Data> by its attribute, those without one param1, param2, … as winlogbeat does.
+func eventData(data *element) map[string]any {
+	out := map[string]any{}
+	for i, c := range data.children {
+		name := c.name
+		if name == "Data" {
+			if name = c.attr("Name"); name == "" {
+				name = "param" + strconv.Itoa(i+1)
 			}
-			return v
 		}
-		if !isDict || next == nil {
-			if names[i+1] == "Value" {
-				return v
-			}
-			return nil
+		if len(c.children) > 0 {
+			out[name] = plain(c, 0)
+		} else if c.text != "" {
+			out[name] = c.text
 		}
-		d = next
 	}
-	return nil
+	return out
 }
 
-func number(v any) (uint64, bool) {
-	switch x := v.(type) {
-	case uint8:
-		return uint64(x), true
-	case uint16:
-		return uint64(x), true
-	case uint32:
-		return uint64(x), true
-	case uint64:
-		return x, true
-	case int32:
-		return uint64(uint32(x)), true
-	case int64:
-		return uint64(x), true
-	case int:
-		return uint64(x), true
-	case string:
-		n, err := strconv.ParseUint(x, 0, 64)
-		return n, err == nil
-	}
-	return 0, false
-}
-
-func str(v any) string {
-	switch x := v.(type) {
-	case nil:
-		return ""
-	case string:
-		return strings.TrimRight(x, "\x00")
-	case []byte:
-		return strings.ToUpper(fmt.Sprintf("%x", x))
-	case []string:
-		return strings.Join(x, ", ")
-	case float64:
-		return strconv.FormatFloat(x, 'f', -1, 64)
-	case *ordereddict.Dict:
-		return ""
-	}
-	return fmt.Sprint(v)
-}
-
-// hex are the fields that Windows shows in hexadecimal, in every channel; in Security process numbers are too.
-var hex = map[string]bool{
-	"Status": true, "SubStatus": true, "AccessMask": true, "TicketOptions": true, "TicketEncryptionType": true, "FailureCode": true, "HandleId": true, "AuthenticationPackageFlags": true,
-	"ObjectAccessMask": true, "ErrorCode": true, "ResultCode": true, "CallerProcessId": true, "SourceHandleId": true, "GrantedAccess": true, "OldUacValue": true, "NewUacValue": true,
-}
-
-// plain makes ordinary maps of the library's. Every scalar is text, as winlogbeat writes event_data.
-func plain(d *ordereddict.Dict, channel string, depth int) map[string]any {
+// plain makes maps of elements: attributes and children by name, those of one name as a list, the text of an element that has either as "Value".
+func plain(e *element, depth int) map[string]any {
 	out := map[string]any{}
 	if depth > maxDepth {
 		return out
 	}
-	for _, k := range d.Keys() {
-		v, _ := d.Get(k)
-		switch x := v.(type) {
-		case *ordereddict.Dict:
-			if x != nil {
-				out[k] = plain(x, channel, depth+1)
-			}
-			continue
-		case []*ordereddict.Dict:
-			var list []any
-			for _, e := range x {
-				list = append(list, plain(e, channel, depth+1))
-			}
-			out[k] = list
+	for _, a := range e.attrs {
+		if a.value != "" && a.name != "xmlns" {
+			out[a.name] = a.value
+		}
+	}
+	if e.text != "" {
+		out["Value"] = e.text
+	}
+	for _, c := range e.children {
+		var v any = c.text
+		if m := plain(c, depth+1); len(c.children) > 0 || len(m) > 1 || len(m) == 1 && c.text == "" {
+			v = m
+		} else if c.text == "" {
 			continue
 		}
-		n, isNumber := number(v)
-		_, isText := v.(string)
-		switch {
-		case isNumber && !isText && (hex[k] || strings.HasSuffix(k, "LogonId") || channel == "Security" && strings.HasSuffix(k, "ProcessId")):
-			out[k] = fmt.Sprintf("0x%x", n)
-		case str(v) != "":
-			out[k] = str(v)
+		switch was := out[c.name].(type) {
+		case nil:
+			out[c.name] = v
+		case []any:
+			out[c.name] = append(was, v)
+		default:
+			out[c.name] = []any{was, v}
 		}
 	}
 	return out

@@ -2,12 +2,14 @@ package evtx
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"runtime"
+	"slices"
 	"testing"
 )
 
@@ -56,26 +58,71 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// The library's own larger sample, where the module is: every record is a line.
-func TestLarge(t *testing.T) {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "www.velocidex.com/golang/evtx").Output()
-	if err != nil {
-		t.Skip("SKIPPED: the module's folder is not known; only the small sample was read")
+// A file of 739 records and what velocidex/evtx, a stranger's reader, makes of it: the same records, in the same order, of the same time.
+func TestPeerLarge(t *testing.T) {
+	if os.Getenv("TOCSIN_TEST_PEERS") == "" {
+		t.Skip("SKIPPED: make peers brings a larger sample; only the small one was read")
 	}
-	name := filepath.Join(strings.TrimSpace(string(dir)), "testdata", "Security.evtx")
-	if _, err := os.Stat(name); err != nil {
-		t.Skip("SKIPPED: the module has no Security.evtx; only the small sample was read")
+	b, err := exec.Command("go", "mod", "download", "-json", "www.velocidex.com/golang/evtx@v0.2.1-0.20240730174545-3e4ff3d96433").Output()
+	var mod struct{ Dir string }
+	if err != nil || json.Unmarshal(b, &mod) != nil {
+		t.Skip("SKIPPED: the sample's module cannot be had here")
 	}
-	out, err := lines(t, name)
-	if err != nil || len(out) < 500 {
+	out, err := lines(t, filepath.Join(mod.Dir, "testdata", "Security.evtx"))
+	if err != nil || len(out) != 739 {
 		t.Errorf("%d lines, %v", len(out), err)
 	}
+	ids := map[string]int{}
 	for _, l := range out {
-		if !json.Valid([]byte(l)) || !strings.Contains(l, `"event_id"`) || !strings.Contains(l, `"@timestamp"`) {
-			t.Fatal(l)
+		var e struct {
+			Time string `json:"@timestamp"`
+			Win  struct {
+				ID   string            `json:"event_id"`
+				Data map[string]string `json:"event_data"`
+			} `json:"winlog"`
+		}
+		if err := json.Unmarshal([]byte(l), &e); err != nil || e.Time == "" || e.Win.ID == "" {
+			t.Fatal(l, err)
+		}
+		ids[e.Win.ID]++
+	}
+	t.Logf("%d records, %v", len(out), ids)
+}
+
+// What one changed byte, or a template that holds itself, may cost: the library that this package once used took all memory for the first.
+func TestHostileRecord(t *testing.T) {
+	b, err := os.ReadFile(sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := bytes.Clone(b)
+	count[4096+570] = '8'
+	// A chunk whose one record holds a template that holds itself three times, and one that fills itself with its own value.
+	nested := func(body ...byte) []byte {
+		c := make([]byte, fileHeader+chunkSize)
+		copy(c, b[:fileHeader])
+		chunk := c[fileHeader:]
+		copy(chunk, chunkMagic)
+		binary.LittleEndian.PutUint64(chunk[8:], 1)
+		binary.LittleEndian.PutUint64(chunk[16:], 1)
+		r := chunk[firstAt:]
+		copy(r, []byte{0x2a, 0x2a, 0, 0, 0, 4, 0, 0})
+		copy(r[24:], append([]byte{0x0c, 1, 1, 0, 0, 0, 0, 6, 0, 0}, make([]byte, 16)...)) // an instance of the template at 0x600, without values
+		d := chunk[0x600:]
+		binary.LittleEndian.PutUint32(d[20:], uint32(len(body)))
+		copy(d[24:], body)
+		return c
+	}
+	again := []byte{0x0c, 1, 1, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0}
+	for name, file := range map[string][]byte{"count": count, "itself": nested(slices.Repeat(again, 3)...), "deep": nested(slices.Repeat([]byte{0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02}, 1000)...)} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := read(bytes.NewReader(file), func([]byte) error { return nil })
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrDamaged) || took > 64<<20 {
+			t.Errorf("%s: %v, %d bytes", name, err, took)
 		}
 	}
-	t.Logf("%d records", len(out))
 }
 
 // Cut at many places and with bytes changed: an error or fewer lines, never a panic.
