@@ -52,6 +52,9 @@ func LoadRules(dir string) (*detect.Catalogue, error) {
 // is being written is not read half.
 const lookForRules = 2 * time.Second
 
+// refreshLayers is at which of these looks the layers are read again; that one has come to its end is noticed at once.
+const refreshLayers = 5
+
 // ruleKeeper holds the rules in force and takes in new ones while the line runs.
 type ruleKeeper struct {
 	dir    string
@@ -149,7 +152,7 @@ func (k *ruleKeeper) run(ctx context.Context) error {
 	tried, err := k.stamp()
 	warn("looking for changed rules", err)
 	last := tried
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ctx.Done():
 			// What exceptions kept back in the last seconds is written too.
@@ -164,7 +167,10 @@ func (k *ruleKeeper) run(ctx context.Context) error {
 				k.reload(ctx) // it says itself what is wrong
 			}
 			last = now
-			warn("reading files or layers of rules; those that were read before stay in force", errors.Join(err, k.layers.Refresh(ctx, k.cat.Load())))
+			if n%refreshLayers == 0 {
+				err = errors.Join(err, k.layers.Refresh(ctx, k.cat.Load()))
+			}
+			warn("reading files or layers of rules; those that were read before stay in force", err)
 		}
 	}
 }

@@ -57,9 +57,7 @@ func (c *Catalogue) index() {
 	}
 	for _, r := range c.coll.Correlations {
 		f := add(&r.Meta, true)
-		for _, n := range r.Rules {
-			f.Counts = append(f.Counts, n)
-		}
+		f.Counts = append(f.Counts, r.Rules...)
 	}
 	for again := true; again; { // what a correlation counts is asked wherever the correlation is
 		again = false

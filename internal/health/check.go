@@ -97,43 +97,42 @@ func cmpOr(a, b int) int {
 
 // vanished says which rules a source's lost fields have silenced.
 func vanished(cat *detect.Catalogue, s *source, now int64) (d event.Detection, bad bool) {
-	var gone []string
 	since := int64(0)
-	for name, f := range s.Fields {
-		if f.Gone != 0 {
-			gone = append(gone, name)
-			if since == 0 || f.Gone < since {
+	blind := false // events no longer say what kind they are
+	for category, p := range s.Profiles {
+		for _, f := range p.Fields {
+			if f.Gone != 0 && (since == 0 || f.Gone < since) {
 				since = f.Gone
 			}
+			blind = blind || f.Gone != 0 && category == everything
 		}
 	}
-	if len(gone) == 0 {
+	if since == 0 {
 		return d, false
 	}
-	slices.Sort(gone)
 	before := map[string]bool{}
-	for _, v := range cat.Judge(s.sight(func(n string) bool { f := s.Fields[n]; return f != nil && (f.Share > 0 || f.n > 0) })) {
+	for _, v := range s.judge(cat, (*profile).had) {
 		before[v.ID] = v.Can
 	}
-	var lost []string
-	needed := map[string]bool{}
-	now2 := s.sight(s.has)
-	if s.Fields[event.EventCategory.Name()] != nil && s.Fields[event.EventCategory.Name()].Gone != 0 {
-		now2.Categories = nil // without it no rule knows what kind of event it is
-		needed[event.EventCategory.Name()] = true
-	}
-	for _, v := range cat.Judge(now2) {
-		if before[v.ID] && !v.Can {
-			lost = append(lost, v.Title)
-			for _, m := range v.Missing {
-				needed[m] = true
+	var lost, gone []string
+	for _, v := range s.judge(cat, func(p *profile, f string) bool { return !blind && p.has(f) }) {
+		if !before[v.ID] || v.Can {
+			continue
+		}
+		lost = append(lost, v.Title)
+		for _, m := range v.Missing {
+			if !blind && !slices.Contains(gone, m) {
+				gone = append(gone, m)
 			}
 		}
 	}
 	if len(lost) == 0 {
 		return d, false // nobody needs them
 	}
-	gone = slices.DeleteFunc(gone, func(n string) bool { return !needed[n] && len(needed) > 0 })
+	if blind {
+		gone = []string{event.EventCategory.Name()}
+	}
+	slices.Sort(gone)
 	slices.Sort(lost)
 	named := lost[:min(3, len(lost))]
 	more := ""

@@ -1,15 +1,16 @@
 // Package health is the health of detection: whether the sources of each member still say what rules need, which rules can fire on them and why
 // others cannot, and an alert when something that detected cannot any more. A sensor that is blind must say so itself.
 //
-// It is given every event that the hub's worker reads (Observe; of a busy source it looks closely at one in sixteen), the counts of collectors and
+// It is given every event that the hub's worker reads (Observe; of a source it looks closely at 32 a minute at most), the counts of collectors and
 // what is wrong with the detector (Check). It writes what it learnt to the table detection_sources now and then: a crash loses at most a minute of
 // it, which is learnt again. What it raises are detections of the family detection-health with keys that name the episode, so that asking again, or
 // after a restart, makes no second alert.
 //
 // Within which time:
 //
-//   - fields vanish: a field that at least 80 % of a source's events had and that rules need, in at most 5 % of two windows of 128 events looked at
-//     closely (every event of a quiet source; of a busy one 4,096 events in all), plus one check (30 s);
+//   - fields vanish: a field that at least 80 % of a source's events of one category had and that rules need, in at most 5 % of two windows, plus one
+//     check (30 s). A window is 128 events that were looked at closely (at most 32 a minute of a source) and at least a quarter of an hour: a burst of
+//     one kind of event, such as guessing or a flood, must not look like a fault;
 //   - lines not understood: a collector of whose lines at least 80 % were understood, below 50 % of the next 200 or more, plus one check;
 //   - a source is silent: three times the longest pause of its last week, at least one hour and at most 26, from its second day on;
 //   - a collector is silent: 30 minutes;
@@ -40,13 +41,14 @@ const Every = 30 * time.Second
 
 // Bounds and thresholds; the package comment says them in words.
 const (
-	closely      = 1024 // events of a source that are all looked at closely; then one in every
-	everyNth     = 16
+	aMinute      = 32 // events of a source that are looked at closely
 	windowSize   = 128
+	windowTime   = 15 * time.Minute
 	learnWindows = 2
 	maxSources   = 100_000
 	maxOfTenant  = 64
 	maxFields    = 256
+	maxProfiles  = 16
 
 	usualShare, goneShare, backShare = 0.8, 0.05, 0.5
 	parsedUsual, parsedGone          = 0.8, 0.5
@@ -57,20 +59,30 @@ const (
 
 // source is what is known of one member's source. It is its own stored form: fields may be added.
 type source struct {
-	Tenant     event.TenantID `json:"-"`
-	Dataset    string         `json:"-"`
-	First      int64          `json:"first"` // UTC ns
-	Last       int64          `json:"last"`
-	Events     uint64         `json:"events"`
-	Gaps       [7]int64       `json:"gaps"` // the longest pause of each day of the week, ns
-	GapDay     int64          `json:"gap_day"`
-	Windows    int            `json:"windows"`
-	Fields     map[string]*field
-	Categories map[string]bool
-	Services   map[string]bool
+	Tenant  event.TenantID `json:"-"`
+	Dataset string         `json:"-"`
+	First   int64          `json:"first"` // UTC ns
+	Last    int64          `json:"last"`
+	Events  uint64         `json:"events"`
+	Gaps    [7]int64       `json:"gaps"` // the longest pause of each day of the week, ns
+	GapDay  int64          `json:"gap_day"`
+	// Profiles are what events of one category look like, by the first event.category; "" those without, "*" all: of those only that they have a
+	// category is counted.
+	Profiles map[string]*profile `json:"profiles"`
+	Services map[string]bool     `json:"services"`
 
-	inWindow int
-	dirty    bool
+	minute int64 // of the last event that was looked at closely
+	looked int   // in that minute
+	dirty  bool
+}
+
+// profile is what events of one category look like.
+type profile struct {
+	Windows int               `json:"windows"`
+	Fields  map[string]*field `json:"fields"`
+
+	n     int   // in this window
+	begun int64 // when it began, ns
 }
 
 type field struct {
@@ -149,11 +161,13 @@ func New(ctx context.Context, d *db.DB, cat func() *detect.Catalogue, log *slog.
 }
 
 func (s *source) complete() {
-	if s.Fields == nil {
-		s.Fields = map[string]*field{}
+	if s.Profiles == nil {
+		s.Profiles = map[string]*profile{}
 	}
-	if s.Categories == nil {
-		s.Categories = map[string]bool{}
+	for _, p := range s.Profiles {
+		if p.Fields == nil {
+			p.Fields = map[string]*field{}
+		}
 	}
 	if s.Services == nil {
 		s.Services = map[string]bool{}
@@ -176,10 +190,12 @@ func (w *Watch) Observe(ev *event.Event) {
 		}
 	}
 	s.see(at)
-	if s.Events > closely && s.Events%everyNth != 0 {
-		return
+	if m := at / int64(time.Minute); m != s.minute {
+		s.minute, s.looked = m, 0
 	}
-	s.look(ev, at)
+	if s.looked++; s.looked <= aMinute {
+		s.look(ev, at)
+	}
 }
 
 func (w *Watch) source(t event.TenantID, dataset string, at int64) *source {
@@ -216,8 +232,34 @@ func (s *source) see(at int64) {
 	s.First = min(s.First, at)
 }
 
-// look counts the fields of an event, and judges the window when it is full.
+// everything is the profile of all events of a source, of whatever category.
+const everything = "*"
+
+func (s *source) profile(category string) *profile {
+	p := s.Profiles[category]
+	if p == nil {
+		if len(s.Profiles) >= maxProfiles {
+			return nil
+		}
+		p = &profile{Fields: map[string]*field{}}
+		s.Profiles[strings.Clone(category)] = p // it points into the event
+	}
+	return p
+}
+
+// look counts the fields of an event.
 func (s *source) look(ev *event.Event, at int64) {
+	category := ev.Str(event.EventCategory)
+	if all := s.profile(everything); all != nil {
+		if category != "" {
+			all.count(event.EventCategory.Name())
+		}
+		all.end(at)
+	}
+	p := s.profile(category)
+	if p == nil {
+		return
+	}
 	before := event.Key(0)
 	for i := range ev.Len() {
 		k, v := ev.At(i)
@@ -225,38 +267,41 @@ func (s *source) look(ev *event.Event, at int64) {
 			continue // another value of the same field
 		}
 		before = k
-		name := k.Name()
-		f := s.Fields[name]
-		if f == nil {
-			if len(s.Fields) >= maxFields {
-				continue
-			}
-			f = &field{}
-			s.Fields[name] = f
-		}
-		f.n++
-		switch k {
-		case event.EventCategory:
-			if len(s.Categories) < 16 && !s.Categories[v.Str()] {
-				s.Categories[strings.Clone(v.Str())] = true
-			}
-		case event.TocsinService:
-			if len(s.Services) < 32 && !s.Services[v.Str()] {
-				s.Services[strings.Clone(v.Str())] = true
-			}
+		p.count(k.Name())
+		if k == event.TocsinService && len(s.Services) < 32 && !s.Services[v.Str()] {
+			s.Services[strings.Clone(v.Str())] = true
 		}
 	}
-	if s.inWindow++; s.inWindow < windowSize {
+	p.end(at)
+}
+
+func (p *profile) count(name string) {
+	f := p.Fields[name]
+	if f == nil {
+		if len(p.Fields) >= maxFields {
+			return
+		}
+		f = &field{}
+		p.Fields[name] = f
+	}
+	f.n++
+}
+
+// end counts an event, and judges the window when it is full.
+func (p *profile) end(at int64) {
+	if p.n == 0 {
+		p.begun = at
+	}
+	if p.n++; p.n < windowSize || at-p.begun < int64(windowTime) {
 		return
 	}
-	s.inWindow = 0
-	s.Windows++
-	for _, f := range s.Fields {
-		share := float64(f.n) / windowSize
+	p.Windows++
+	for _, f := range p.Fields {
+		share := float64(f.n) / float64(p.n)
 		f.n = 0
 		switch {
-		case s.Windows <= learnWindows:
-			f.Share += (share - f.Share) / float64(s.Windows)
+		case p.Windows <= learnWindows:
+			f.Share += (share - f.Share) / float64(p.Windows)
 		case f.Share >= usualShare && share <= goneShare:
 			if f.Low++; f.Low >= 2 && f.Gone == 0 {
 				f.Gone = at
@@ -268,16 +313,45 @@ func (s *source) look(ev *event.Event, at int64) {
 			f.Share += (share - f.Share) / 5
 		}
 	}
+	p.n = 0
 }
 
-// has says whether a field comes from a source.
-func (s *source) has(name string) bool {
-	f := s.Fields[name]
-	return f != nil && f.Gone == 0 && (f.Share > 0 || f.n > 0)
+// had says whether a field comes, or came; has whether it comes.
+func (p *profile) had(name string) bool {
+	f := p.Fields[name]
+	return f != nil && (f.Share > 0 || f.n > 0)
 }
 
-func (s *source) sight(has func(string) bool) detect.Sight {
-	return detect.Sight{Dataset: s.Dataset, Categories: slices.Sorted(maps.Keys(s.Categories)), Services: slices.Sorted(maps.Keys(s.Services)), Has: has}
+func (p *profile) has(name string) bool { return p.had(name) && p.Fields[name].Gone == 0 }
+
+func (s *source) sight(category string, has func(string) bool) detect.Sight {
+	x := detect.Sight{Dataset: s.Dataset, Services: slices.Sorted(maps.Keys(s.Services)), Has: has}
+	if category != "" {
+		x.Categories = []string{category}
+	}
+	return x
+}
+
+// judge says which rules can fire on a source: on any kind of its events.
+func (s *source) judge(cat *detect.Catalogue, has func(*profile, string) bool) []detect.Verdict {
+	var out []detect.Verdict
+	for category, p := range s.Profiles {
+		if category == everything {
+			continue
+		}
+		list := cat.Judge(s.sight(category, func(f string) bool { return has(p, f) }))
+		if out == nil {
+			out = list
+			continue
+		}
+		for i, v := range list {
+			o := &out[i]
+			if v.Can && !o.Can || !o.Can && !v.Kind && (o.Kind || len(v.Missing) < len(o.Missing)) {
+				*o = v
+			}
+		}
+	}
+	return out
 }
 
 // silentAfter is how long a source may be silent; 0: it is too new to say.
@@ -330,22 +404,26 @@ func (w *Watch) Sources(t event.TenantID) []Source {
 			continue
 		}
 		x := Source{Tenant: t, Dataset: s.Dataset, First: time.Unix(0, s.First), Last: time.Unix(0, s.Last), Events: s.Events}
-		if f := s.Fields[event.EventCategory.Name()]; f != nil && f.Gone == 0 {
-			x.Mapped = f.Share
-			if s.Windows == 0 && s.inWindow > 0 {
-				x.Mapped = float64(f.n) / float64(s.inWindow)
+		if p := s.Profiles[everything]; p != nil {
+			if f := p.Fields[event.EventCategory.Name()]; f != nil && f.Gone == 0 {
+				x.Mapped = f.Share
+				if p.Windows == 0 {
+					x.Mapped = float64(f.n) / float64(max(1, p.n))
+				}
 			}
 		}
-		for name, f := range s.Fields {
-			if f.Gone != 0 {
-				x.Gone = append(x.Gone, name)
+		for _, p := range s.Profiles {
+			for name, f := range p.Fields {
+				if f.Gone != 0 && !slices.Contains(x.Gone, name) {
+					x.Gone = append(x.Gone, name)
+				}
 			}
 		}
 		slices.Sort(x.Gone)
 		if after := s.silentAfter(); after > 0 && now-s.Last > int64(after) {
 			x.Silent = true
 		}
-		for _, v := range cat.Judge(s.sight(s.has)) {
+		for _, v := range s.judge(cat, (*profile).has) {
 			switch {
 			case v.Can:
 				x.Can = append(x.Can, v)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,8 @@ type rig struct {
 	w     *Watch
 }
 
+var ours = sync.OnceValues(func() (*detect.Catalogue, error) { return detect.Load(rules.FS) })
+
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	d, err := db.Open(t.Context(), db.Options{Path: filepath.Join(t.TempDir(), "x.db")})
@@ -28,7 +31,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	cat, err := detect.Load(rules.FS)
+	cat, err := ours()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +80,7 @@ func (r *rig) check(c ...Collector) map[string]event.Detection {
 func TestFieldsVanish(t *testing.T) {
 	r := newRig(t)
 	for range 600 {
-		r.clock = r.clock.Add(time.Second)
+		r.clock = r.clock.Add(10 * time.Second)
 		r.denied()
 	}
 	if got := r.check(); len(got) > 0 {
@@ -89,7 +92,7 @@ func TestFieldsVanish(t *testing.T) {
 		if n++; n > 3*windowSize {
 			t.Fatal("no alert came")
 		}
-		r.clock = r.clock.Add(time.Second)
+		r.clock = r.clock.Add(10 * time.Second)
 		r.denied("source.ip")
 		d = r.check()[RuleFields]
 	}
@@ -108,14 +111,33 @@ func TestFieldsVanish(t *testing.T) {
 		t.Errorf("after a restart the alert is another one: %q, %q", again.Key, d.Key)
 	}
 	for range 2 * windowSize {
+		r.clock = r.clock.Add(10 * time.Second)
+		r.denied()
+	}
+	// A burst of another kind of events, or of the same without ports for some minutes, is no fault.
+	for range 5000 {
+		var ev event.Event
+		ev.Tenant, ev.Created = 1, r.clock.UnixNano()
+		ev.SetString(event.EventDataset, "fortinet.fortigate")
+		ev.SetString(event.EventCategory, "authentication")
+		ev.SetString(event.UserName, "x")
+		r.w.Observe(&ev)
+		r.clock = r.clock.Add(time.Second)
+	}
+	for range 600 {
+		r.clock = r.clock.Add(time.Second)
+		r.denied("destination.port", "network.transport")
+	}
+	for range windowSize {
+		r.clock = r.clock.Add(10 * time.Second)
 		r.denied()
 	}
 	if got := r.check(); len(got) > 0 {
 		t.Errorf("the field is back and the alert stays: %+v", got)
 	}
-	// A mapping that gives no category leaves every rule blind. The source is a busy one by now: one event in sixteen is looked at closely.
-	for range 3 * windowSize * everyNth {
-		r.clock = r.clock.Add(time.Second)
+	// A mapping that gives no category leaves every rule blind.
+	for range 4 * windowSize {
+		r.clock = r.clock.Add(10 * time.Second)
 		r.denied("event.category")
 	}
 	got := r.check()[RuleFields]
@@ -139,9 +161,11 @@ func TestUnneededField(t *testing.T) {
 		r.w.Observe(&ev)
 	}
 	for range 400 {
+		r.clock = r.clock.Add(10 * time.Second)
 		extra(true)
 	}
 	for range 3 * windowSize {
+		r.clock = r.clock.Add(10 * time.Second)
 		extra(false)
 	}
 	if got := r.check(); len(got) > 0 {
@@ -243,6 +267,7 @@ func TestDetector(t *testing.T) {
 func TestSources(t *testing.T) {
 	r := newRig(t)
 	for range 300 {
+		r.clock = r.clock.Add(10 * time.Second)
 		r.denied("destination.port")
 	}
 	list := r.w.Sources(1)

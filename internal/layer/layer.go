@@ -7,7 +7,7 @@
 //
 // What is kept back is never lost from sight: each detection is a line of rule_suppressed under its key, so that a replay counts nothing twice,
 // and each layer counts its hits. Hits of exceptions on single events are counted in memory and written now and then: a crash may lose the last
-// seconds of them.
+// seconds of them. Changes of level are counted as often as they are made.
 package layer
 
 import (

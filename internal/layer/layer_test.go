@@ -154,6 +154,11 @@ func TestScopes(t *testing.T) {
 	if got := all(); got != "c:high d:high" {
 		t.Errorf("switched off in the north: %s", got)
 	}
+	dets := []event.Detection{det(1, "1", "192.0.2.1", "a"), det(3, "1", "192.0.2.3", "c")}
+	r.pass(dets...)
+	if dets[0].Key != "a" || dets[1].Key != "c" {
+		t.Errorf("what was given was changed: %+v", dets)
+	}
 	if got := all(); got != "c:high d:high" { // again, as after a crash
 		t.Errorf("again: %s", got)
 	}

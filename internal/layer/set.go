@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -99,12 +100,13 @@ type Kept struct {
 	Detection event.Detection
 }
 
-// Apply takes out the detections that layers keep back, and gives the others with the level that holds for their member. It changes the slice.
+// Apply takes out the detections that layers keep back, and gives the others with the level that holds for their member. dets stays as it is: whoever
+// failed to write down what was kept back asks again.
 func (s *Set) Apply(dets []event.Detection, now time.Time) (pass []event.Detection, kept []Kept, changed map[int64]int) {
-	if s == nil || len(s.byRule) == 0 {
+	if s == nil || !slices.ContainsFunc(dets, func(d event.Detection) bool { return len(s.byRule[d.RuleID]) > 0 }) {
 		return dets, nil, nil
 	}
-	pass = dets[:0]
+	pass = make([]event.Detection, 0, len(dets))
 	for _, d := range dets {
 		var by, level *entry
 		for _, e := range s.byRule[d.RuleID] {
