@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 
+	"tocsin/internal/baseline"
 	"tocsin/internal/collector"
 	"tocsin/internal/detect"
 	"tocsin/rules"
 )
 
-// newDetector makes the engine of the rules that run on a site.
+// newDetector makes the engine of the rules that run on a site, and of the baselines beside them.
 func newDetector(o collector.DetectorOptions) (collector.Detector, error) {
 	files := o.Rules
 	if files == nil {
@@ -21,7 +22,11 @@ func newDetector(o collector.DetectorOptions) (collector.Detector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("on-site rules: %w", err)
 	}
-	return e, nil
+	b, err := baseline.New(baseline.Options{Where: baseline.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("on-site baselines: %w", err)
+	}
+	return &baseline.Joined{Rules: e, Baseline: b}, nil
 }
 
 // rulePack names the rules that are built in, by a digest over their files.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"tocsin/internal/alert"
+	"tocsin/internal/baseline"
 	"tocsin/internal/blob"
 	"tocsin/internal/bus"
 	"tocsin/internal/config"
@@ -59,6 +60,7 @@ type hub struct {
 	rules      *ruleKeeper
 	watch      *health.Watch
 	detector   atomic.Pointer[detect.Engine]
+	baselines  atomic.Pointer[baseline.Engine]
 	box        *outbox.Box
 	alerts     *alert.Store
 	plans      *worker.Plans

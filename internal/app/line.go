@@ -169,7 +169,8 @@ func (h *hub) ruleText(id string) alert.Text {
 	}
 	info, ok := h.rules.cat.Load().Info(id)
 	if !ok {
-		return alert.Text{}
+		text, _ := baselineText(id)
+		return text
 	}
 	return alert.Text{Title: info.Member.Title, What: info.Member.What, Do: info.Member.Do}
 }
@@ -201,10 +202,14 @@ func (h *hub) openWorker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	joined, err := h.withBaselines(detector)
+	if err != nil {
+		return err
+	}
 	w, err := worker.New(worker.Options{
 		Shard: shard, Doubt: doubt,
 		Feed: feed, Blobs: worker.FromBlobs(h.blobs), Plans: h.plans, Store: rows{h.store},
-		Enrich: observing{knowledge{h.places, h.sightings}, h.watch}, Detect: detector, Snapshots: worker.Files{Dir: h.path("snapshots")},
+		Enrich: observing{knowledge{h.places, h.sightings}, h.watch}, Detect: joined, Snapshots: worker.Files{Dir: h.path("snapshots")},
 		Apply: func(ctx context.Context, plan string, dets []event.Detection) error {
 			dets, err := h.rules.filter(ctx, dets)
 			if err != nil {

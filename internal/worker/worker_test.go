@@ -169,6 +169,7 @@ type change struct {
 	lines               [][]byte
 	blob                func([]byte) []byte // what the gate stored, damaged
 	notBlob             bool
+	received            time.Time // by the gate; default now
 }
 
 // send does what the gate does: blob, then word on the bus.
@@ -198,6 +199,9 @@ func (h *hub) send(tenant event.TenantID, events int, c change) bus.Notice {
 	}
 	ch.prev = s.Digest
 	n := bus.Notice{Digest: s.Digest, Tenant: tenant, Collector: ch.stream.Collector, Lane: "live", Epoch: ch.stream.Epoch, Seq: ch.seq, Received: time.Now().UnixNano(), Events: events + len(c.lines), Quarantined: c.quarantined, Urgent: c.urgent}
+	if !c.received.IsZero() {
+		n.Received = c.received.UnixNano()
+	}
 	sub := s.Submission()
 	if c.blob != nil {
 		sub = c.blob(sub)
