@@ -10,6 +10,7 @@
 // may leave. A field that the policy does not name stays, whatever it is called: policies are lists of what may go, never of what may not.
 //
 // The policies "metadata" (the default) and "full" are built in as data; a member may write their own, let single fields go, keep single
-// fields back, and ask for pseudonyms: own addresses then leave as addresses of fd00::/8 and users as words, both made with a key that only
-// the member has.
+// fields back, and ask for pseudonyms: own addresses then leave as addresses of fd00::/8, in texts too, and users as words, both made with a key
+// that only the member has. Raw lines then stay, whatever the policy says, since everything stands in them. What the rules on the site say is
+// written under the same list of fields (Detection).
 package minimise
