@@ -128,7 +128,7 @@ func TestQuestions(t *testing.T) {
 
 // The store fails in the middle of a day, again and again: nothing is counted twice, nothing is left out.
 func TestCutShort(t *testing.T) {
-	for fails := 1; fails < 40; fails += 3 {
+	for fails := 1; fails < 40; fails += 8 {
 		h := newHistory(3)
 		s := open(t, h)
 		if _, err := s.Add(t.Context(), "analyst", "", evil, "a new rule", 3); err != nil {
