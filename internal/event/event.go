@@ -447,6 +447,48 @@ func (e *Event) Push(k Key, v *Value) {
 	e.mark(k)
 }
 
+// Append puts values behind those that are there, for keys that have none yet; the elements of a list must follow one another. Strings must
+// live as long as the event. Beyond MaxValues nothing is taken.
+func (e *Event) Append(keys []Key, vals []Value) {
+	if n := MaxValues - len(e.keys); len(keys) > n {
+		keys, vals = keys[:n], vals[:n]
+	}
+	e.keys, e.vals = append(e.keys, keys...), append(e.vals, vals...)
+	for _, k := range keys {
+		e.mark(k)
+	}
+}
+
+// PutString, PutInt, PutIPv4 and PutIP set the value of a place that Append has made for that kind.
+func (e *Event) PutString(i int, s string) { e.vals[i].str = s }
+
+// PutInt is PutString for a number.
+func (e *Event) PutInt(i int, n int64) { e.vals[i].n = uint64(n) }
+
+// PutIPv4 is PutString for an address, the first byte the highest.
+func (e *Event) PutIPv4(i int, a uint32) {
+	v := &e.vals[i]
+	v.n, v.hi, v.v4 = uint64(a), 0, true
+}
+
+// PutIP is PutIPv4 for an address of either kind.
+func (e *Event) PutIP(i int, a netip.Addr) { e.vals[i] = IPValue(a) }
+
+// Truncate takes all values out but the first n. The elements of a list go together.
+func (e *Event) Truncate(n int) {
+	for n > 0 && n < len(e.keys) && e.keys[n] == e.keys[n-1] {
+		n--
+	}
+	for i := n; i < len(e.keys); i++ {
+		if k := e.keys[i]; int(k>>6) < bitsetWords {
+			e.present[k>>6] &^= 1 << (k & 63)
+		}
+	}
+	if n < len(e.keys) {
+		e.keys, e.vals = e.keys[:n], e.vals[:n]
+	}
+}
+
 // Extras are the fields without a key. The slice belongs to the event.
 func (e *Event) Extras() []Extra { return e.extras }
 

@@ -10,30 +10,37 @@ import (
 	"tocsin/internal/event"
 )
 
-// memory is what a Set remembers of the key=value lines that it read with one pack: in which order the names came, because a device writes
-// them in the same order again and again, and the names themselves, in a table that is asked with the first eight bytes of a name as they
-// stand in the line. It saves time and changes no answer.
+// memory is what a Set remembers of the key=value lines that it read with one pack: the names, in a table that is asked with the first eight
+// bytes of a name as they stand in the line, and which name came behind which, because a device writes them in the same order again and again.
+// It saves time and changes no answer.
 type memory struct {
-	own   int      // names below are the pack's slots
-	names []string // by number: the pack's, then others that were met
-	plain []bool   // by number, of those that were met: good for an extra, and no field of the schema
-	keys  int      // how many fields the schema had when that was said
+	names []*name // by number: the pack's, then others that were met
+	own   int     // names below are the pack's slots
+	keys  int     // how many fields the schema had when it was said which names are plain
 	rows  []memoryRow
 	shift uint
-	order []guess
-	place []uint16 // by number: behind which place in order the name stands; 0: in none
+	start name   // stands for the beginning of a line
+	gap   uint64 // what differs from a blank in the byte between two pairs
 }
 
-// guess is a name that is expected next.
-type guess struct {
-	head, mask     uint64 // the first eight bytes with the equals sign behind, and which of them count
-	length, number uint16
+// name is one that a line may have before an equals sign.
+type name struct {
+	head, mask uint64   // a blank, and the first seven bytes with the equals sign behind, and which of them count
+	tail       uint64   // the last eight bytes with the equals sign, of names of seven bytes or more
+	next       [2]*name // that stood behind it, never nil
+	size       int      // bytes of the name, of the byte before it and of the equals sign
+	text       string
+	slot       int // -1: the pack does not speak of it
+	mapped     bool
+	plain      bool // good for an extra, and no field of the schema
 }
+
+// noName stands where none is known. It is found nowhere.
+var noName = &name{head: 1, slot: -1, size: 2}
 
 type memoryRow struct {
-	head   uint64 // the first eight bytes, zeros behind a shorter name
-	length uint8  // 0: an empty row
-	number uint16
+	head uint64 // the first eight bytes, zeros behind a shorter name
+	name *name  // nil: an empty row
 }
 
 // maxMet bounds the names, beside its own, that are remembered for a pack.
@@ -52,8 +59,8 @@ func (s *Set) remember(p *packs.Pack) {
 	}
 	if n := event.NumKeys(); m.keys != n {
 		m.keys = n
-		for i, name := range m.names[m.own:] {
-			m.plain[i] = isPlain(name)
+		for _, x := range m.names[m.own:] {
+			x.plain = x.slot < 0 && isPlain(x.text)
 		}
 	}
 	r.memory, r.last = m, p
@@ -61,15 +68,12 @@ func (s *Set) remember(p *packs.Pack) {
 
 func newMemory(p *packs.Pack) *memory {
 	n := len(p.Slots)
-	m := &memory{own: n, names: make([]string, n, n+maxMet), plain: make([]bool, 0, maxMet), keys: event.NumKeys()}
-	copy(m.names, p.Slots)
+	m := &memory{own: n, names: make([]*name, 0, n+maxMet), keys: event.NumKeys(), start: *noName}
 	size := bits.Len(uint(2 * (n + maxMet)))
 	m.rows, m.shift = make([]memoryRow, 1<<size), uint(64-size)
-	m.place, m.order = make([]uint16, n+maxMet), make([]guess, 0, n+maxMet)
-	for i, name := range p.Slots {
-		if keyName(name) {
-			m.add(name, i)
-		}
+	m.start.next = [2]*name{noName, noName}
+	for i, text := range p.Slots {
+		m.add(text, i, p.Mapped[i])
 	}
 	return m
 }
@@ -89,13 +93,28 @@ func isPlain(name string) bool {
 	return !field && extraName(name)
 }
 
-func (m *memory) add(name string, number int) {
-	head := headOf(name)
-	i := m.row(head, len(name))
-	for m.rows[i].length != 0 {
+// add makes a name, and puts it in the table if it can stand before an equals sign.
+func (m *memory) add(text string, slot int, mapped bool) *name {
+	x := &name{head: 1, next: [2]*name{noName, noName}, size: len(text) + 2, text: text, slot: slot, mapped: mapped}
+	m.names = append(m.names, x)
+	if !keyName(text) {
+		return x
+	}
+	x.head, x.mask = headOf(" "+text+"="), ^uint64(0)
+	switch n := len(text); {
+	case n < 6:
+		x.mask = 1<<(8*n+16) - 1
+		x.head &= x.mask
+	case n > 6:
+		x.tail = headOf(text[n-7:] + "=")
+	}
+	head := headOf(text)
+	i := m.row(head, len(text))
+	for m.rows[i].name != nil {
 		i = (i + 1) & (len(m.rows) - 1)
 	}
-	m.rows[i] = memoryRow{head, uint8(len(name)), uint16(number)}
+	m.rows[i] = memoryRow{head, x}
+	return x
 }
 
 func (m *memory) row(head uint64, length int) int {
@@ -109,11 +128,11 @@ func headOf(name string) uint64 {
 	return binary.LittleEndian.Uint64(b[:])
 }
 
-// at gives the number of the name that stands at t[i:] before an equals sign, and the place behind that; -1 when it is none of those
-// remembered, or stands at the very end.
-func (m *memory) at(t string, i int) (number, end int) {
+// at gives the name that stands at t[i:] before an equals sign, and the place behind that; nil when it is none of those remembered, or stands
+// at the very end.
+func (m *memory) at(t string, i int) (x *name, end int) {
 	if i+9 > len(t) {
-		return -1, i
+		return nil, i
 	}
 	head := load(t, i)
 	n := 8
@@ -121,24 +140,107 @@ func (m *memory) at(t string, i int) (number, end int) {
 		n = bits.TrailingZeros64(found) >> 3
 		head &= 1<<(8*n) - 1
 		if n == 0 {
-			return -1, i
+			return nil, i
 		}
 	} else {
 		for stop := min(len(t), i+65); i+n < stop && t[i+n] != '='; {
 			n++
 		}
 		if i+n >= len(t) || n > 64 {
-			return -1, i
+			return nil, i
 		}
 	}
 	for k := m.row(head, n); ; k = (k + 1) & (len(m.rows) - 1) {
 		r := &m.rows[k]
-		if r.length == 0 {
-			return -1, i
+		if r.name == nil {
+			return nil, i
 		}
-		if r.head == head && int(r.length) == n && (n <= 8 || m.names[r.number][8:] == t[i+8:i+n]) {
-			return int(r.number), i + n + 1
+		if r.head == head && len(r.name.text) == n && (n <= 8 || r.name.text[8:] == t[i+8:i+n]) {
+			return r.name, i + n + 1
 		}
+	}
+}
+
+// long says whether the rest of a name of more than six bytes stands at t[i:], whose first eight bytes fit.
+func (x *name) long(t string, i int) bool {
+	end := i + x.size
+	return end <= len(t) && load(t, end-8) == x.tail && (x.size <= 16 || t[i+8:end-8] == x.text[7:x.size-9])
+}
+
+// walk takes the pairs from t[i:] on whose names stand as they did in lines before and are the pack's, up to the first other one, and gives
+// the place there, the last name and how many pairs may still come. Values in single quotes and those with backslashes before a quote are
+// left to the caller, and what stands near the end of t.
+func (m *memory) walk(t string, i int, last *name, slots *packs.Values, left int) (int, *name, int) {
+	for left > 0 && i+8 <= len(t) {
+		w := load(t, i) ^ m.gap
+		x := last.next[0]
+		if w&x.mask != x.head {
+			if x = last.next[1]; w&x.mask != x.head {
+				break
+			}
+		}
+		if !x.mapped || x.size > 8 && !x.long(t, i) {
+			break
+		}
+		j := i + x.size
+		if j+8 > len(t) {
+			break
+		}
+		w = load(t, j)
+		k := j
+		if byte(w) == '"' {
+			j++
+			f := uint64(0)
+			for k = j; k+8 <= len(t); k += 8 {
+				if f = zeroBytes(load(t, k) ^ '"'*ones); f != 0 {
+					break
+				}
+			}
+			if f == 0 {
+				break
+			}
+			k += bits.TrailingZeros64(f) >> 3
+			if t[k-1] == '\\' {
+				break
+			}
+			i = k + 1
+		} else {
+			if byte(w) == '\'' {
+				break
+			}
+			c := byte(0)
+			for k+8 <= len(t) {
+				f := lowBytes(load(t, k), ','+1) | zeroBytes(load(t, k)^';'*ones)
+				if f == 0 {
+					k += 8
+					continue
+				}
+				k += bits.TrailingZeros64(f) >> 3
+				if c = t[k]; c == ' ' || c == ',' || c == ';' || c == '\t' {
+					break
+				}
+				c = 0
+				k++
+			}
+			if c == 0 {
+				break
+			}
+			i = k
+		}
+		left--
+		last = x
+		if j < k {
+			slots.First(x.slot, t[j:k])
+		}
+	}
+	return i, last, left
+}
+
+// after notes that y stood behind x.
+func (x *name) after(y *name) {
+	if x.next[0] != y && x.next[1] != y {
+		x.next[1] = x.next[0]
+		x.next[0] = y
 	}
 }
 
@@ -157,13 +259,23 @@ const (
 // mark counts.
 func zeroBytes(x uint64) uint64 { return (x - ones) &^ x & highs }
 
+// lowBytes marks the bytes of x below n (at most 0x80), with the same mistake above the lowest.
+func lowBytes(x, n uint64) uint64 { return (x - n*ones) &^ x & highs }
+
 // valueEnd gives the place of the first blank, tab, comma or semicolon of t at or behind i, or its length.
 func valueEnd(t string, i int) int {
-	for ; i+8 <= len(t); i += 8 {
+	for i+8 <= len(t) {
 		w := load(t, i)
-		if f := zeroBytes(w^' '*ones) | zeroBytes(w^','*ones) | zeroBytes(w^';'*ones) | zeroBytes(w^'\t'*ones); f != 0 {
-			return i + bits.TrailingZeros64(f)>>3
+		f := lowBytes(w, ','+1) | zeroBytes(w^';'*ones) // blanks and commas are the commonest of the low bytes
+		if f == 0 {
+			i += 8
+			continue
 		}
+		i += bits.TrailingZeros64(f) >> 3
+		if c := t[i]; c == ' ' || c == ',' || c == ';' || c == '\t' {
+			return i
+		}
+		i++
 	}
 	for i < len(t) && t[i] != ' ' && t[i] != ',' && t[i] != ';' && t[i] != '\t' {
 		i++
@@ -171,42 +283,44 @@ func valueEnd(t string, i int) int {
 	return i
 }
 
-// follow gives the place of the name that is expected behind the one of the given number, which came unexpected at a place.
-func (m *memory) follow(place, number int) int {
-	if p := int(m.place[number]); p > 0 {
-		return p
+// quoteAt is strings.IndexByte(t[i:], '"') + i for short values; -1 when there is none.
+func quoteAt(t string, i int) int {
+	for end := i + 32; i < end; i += 8 {
+		if i+8 > len(t) {
+			break
+		}
+		if f := zeroBytes(load(t, i) ^ '"'*ones); f != 0 {
+			return i + bits.TrailingZeros64(f)>>3
+		}
 	}
-	name := m.names[number]
-	if !keyName(name) {
-		return place
+	if k := strings.IndexByte(t[i:], '"'); k >= 0 {
+		return i + k
 	}
-	g := guess{head: headOf(name + "="), mask: ^uint64(0), length: uint16(len(name)), number: uint16(number)}
-	if len(name) < 7 {
-		g.mask = 1<<(8*len(name)+8) - 1
-	}
-	m.order = append(m.order, g)
-	m.place[number] = uint16(len(m.order))
-	if place == len(m.order)-1 {
-		return place + 1
-	}
-	return place
+	return -1
 }
 
-// meet gives the number of a name that is not in the table, and remembers it; -1 when there is no room for it.
-func (m *memory) meet(p *packs.Pack, name string) int {
-	if slot, ok := p.Names.Slot(name); ok {
-		return int(slot) // the pack does not mind the case, or the name stands at the line's end
+// meet gives the name of a text that is not in the table, and remembers it; nil when there is no room for it.
+func (m *memory) meet(p *packs.Pack, text string) *name {
+	slot, ok := p.Names.Slot(text)
+	if ok && p.Slots[slot] == text {
+		return m.names[slot] // it stands at the line's end
 	}
-	for i := m.own; i < len(m.names); i++ {
-		if m.names[i] == name {
-			return i
+	for _, x := range m.names[m.own:] {
+		if x.text == text {
+			return x
 		}
 	}
 	if len(m.names) == cap(m.names) {
-		return -1
+		if ok {
+			return m.names[slot]
+		}
+		return nil
 	}
-	name = strings.Clone(name)
-	m.names, m.plain = append(m.names, name), append(m.plain, isPlain(name))
-	m.add(name, len(m.names)-1)
-	return len(m.names) - 1
+	text = strings.Clone(text)
+	if ok { // the pack does not mind the case
+		return m.add(text, int(slot), p.Mapped[slot])
+	}
+	x := m.add(text, -1, false)
+	x.plain = isPlain(text)
+	return x
 }

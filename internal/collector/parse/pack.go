@@ -171,33 +171,10 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 		s.headerDone(p)
 		return true
 	}
-	var m *packs.Message
-search:
-	for i := range p.Messages {
-		c := &p.Messages[i]
-		if !s.conds(c.When) {
-			continue
-		}
-		for j := range c.Read {
-			if !s.step(&c.Read[j], msg) && !c.Read[j].Optional {
-				continue search
-			}
-		}
-		m = c
-		break
-	}
-	if m == nil && p.Strict || r.fuel < 0 {
+	e := s.e
+	if !s.recall(p) && !s.decideAll(p, msg) {
 		return false
 	}
-	e := s.e
-	if m != nil {
-		s.ops(&m.Fields)
-	}
-	s.ops(&p.Fields)
-	if m != nil {
-		s.rules(m.Rules)
-	}
-	s.rules(p.Rules)
 	s.device(p.Vendor, p.Product, p.Kind)
 	if !e.Has(event.EventDataset) {
 		e.SetString(event.EventDataset, p.Dataset)
@@ -212,6 +189,47 @@ search:
 		s.network()
 	}
 	s.str(event.EventKind, "event")
+	return true
+}
+
+// decideAll chooses the message and does what it and the pack say of the values. It answers false when the line is not the pack's.
+func (s *Set) decideAll(p *packs.Pack, msg string) bool {
+	r := &s.run
+	start, fuel := s.e.Len(), r.fuel
+	s.note()
+	var m *packs.Message
+search:
+	for i := range p.Messages {
+		c := &p.Messages[i]
+		if !s.conds(c.When) {
+			continue
+		}
+		if len(c.Read) > 0 { // it may give values that the next line does not have before a message is chosen
+			s.recipes.notes.on = false
+		}
+		for j := range c.Read {
+			if !s.step(&c.Read[j], msg) && !c.Read[j].Optional {
+				continue search
+			}
+		}
+		m = c
+		break
+	}
+	if m == nil && p.Strict || r.fuel < 0 {
+		s.recipes.notes.on = false
+		return false
+	}
+	if m != nil {
+		s.ops(&m.Fields)
+	}
+	s.ops(&p.Fields)
+	if m != nil {
+		s.rules(m.Rules)
+	}
+	s.rules(p.Rules)
+	if s.recipes.notes.on {
+		s.learn(p, start, fuel-r.fuel)
+	}
 	return true
 }
 
@@ -313,6 +331,13 @@ func (s *Set) all(all []packs.Cond) bool {
 	for i := range all {
 		c := &all[i]
 		v := ""
+		if n := &s.recipes.notes; n.on && c.Kind != packs.CondPresent {
+			if c.Slot >= 0 {
+				n.slots.Add(c.Slot)
+			} else {
+				n.fields = append(n.fields, c.Key)
+			}
+		}
 		if c.Slot >= 0 {
 			v = r.slots.Get(c.Slot)
 		} else if c.Kind == packs.CondIs || c.Kind == packs.CondPresent {

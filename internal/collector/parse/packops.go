@@ -20,6 +20,10 @@ func (s *Set) rules(rules []packs.Rule) {
 }
 
 func (s *Set) ops(ops *packs.Ops) {
+	if s.recipes.notes.on {
+		s.noteOps(ops)
+		return
+	}
 	if len(ops.List) < 8 {
 		for i := range ops.List {
 			op := &ops.List[i]

@@ -94,47 +94,61 @@ func (s *Set) stepPairs(t string, bare bool) bool {
 		s.remember(r.pack)
 	}
 	m, slots := r.memory, &r.slots
-	mapped := r.pack.Mapped
-	n, i, place := 0, 0, 0
-	for ; n < maxPairs; n++ {
-		for i < len(t) && (t[i] == ' ' || t[i] == ',') {
-			i++
-		}
-		name := ""
-		number, end := -1, 0
-		if place < len(m.order) && i+8 <= len(t) { // the name expected here
-			if g := &m.order[place]; load(t, i)&g.mask == g.head {
-				end = i + int(g.length)
-				if g.length < 8 || end < len(t) && t[end] == '=' && (g.length == 8 || t[i+8:end] == m.names[g.number][8:]) {
-					number = int(g.number)
-					end++
-					place++
-				}
+	keep := r.pack.Others != packs.OthersDrop
+	i, left := 0, maxPairs
+	last := &m.start
+	for ; left > 0; left-- {
+		if !bare {
+			if i, last, left = m.walk(t, i, last, slots, left); left == 0 {
+				break
 			}
 		}
-		if number < 0 {
-			if number, end = m.at(t, i); number < 0 {
+		var x *name
+		text := ""
+		if i+8 <= len(t) { // the names expected here
+			w := load(t, i) ^ m.gap
+			if y := last.next[0]; w&y.mask == y.head && (y.size <= 8 || y.long(t, i)) {
+				x, i = y, i+y.size
+			} else if y := last.next[1]; w&y.mask == y.head && (y.size <= 8 || y.long(t, i)) {
+				x, i = y, i+y.size
+			}
+		}
+		if x == nil {
+			from := i
+			for i < len(t) && (t[i] == ' ' || t[i] == ',') {
+				i++
+			}
+			end := 0
+			if x, end = m.at(t, i); x == nil {
 				w := kv{s: t, i: i, bare: bare}
 				var ok bool
-				if name, ok = w.key(); !ok {
+				if text, ok = w.key(); !ok {
 					break
 				}
-				number, end = m.meet(r.pack, name), w.i
+				x, end = m.meet(r.pack, text), w.i
 			}
-			if number >= 0 {
-				place = m.follow(place, number)
+			if x != nil {
+				if i == from+1 {
+					m.gap = uint64(t[from] ^ ' ')
+				}
+				last.after(x)
 			}
+			i = end
 		}
-		i = end
+		if x != nil {
+			last = x
+		}
 		if i >= len(t) {
 			continue
 		}
 		var v string
 		switch c := t[i]; {
 		case c == '"' || c == '\'' && !bare:
-			if q := strings.IndexByte(t[i+1:], '"'); c == '"' && q >= 0 && t[i+q] != '\\' {
-				v, i = t[i+1:i+1+q], i+q+2
-				break
+			if c == '"' {
+				if q := quoteAt(t, i+1); q >= 0 && t[q-1] != '\\' {
+					v, i = t[i+1:q], q+1
+					break
+				}
 			}
 			fallthrough
 		case bare:
@@ -147,25 +161,25 @@ func (s *Set) stepPairs(t string, bare bool) bool {
 		if v == "" {
 			continue
 		}
-		if number >= 0 && number < len(mapped) {
-			slots.First(number, v)
-			if mapped[number] {
+		if x != nil && x.slot >= 0 {
+			slots.First(x.slot, v)
+			if x.mapped {
 				continue
 			}
 		}
-		if r.n < packMaxOthers && r.pack.Others != packs.OthersDrop {
+		if keep && r.n < packMaxOthers {
 			o := &r.others[r.n]
 			r.n++
-			o.name, o.value, o.leaf, o.plain = name, v, 0, false
-			if name == "" {
-				o.name = m.names[number]
-			}
-			if number >= m.own {
-				o.plain = m.plain[number-m.own]
+			*o = pair{name: text, value: v}
+			if x != nil {
+				o.plain = x.plain
+				if text == "" {
+					o.name = x.text
+				}
 			}
 		}
 	}
-	return n > 0
+	return left < maxPairs
 }
 
 func (s *Set) pair(st *packs.Step, key, v string) {

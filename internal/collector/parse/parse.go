@@ -94,8 +94,21 @@ func (s *Set) ParseFrom(e *event.Event, hint string, from Origin) (name string, 
 			e.Time = e.Created
 		}
 	}
+	if len(s.line) > forgetFrom || len(e.Raw()) > forgetFrom {
+		s.forget()
+	}
 	s.e, s.line = nil, ""
 	return name, ok
+}
+
+// forgetFrom is the length of a line from which on scratch memory must not point to it longer than needed.
+const forgetFrom = 4096
+
+func (s *Set) forget() {
+	s.run.slots.Forget()
+	clear(s.run.others[:])
+	clear(s.cols[:])
+	s.cef, s.json.s, s.json.val = cefWalk{}, "", jsonValue{}
 }
 
 // isCode says whether a format is read by its parser in Go, and not by a pack that took its name.
@@ -110,7 +123,7 @@ func (s *Set) guarded(hint string) (name string, ok bool) {
 		defer func() {
 			if recover() != nil {
 				s.undo()
-				s.h = header{pri: -1}
+				s.afterPanic()
 				name, ok = "", false
 			}
 		}()
@@ -119,6 +132,14 @@ func (s *Set) guarded(hint string) (name string, ok bool) {
 	s.line = s.e.Raw()
 	s.envelope(s.line)
 	return s.pick(hint)
+}
+
+// afterPanic puts back what a parser that was broken off would have put back itself.
+func (s *Set) afterPanic() {
+	s.h = header{pri: -1}
+	s.loc, s.zone = s.home, zoneCache{}
+	s.run.pack, s.run.head, s.run.last = nil, nil, nil
+	s.recipes.notes.on, s.inside = false, false
 }
 
 func (s *Set) pick(hint string) (string, bool) {
@@ -159,10 +180,7 @@ func (s *Set) try(f *format, msg string) bool {
 
 // undo empties the event's fields; it answers false so that it can stand behind a refusal.
 func (s *Set) undo() bool {
-	for s.e.Len() > 0 {
-		k, _ := s.e.At(0)
-		s.e.Del(k)
-	}
+	s.e.Truncate(0)
 	s.e.ClearExtras()
 	s.e.Time = 0
 	return false

@@ -52,32 +52,52 @@ func allDigits(s string) bool {
 	return true
 }
 
-// ipPrefix reads an IPv4 address at the start of s (fast path) and says how long it was; 0 when there is none.
+// ipv4Prefix reads an IPv4 address at the start of s (fast path) and says how long it was; 0 when there is none.
 // Parts with leading zeros are refused, as netip does: their meaning differs between systems.
 func ipv4Prefix(s string) (netip.Addr, int) {
-	var a [4]byte
-	i := 0
-	for part := 0; part < 4; part++ {
-		if part > 0 {
-			if i >= len(s) || s[i] != '.' {
-				return netip.Addr{}, 0
-			}
-			i++
-		}
-		start, n := i, 0
-		for i < len(s) && i-start < 3 && isDigit(s[i]) {
-			n = n*10 + int(s[i]-'0')
-			i++
-		}
-		if i == start || n > 255 || (s[start] == '0' && i-start > 1) {
-			return netip.Addr{}, 0
-		}
-		a[part] = byte(n)
-	}
-	if i < len(s) && isDigit(s[i]) {
+	a, n := ipv4At(s)
+	if n == 0 {
 		return netip.Addr{}, 0
 	}
-	return netip.AddrFrom4(a), i
+	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}), n
+}
+
+// ipv4At is ipv4Prefix for an address as a number, the first byte the highest.
+func ipv4At(s string) (a uint32, length int) {
+	i := 0
+	for part := 0; ; part++ {
+		if i >= len(s) || s[i]-'0' > 9 {
+			return 0, 0
+		}
+		n := uint32(s[i] - '0')
+		i++
+		if i < len(s) && s[i]-'0' <= 9 {
+			if n == 0 {
+				return 0, 0
+			}
+			n = n*10 + uint32(s[i]-'0')
+			i++
+			if i < len(s) && s[i]-'0' <= 9 {
+				n = n*10 + uint32(s[i]-'0')
+				i++
+				if n > 255 {
+					return 0, 0
+				}
+			}
+		}
+		a = a<<8 | n
+		if part == 3 {
+			break
+		}
+		if i >= len(s) || s[i] != '.' {
+			return 0, 0
+		}
+		i++
+	}
+	if i < len(s) && s[i]-'0' <= 9 {
+		return 0, 0
+	}
+	return a, i
 }
 
 // parseIP reads an address that fills s; brackets, a zone id and an IPv4-mapped form are undone.

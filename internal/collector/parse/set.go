@@ -21,7 +21,8 @@ type Options struct {
 
 // Set is all parsers with their scratch memory. It belongs to one goroutine; make one per worker, they are cheap.
 type Set struct {
-	loc  *time.Location
+	home *time.Location // of senders that write no zone
+	loc  *time.Location // the same, or that of the pack at work
 	now  func() time.Time
 	zone zoneCache
 
@@ -44,7 +45,8 @@ type Set struct {
 	packs   *packs.Set                         // of lib, as it was when the line at hand was begun
 	code    struct{ asa, netfilter, eve bool } // read in Go, not by a pack of that name
 	run     run                                // the pack at work
-	fuelFor *event.Event                       // the event for which run.fuel was filled
+	recipes recipes
+	fuelFor *event.Event // the event for which run.fuel was filled
 
 	utc      bool   // times without a zone are UTC: services that write JSON mean that
 	weak     string // an account number, taken as the user when nothing better is there
@@ -66,6 +68,8 @@ func New(o Options) *Set {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	s.home = s.loc
+	s.recipes.credit = maxCredit
 	return s
 }
 
@@ -169,14 +173,24 @@ func (s *Set) int(k event.Key, v string) {
 
 // seconds sets event.duration (nanoseconds) from whole or decimal seconds.
 func (s *Set) seconds(v string) {
-	n, l := digits(v)
-	if l == 0 || l > 9 || s.e.Has(event.EventDuration) {
+	if s.e.Has(event.EventDuration) {
 		return
 	}
-	ns := n * 1e9
+	if ns, ok := secondsOf(v); ok {
+		s.e.SetInt(event.EventDuration, ns)
+	}
+}
+
+// secondsOf gives the nanoseconds of whole or decimal seconds.
+func secondsOf(v string) (ns int64, ok bool) {
+	n, l := digits(v)
+	if l == 0 || l > 9 {
+		return 0, false
+	}
+	ns = n * 1e9
 	if l < len(v) {
 		if v[l] != '.' {
-			return
+			return 0, false
 		}
 		mult := int64(100_000_000)
 		for i := l + 1; i < len(v) && isDigit(v[i]); i++ {
@@ -184,12 +198,19 @@ func (s *Set) seconds(v string) {
 			mult /= 10
 		}
 	}
-	s.e.SetInt(event.EventDuration, ns)
+	return ns, true
 }
 
 // lower gives v in ASCII lower case: v itself when it is so already.
 func (s *Set) lower(v string) string {
-	for i := 0; i < len(v); i++ {
+	i := 0
+	for ; i+8 <= len(v); i += 8 {
+		// A letter between A and Z has its highest bit set by one addition and not by the other.
+		if w := load(v, i); ((w&^highs)+ones*(0x80-'A'))&^((w&^highs)+ones*(0x80-'Z'-1))&^w&highs != 0 {
+			break
+		}
+	}
+	for ; i < len(v); i++ {
 		if v[i]-'A' <= 25 {
 			b := s.buf[:0]
 			for j := 0; j < len(v); j++ {

@@ -3,6 +3,7 @@ package packs
 import (
 	"crypto/sha256"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -97,6 +98,7 @@ func Compile(file string, text []byte) (p *Pack, err error) {
 		}
 	}()
 	c := &compiler{reader: r, pack: &Pack{Digest: sha256.Sum256(text)}, slots: map[string]int{}, tables: map[string]*Table{}}
+	c.pack.Seed = binary.LittleEndian.Uint64(c.pack.Digest[:])
 	c.description(r.tree(text))
 	return c.pack, nil
 }

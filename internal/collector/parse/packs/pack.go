@@ -19,6 +19,7 @@ type Pack struct {
 	Code    string // name of the parser in Go that reads this product; then there is nothing else but documentation
 	Readme  string
 	Digest  [32]byte // SHA-256 of parser.yaml
+	Seed    uint64   // a number of its own, for hashing
 
 	Zone *time.Location // of times without one; nil: the sender's
 
@@ -164,6 +165,7 @@ type Op struct {
 	Table         *Table
 	When          Conds
 	Plain         bool // nothing is to be done with the value before the verb
+	Free          bool // it only sets fields from its values, and no other op or rule asks what they are (see newOps)
 	Layout        Layout
 	ZoneSlot      int // slot with the zone of a time; -1
 	Const         event.Value

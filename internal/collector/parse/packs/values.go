@@ -10,13 +10,28 @@ import (
 // costs more than there are.
 type Values struct {
 	v     [MaxSlots]string
-	there [slotWords]uint64
+	there Present
 }
 
-const slotWords = (MaxSlots + 63) / 64
+// Present is which slots have a value, a bit each.
+type Present [(MaxSlots + 63) / 64]uint64
+
+// Add puts a slot in.
+func (p *Present) Add(slot int) { p[slot>>6] |= 1 << (slot & 63) }
+
+// Present is which slots have a value.
+func (x *Values) Present() *Present { return &x.there }
 
 // Get gives the value of a slot, "" when there is none.
-func (x *Values) Get(slot int) string { return x.v[slot] }
+func (x *Values) Get(slot int) string {
+	if x.there[slot>>6]&(1<<(slot&63)) == 0 {
+		return ""
+	}
+	return x.v[slot]
+}
+
+// Known is Get for a slot that has a value.
+func (x *Values) Known(slot int) string { return x.v[slot] }
 
 // Put sets a value in place of one that was there.
 func (x *Values) Put(slot int, s string) {
@@ -31,15 +46,11 @@ func (x *Values) First(slot int, s string) {
 	}
 }
 
-// Clear takes all values out.
-func (x *Values) Clear() {
-	for w, b := range x.there {
-		for ; b != 0; b &= b - 1 {
-			x.v[w<<6+bits.TrailingZeros64(b)] = ""
-		}
-		x.there[w] = 0
-	}
-}
+// Clear takes all values out. Their memory is let go when others come in their places, or by Forget.
+func (x *Values) Clear() { x.there = Present{} }
+
+// Forget is Clear, and lets go of the memory.
+func (x *Values) Forget() { *x = Values{} }
 
 // Ops is a list of ops that can be gone through without looking at those whose value is not there.
 type Ops struct {
@@ -71,6 +82,7 @@ func newOps(list []Op, slots int) Ops {
 	for i := range list {
 		op := &list[i]
 		op.Plain = len(op.When) == 0 && len(op.Join) == 0 && op.After == "" && op.Before == "" && op.Table == nil
+		op.Free = op.free()
 		o.Quick[i].Slot = -1
 		if op.Verb == VerbDrop { // its slot is known, which is all there is to do
 			continue
@@ -117,4 +129,31 @@ func (o *Ops) Due(x *Values, todo *Todo) int {
 		}
 	}
 	return o.words
+}
+
+// free says whether an op only sets fields that have no value yet, from its own values, and does that alike whatever other fields hold: so it
+// can be done anew on the next line while what was decided on the last line stands. Fields that hold lists, and event.outcome, which some
+// verbs overwrite, are not free; nor are verbs that decide.
+func (op *Op) free() bool {
+	if op.Slot < 0 && len(op.Join) == 0 {
+		return false
+	}
+	switch op.Verb {
+	case VerbText, VerbLower, VerbInt, VerbIP, VerbPort, VerbDomain, VerbMAC, VerbField, VerbTime, VerbTimeField, VerbUser, VerbSource, VerbDestination,
+		VerbSourceNAT, VerbDestinationNAT, VerbTransport, VerbService, VerbURL, VerbMethod, VerbHash, VerbLevel, VerbDuration, VerbDurationMS, VerbFile, VerbKeep:
+	default:
+		return false
+	}
+	switch op.Key {
+	case event.EventCategory, event.EventType, event.Tags, event.EventOutcome:
+		return false
+	}
+	for _, all := range op.When {
+		for i := range all {
+			if all[i].Slot < 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
