@@ -49,6 +49,8 @@ type votes struct {
 	exact []vote
 	parts [quarters]sketch.Distinct
 	part  [quarters]uint32 // number of the quarter that a part counts
+	est   uint32           // the last estimate, and how many votes came after it: an estimate costs ten microseconds
+	since uint32
 }
 
 const (
@@ -104,6 +106,8 @@ func (x *crossing) code(c *sketch.Codec) {
 	for i := range x.more.exact {
 		codeVote(&x.more.exact[i])
 	}
+	c.U32(&x.more.est)
+	c.U32(&x.more.since)
 	for i := range x.more.parts {
 		c.U32(&x.more.part[i])
 		x.more.parts[i].Code(c)
@@ -331,7 +335,16 @@ func (e *Engine) crossing(t *tenant, o *Observation, k kind, h uint64, name stri
 	if !fresh && (v == nil || v.told) {
 		return
 	}
-	n, exact := x.members(now)
+	n, exact := 0, false
+	if v != nil {
+		n, exact = x.members(now)
+	} else if m := x.more; m != nil {
+		if m.since++; m.est == 0 || m.since > m.est/16 {
+			n, _ = x.members(now)
+			m.est, m.since = uint32(n), 0
+		}
+		n = int(m.est)
+	}
 	if n < e.crossingAt() {
 		if n <= 1 {
 			x.told = 0
@@ -368,7 +381,7 @@ func (e *Engine) crossing(t *tenant, o *Observation, k kind, h uint64, name stri
 		}
 		w.told = e.tellMember(x, m, k, name, n, now, w.at, o)
 	}
-	if v == nil {
+	if v == nil && !e.patterns.Add(e.key.Hash128([16]byte{8}, x.h^uint64(t.id)<<32^uint64(x.since)), day, acrossAge, e.lim.patterns) {
 		e.tellMember(x, t, k, name, n, now, now, o)
 	}
 }
