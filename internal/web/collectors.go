@@ -190,7 +190,7 @@ func (s *server) explain(v *collectorView, c *member.Collector, policy string) {
 		v.Facts = append(v.Facts, fact{"Certificate", "valid until " + full(instant(c.CertificateNS)) + "; it is renewed without anybody's help", false})
 	}
 	if c.LastBatchNS > 0 {
-		v.Facts = append(v.Facts, fact{"Last batch", fmt.Sprintf("number %s of its stream, %s after it was sealed", chart.Number(int64(c.LastSeq)), c.Lag.Round(time.Millisecond)), false})
+		v.Facts = append(v.Facts, fact{"Last batch", fmt.Sprintf("number %s of its stream, %s", chart.Number(int64(c.LastSeq)), sealedAgo(c.Lag)), false})
 	}
 	v.Facts = append(v.Facts, fact{"Batches", fmt.Sprintf("%s in %d %s, %s", chart.Number(int64(c.Balance.Batches)), c.Streams, plural(int64(c.Streams), "stream"), bytesText(c.Balance.Bytes)), false})
 	for _, f := range []fact{{"Version", c.Version, false}, {"Policy it runs", c.Policy, true}, {"Parsers", c.ParserPack, true}, {"Rules on site", c.RulePack, true}, {"Indicators", c.IndicatorSet, true}} {
@@ -281,4 +281,12 @@ func instant(ns int64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, ns)
+}
+
+// sealedAgo says how long after its sealing a batch came. Two clocks are compared, so it can be less than nothing.
+func sealedAgo(lag time.Duration) string {
+	if lag < time.Millisecond {
+		return "as soon as it was sealed"
+	}
+	return took(lag) + " after it was sealed"
 }

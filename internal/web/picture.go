@@ -294,7 +294,11 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	if days == 1 {
 		period = "In the last 24 hours"
 	}
-	seen := fmt.Sprintf("%s your devices reported %s suspicious %s from %s %s.", period, chart.Number(int64(sum.Events)), plural(int64(sum.Events), "event"), chart.Number(int64(sum.Sources)), plural2(int64(sum.Sources), "address", "addresses"))
+	whose := "your"
+	if r.staff() {
+		whose = "their"
+	}
+	seen := fmt.Sprintf("%s %s devices reported %s suspicious %s from %s %s.", period, whose, chart.Number(int64(sum.Events)), plural(int64(sum.Events), "event"), chart.Number(int64(sum.Sources)), plural2(int64(sum.Sources), "address", "addresses"))
 	if sum.Events == 0 {
 		seen = period + " nothing suspicious was reported."
 	}

@@ -55,18 +55,27 @@ func policyWords(name string) (title string, reasons []policyReason, fields []st
 	return p.Title, reasons, slices.Compact(fields)
 }
 
-// reasonText says one reason in words.
+// reasonText says one reason in words. What was given up for want of room is spool_full.REASON, with the reason for which it was to leave.
 func reasonText(reasons []policyReason, word string, leaves bool) string {
 	for _, r := range reasons {
 		if r.word == word && r.leaves == leaves {
 			return r.text
 		}
 	}
+	if what, ok := strings.CutPrefix(word, "spool_full."); ok {
+		return "Given up because the collector's disk was full while the centre was away: " + lower(reasonText(reasons, what, true))
+	}
 	switch word {
 	case "site_detection", "detection":
 		return "Findings of the rules that run on your site"
 	case "evidence":
 		return "Events that explain a finding"
+	case "spool_full":
+		return "Given up because the collector's disk was full while the centre was away"
+	case "spool_damage":
+		return "Their file on the collector was damaged"
+	case "unsendable":
+		return "Too long to be sent"
 	}
 	return sentence(strings.ReplaceAll(word, "_", " "))
 }
