@@ -58,7 +58,10 @@ for arch in $ARCHES; do
 	chmod -R u=rwX,go=rX "$BUILD"
 	find "$BUILD" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 	sed "s|@MTIME@|$MTIME|; s|@BUILD@|$BUILD|; s|@ARCH@|$arch|; s|@VERSION@|$VERSION|; s|@MAINTAINER@|$MAINTAINER|" packaging/nfpm.yaml >"$work/nfpm.yaml"
+	# The deb brings its own file; for the rpm nfpm writes the tags that rpm -q --changelog reads.
+	printf -- '- semver: %s\n  date: %s\n  packager: %s\n  changes:\n    - note: Release %s. docs/release.md says how to check it.\n' "$VERSION" "$MTIME" "$MAINTAINER" "$VERSION" >"$BUILD/changelog.yaml"
 	for format in deb rpm; do
+		[ $format = deb ] || echo "changelog: $BUILD/changelog.yaml" >>"$work/nfpm.yaml"
 		"$nfpm" package --config "$work/nfpm.yaml" --packager $format --target "$DIST/" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 	done
 	cp "$BUILD/tocsin-collector" "$DIST/tocsin-collector_${VERSION}_linux_$arch"
