@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -91,7 +92,7 @@ logging.to_stderr: true
 	began := time.Now()
 	until(n / 4)
 	stop()
-	start(t, addr, Options{}, sink)
+	srv, _ := start(t, addr, Options{}, sink)
 	until(n / 2)
 	kill()
 	kill = run()
@@ -99,7 +100,13 @@ logging.to_stderr: true
 	distinct, next := 0, 0
 	for deadline := time.Now().Add(3 * time.Minute); distinct < n; time.Sleep(10 * time.Millisecond) { // until all are there
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d lines came", distinct, n)
+			first, last := slices.Index(came, 0), 0
+			for i, k := range came {
+				if k == 0 {
+					last = i
+				}
+			}
+			t.Fatalf("%d of %d lines came; missing are some from %d to %d; %+v", distinct, n, first, last, srv.Stats())
 		}
 		fresh := sink.Lines()[next:]
 		next += len(fresh)
