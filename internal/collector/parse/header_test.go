@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"encoding/json"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -84,12 +85,64 @@ func TestHeader(t *testing.T) {
 	if x := e.Extras(); len(x) != 1 || x[0].Name != "load" || x[0].Value != "heavy" {
 		t.Errorf("extras %v", x)
 	}
+	// A file of the same listener has columns of its own.
+	c, d := Origin{Listener: 2, Stream: 1}, Origin{Listener: 2, Stream: 2}
+	read(c, "#kind lift")
+	read(c, "#Columns: verb to from clock day")
+	read(d, "#Columns: from to verb day clock")
+	inC, inD := "hoist 192.0.2.9 192.0.2.8 08:50:02 2026-11-12", "192.0.2.8 192.0.2.9 hoist 2026-11-12 08:50:02"
+	both := func(s *Set, when string) {
+		t.Helper()
+		read := func(from Origin, line string) string {
+			e.Reset()
+			e.SetRaw([]byte(line))
+			s.ParseFrom(&e, "", from)
+			src, _ := e.IP(event.SourceIP)
+			return src.String() + " " + e.Str(event.EventAction) + " " + e.Str(event.EventCode)
+		}
+		if got := read(c, inC); got != "192.0.2.8 hoist lift" {
+			t.Errorf("%s: %q", when, got)
+		}
+		if got := read(d, inD); got != "192.0.2.8 hoist " {
+			t.Errorf("%s: the other file: %q", when, got)
+		}
+	}
+	both(s, "two files")
+	// What was said is kept over a restart, and when the pack is exchanged.
+	kept, err := json.Marshal(s.Headers())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []Header
+	if err := json.Unmarshal(kept, &list); err != nil {
+		t.Fatal(err)
+	}
+	s2 := New(Options{Location: time.UTC, Library: lib, Now: func() time.Time { return received }})
+	s2.rethrow = true
+	s2.RestoreHeaders(list)
+	both(s2, "after a restart")
+	newer, err := lib.Packs().With(mustLoad(t, strings.Replace(quay, "version: 1", "version: 2", 1)).Packs()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lib.Use(newer)
+	both(s2, "with a newer pack")
+	s2.RestoreHeaders([]Header{{Format: "quay", Step: 7, Columns: []string{"a"}}, {Format: "no such", Columns: []string{"a"}}, {Format: "quay", Step: -1}, {Format: "quay"}, {Format: "asa", Columns: []string{"a"}}})
+	both(s2, "after damaged headers")
+	lib.Use(with)
 	// Invented senders cost bounded memory.
 	for i := range 3 * maxOrigins {
 		read(Origin{Sender: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})}, "#Columns: "+strings.Repeat("x"+strconv.Itoa(i)+" ", 2*maxColumns))
 	}
-	if len(s.origins) > maxOrigins {
-		t.Errorf("%d origins are remembered", len(s.origins))
+	bytes := 0
+	for _, o := range s.origins {
+		bytes += o.bytes
+	}
+	if len(s.origins) > maxOrigins || bytes > maxHeadBytes || bytes != s.headBytes {
+		t.Errorf("%d origins are remembered, %d bytes, said to be %d", len(s.origins), bytes, s.headBytes)
+	}
+	if kept, err := json.Marshal(s.Headers()); err != nil || len(kept) > 2*maxKeptHeaders {
+		t.Errorf("%d bytes of headers would be kept: %v", len(kept), err)
 	}
 	for _, o := range s.origins {
 		if len(o.heads) > maxHeads || len(o.heads[0].cols) > maxColumns {

@@ -69,7 +69,8 @@ type recipes struct {
 
 // Bounds: anybody who may send lines may make kinds of lines.
 const (
-	maxShapes      = 128 // a power of two
+	maxShapes      = 256 // a power of two
+	shapeWays      = 4   // places where a shape may stand
 	maxRecipes     = 512
 	maxShapeWays   = 12      // recipes of one shape
 	maxRecipeBytes = 4 << 10 // texts of one recipe
@@ -80,7 +81,6 @@ const (
 // notes is what is noted of a line while it is read the long way.
 type notes struct {
 	on     bool
-	spoilt bool // something happened that a recipe cannot say
 	slots  packs.Present
 	fields []event.Key // fields whose value was looked at
 	steps  []noted
@@ -345,7 +345,7 @@ func (s *Set) learn(p *packs.Pack, start, fuel int) {
 	c := &s.recipes
 	n := &c.notes
 	n.on = false
-	if n.spoilt || s.run.fuel < 0 {
+	if s.run.fuel < 0 {
 		return
 	}
 	rc := s.write(start, fuel)
@@ -360,11 +360,7 @@ func (s *Set) learn(p *packs.Pack, start, fuel int) {
 	sh := c.find(p, there)
 	if sh == nil {
 		sh = &shape{pack: p, there: *there}
-		place := &c.shapes[shapeHash(p, there)]
-		if old := *place; old != nil {
-			c.count -= len(old.recipes)
-		}
-		*place = sh
+		c.put(sh)
 	}
 	if len(sh.recipes) == maxShapeWays {
 		sh.recipes = sh.recipes[:maxShapeWays-1]
@@ -465,10 +461,30 @@ func (s *Set) write(start, fuel int) *recipe {
 }
 
 func (c *recipes) find(p *packs.Pack, there *packs.Present) *shape {
-	if sh := c.shapes[shapeHash(p, there)]; sh != nil && sh.pack == p && sh.there == *there {
-		return sh
+	h := shapeHash(p, there)
+	for i := range shapeWays {
+		if sh := c.shapes[h^i]; sh != nil && sh.pack == p && sh.there == *there {
+			return sh
+		}
 	}
 	return nil
+}
+
+// put takes up a shape, in place of another when there is no room.
+func (c *recipes) put(sh *shape) {
+	h := shapeHash(sh.pack, &sh.there)
+	place := &c.shapes[h^int(c.tries%shapeWays)]
+	for i := range shapeWays {
+		if c.shapes[h^i] == nil {
+			place = &c.shapes[h^i]
+			break
+		}
+	}
+	if old := *place; old != nil {
+		c.count -= len(old.recipes)
+		c.tries++
+	}
+	*place = sh
 }
 
 func shapeHash(p *packs.Pack, there *packs.Present) int {

@@ -134,6 +134,29 @@ func TestRecipeBounds(t *testing.T) {
 	}
 }
 
+// TestRecipesSettle: when lines of many products come in turn, recipes do not drive one another out: lines cost no memory any more.
+func TestRecipesSettle(t *testing.T) {
+	s := testSet(t)
+	var e event.Event
+	var lines [][]byte
+	for _, name := range []string{"fortigate/traffic.", "asa/traffic.", "netfilter/", "filterlog/", "draytek/", "sonicwall/", "sophos/", "zyxel/", "panos/", "meraki/", "mikrotik/"} {
+		lines = append(lines, readLines(t, "packs/"+name+"input.log")...)
+	}
+	all := func() {
+		for _, l := range lines {
+			e.Reset()
+			e.SetRaw(l)
+			s.Parse(&e, "")
+		}
+	}
+	for range 5 {
+		all()
+	}
+	if n := testing.AllocsPerRun(20, all) / float64(len(lines)); n > 0.25 {
+		t.Errorf("%.2f allocations a line", n)
+	}
+}
+
 // TestAfterPanic: a parser's mistake costs the line at hand and nothing of the next.
 func TestAfterPanic(t *testing.T) {
 	lib := NewLibrary()

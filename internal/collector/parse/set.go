@@ -38,8 +38,10 @@ type Set struct {
 	json jsonWalk
 	cef  cefWalk
 
-	from    Origin // of the line at hand
-	origins map[Origin]*origin
+	from      Origin // of the line at hand
+	origins   map[Origin]*origin
+	headBytes int    // what their heads take
+	turn      uint64 // counts lines of origins that have heads
 
 	lib     *Library
 	packs   *packs.Set                         // of lib, as it was when the line at hand was begun
