@@ -171,6 +171,7 @@ type connection struct {
 	lines []listen.Line
 	buf   []byte // what lines point into
 	last  uint32 // sequence number of the newest event read
+	acked uint32 // the newest number that the sender has been told in this window
 	count uint32 // events of the window still to come
 }
 
@@ -191,7 +192,7 @@ func (c *connection) window(ctx context.Context, in *bufio.Reader) error {
 	if n > maxWindow {
 		return fmt.Errorf("%w: a window of %d events", errSize, n)
 	}
-	c.count, c.last = n, 0
+	c.count, c.last, c.acked = n, 0, 0
 	if err := c.frames(ctx, in, false); err != nil {
 		c.drop()
 		return err
@@ -348,9 +349,11 @@ func (c *connection) keep(ctx context.Context) error {
 		c.s.lines.Add(uint64(len(c.lines)))
 		c.s.bytes.Add(uint64(size))
 	}
-	if c.last == 0 {
+	// Each number once: a sender with several windows under way takes the second for the next window's, and forgets what was never kept.
+	if c.last == c.acked {
 		return nil
 	}
+	c.acked = c.last
 	return c.answer(c.last)
 }
 

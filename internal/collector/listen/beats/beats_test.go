@@ -277,3 +277,50 @@ func TestIdle(t *testing.T) {
 		conn.Close()
 	}
 }
+
+// A window whose last event also fills a chunk is acknowledged once, not by the chunk and by its end: a sender with two windows under way would
+// take the second for the next window's and let go of events that nobody kept.
+func TestOneAcknowledgement(t *testing.T) {
+	sink := &listentest.Store{}
+	s, _ := start(t, "127.0.0.1:0", Options{Chunk: 1}, sink) // each event is a chunk
+	conn, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	send := func() {
+		b := win(3)
+		for i := range uint32(3) {
+			b = append(append(b, version, jsonFrame), binary.BigEndian.AppendUint32(nil, i+1)...)
+			b = append(binary.BigEndian.AppendUint32(b, 2), "{}"...)
+		}
+		if _, err := conn.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var acks []uint32
+	read := func() bool {
+		var b [6]byte
+		_, err := io.ReadFull(conn, b[:])
+		if err == nil && b[1] == ack {
+			acks = append(acks, binary.BigEndian.Uint32(b[2:]))
+		}
+		return err == nil
+	}
+	send()
+	for len(acks) == 0 || acks[len(acks)-1] < 3 {
+		if !read() {
+			t.Fatalf("after %v the connection was closed", acks)
+		}
+	}
+	sink.Refuse(-1) // what comes now is not kept, and the connection ends
+	send()
+	for read() {
+	}
+	if n := len(acks); n != 3 || acks[0] != 1 || acks[2] != 3 {
+		t.Errorf("acknowledged %v, want 1, 2 and 3 once each", acks)
+	}
+	if n, _ := sink.Count(); n != 3 {
+		t.Errorf("%d events kept", n)
+	}
+}
