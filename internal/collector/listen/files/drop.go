@@ -20,7 +20,8 @@ import (
 
 // dropped is what is known of the drop folder between two looks.
 type dropped struct {
-	seen map[string]standing
+	seen  map[string]standing
+	whole string // the file begun before a crash that has been read to its end since, and is not moved yet
 }
 
 // standing is since when a file has had its size and time.
@@ -60,6 +61,10 @@ func (in *Input) takeDropped(ctx context.Context) error {
 		if now.Sub(s.since) < in.o.Settle || ctx.Err() != nil {
 			continue
 		}
+		// While lines of before a crash are passed over, places are not written: only the file that was begun then is read, the others wait.
+		if in.out.known != nil && (in.state.Drop == nil || in.state.Drop.Name != name) {
+			continue
+		}
 		err = in.take(ctx, name, info)
 		if errors.Is(err, errStop) {
 			return err
@@ -71,7 +76,14 @@ func (in *Input) takeDropped(ctx context.Context) error {
 			in.say("drop:"+name, "cannot take a dropped file: let the collector's user read it and write to the folder", err)
 		}
 		if !errors.Is(err, fs.ErrPermission) {
-			in.finish(name, err)
+			if in.finish(name, err); in.state.Drop != nil { // it stands there still: with another begun, how far it was read would be forgotten
+				for n, s := range in.drop.seen {
+					if _, ok := seen[n]; !ok {
+						seen[n] = s
+					}
+				}
+				break
+			}
 		}
 		delete(seen, name)
 	}
@@ -106,12 +118,8 @@ func (in *Input) take(ctx context.Context, name string, info os.FileInfo) error 
 	}
 	in.state.Drop = &at
 	in.dirty = true
-	if pass == 0 { // so that after a crash what is received from here on is known to be this file's
-		if in.out.known == nil {
-			in.save()
-		} else {
-			in.keepOld()
-		}
+	if pass == 0 {
+		in.save() // so that after a crash what is received from here on is known to be this file's
 	}
 	in.out.file = stream(filepath.Join(in.o.Drop, name))
 	at.Records = pass
@@ -238,7 +246,8 @@ func splitLines(r io.Reader, maxLine int, emit func(text []byte, cut bool) error
 func (in *Input) finish(name string, cause error) {
 	in.save() // what it held is durable before it goes
 	if in.dirty {
-		return // it is not: the file is taken again, and known lines are passed over
+		in.drop.whole = name
+		return // it is not, or not yet: the file is taken again, and its records are passed over
 	}
 	dir := "done"
 	if cause != nil {
@@ -257,7 +266,7 @@ func (in *Input) finish(name string, cause error) {
 	}
 	now := in.o.Now()
 	_ = os.Chtimes(to, now, now) // for pruneDone; if it fails the file goes by its own age
-	in.state.Drop = nil
+	in.state.Drop, in.drop.whole = nil, ""
 	in.dirty = true
 	if cause == nil {
 		in.done.Add(1)

@@ -56,6 +56,7 @@ type Input struct {
 	sink  listen.Sink
 	files map[id]*file
 	base  []place              // those in the file of places
+	begun *dropPlace           // the one there
 	last  map[string]time.Time // when the file that had a name was last seen to have changed
 	out   batch
 	saved time.Time
@@ -222,7 +223,7 @@ func (in *Input) save() {
 	if !in.write() {
 		return
 	}
-	in.base = slices.Clone(in.state.Files)
+	in.base, in.begun = slices.Clone(in.state.Files), in.state.Drop.clone()
 	in.dirty = false
 	delete(in.said, "sync")
 }
@@ -261,8 +262,10 @@ func (in *Input) keepNew() {
 
 // keepOld writes the places and the mark of before the crash again, with what has been found since: see save.
 func (in *Input) keepOld() {
-	in.state.Files = slices.Clone(in.base)
+	drop := in.state.Drop
+	in.state.Files, in.state.Drop = slices.Clone(in.base), in.begun
 	in.write()
+	in.state.Drop = drop
 }
 
 // say logs a problem once, until it is over.
@@ -289,13 +292,13 @@ func (in *Input) recall() error {
 	return nil
 }
 
-// unfinishedDrop says whether a dropped file that was being read when the program ended is still to be finished.
+// unfinishedDrop says whether a dropped file that was being read when the program ended is still to be read to its end.
 func (in *Input) unfinishedDrop() bool {
 	if in.o.Drop == "" || in.state.Drop == nil {
 		return false
 	}
 	_, err := os.Stat(filepath.Join(in.o.Drop, in.state.Drop.Name))
-	return err == nil && !in.said["drop:"+in.state.Drop.Name] // which cannot be taken: that must not hold up the places
+	return err == nil && in.drop.whole != in.state.Drop.Name && !in.said["drop:"+in.state.Drop.Name] // which cannot be taken: that must not hold up the places
 }
 
 // batch gathers lines for the sink.

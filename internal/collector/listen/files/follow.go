@@ -199,7 +199,7 @@ func same(f *os.File, p *place) bool {
 // restore opens the files that were followed before the program ended, where they are now.
 func (in *Input) restore() {
 	old := in.state.Files
-	in.base, in.state.Files = slices.Clone(old), nil
+	in.base, in.begun, in.state.Files = slices.Clone(old), in.state.Drop.clone(), nil
 	for _, p := range in.state.Done {
 		if !slices.ContainsFunc(old, func(o place) bool { return o.Path == p.Path }) {
 			defer in.siblings(p.Path, time.Unix(0, in.state.Saved)) // when those of the old list are known

@@ -41,6 +41,14 @@ type dropPlace struct {
 	Records int    `json:"records"`     // that were given to the sink
 }
 
+func (p *dropPlace) clone() *dropPlace {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
+
 func readState(name string) (*state, error) {
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
