@@ -131,6 +131,32 @@ func (r *readers) parse(e *event.Event, l *archive.Line) (format string, ok bool
 	return format, ok
 }
 
+// headers are what lines have said of the columns of those behind them, of all parsers.
+func (r *readers) headers() []parse.Header {
+	var out []parse.Header
+	done := map[*parse.Set]bool{}
+	for _, s := range r.sets {
+		if s != nil && !done[s] {
+			done[s] = true
+			out = append(out, s.Headers()...)
+		}
+	}
+	return out
+}
+
+// restoreHeaders gives the parsers back what headers gave, each to the one that reads its listener now.
+func (r *readers) restoreHeaders(list []parse.Header) {
+	by := map[*parse.Set][]parse.Header{}
+	for _, h := range list {
+		if s := r.sets[h.Listener]; s != nil {
+			by[s] = append(by[s], h)
+		}
+	}
+	for s, list := range by {
+		s.RestoreHeaders(list)
+	}
+}
+
 // of gives the slot to use for a line's: its own, or the first one when the settings have it no more.
 func (r *readers) of(slot uint8) uint8 {
 	if r.sets[slot] == nil {

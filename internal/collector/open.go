@@ -16,6 +16,7 @@ import (
 	"tocsin/internal/batch"
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/minimise"
+	"tocsin/internal/collector/parse"
 	"tocsin/internal/collector/send"
 	"tocsin/internal/collector/spool"
 	"tocsin/internal/event"
@@ -214,6 +215,7 @@ type memoryHead struct {
 	Senders  []sender             `json:"senders"`
 	Evidence []uint64             `json:"evidence"`
 	Guard    map[string]time.Time `json:"guard,omitempty"` // what is switched off
+	Headers  []parse.Header       `json:"headers,omitempty"`
 }
 
 // restoreDetector gives the detector its memory back and shows it the lines between that and the state.
@@ -228,6 +230,7 @@ func (a *Agent) restoreDetector() error {
 			if h.Guard != nil {
 				a.pipe.guard.Off = h.Guard
 			}
+			a.pipe.read.restoreHeaders(h.Headers)
 			switch {
 			case a.st.Cursor.Before(h.Cursor):
 				a.log.Warn("the on-site rules' memory is newer than the state; they begin anew")
@@ -280,7 +283,7 @@ func (a *Agent) saveDetector() error {
 	if err != nil {
 		return fmt.Errorf("on-site rules: %w", err)
 	}
-	h, err := json.Marshal(memoryHead{Cursor: a.st.Cursor, Line: a.st.Line, RulePack: a.packs.rules, Senders: a.pipe.senders.list(), Evidence: a.pipe.evidenceQ, Guard: a.pipe.guard.Off})
+	h, err := json.Marshal(memoryHead{Cursor: a.st.Cursor, Line: a.st.Line, RulePack: a.packs.rules, Senders: a.pipe.senders.list(), Evidence: a.pipe.evidenceQ, Guard: a.pipe.guard.Off, Headers: a.pipe.read.headers()})
 	if err != nil {
 		return err
 	}
