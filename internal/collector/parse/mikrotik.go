@@ -161,6 +161,7 @@ func (s *Set) mikrotikSystem(topics, t string) bool {
 		} else {
 			u := t[:strings.Index(t, " logged in")]
 			s.user(strings.TrimPrefix(strings.Trim(u, "<> "), "user "))
+			s.cue(t, " from ") // "anna logged in, 10.0.0.2 from 203.0.113.5"
 			svc = "vpn"
 		}
 		s.str(event.EventAction, "logged in")
@@ -174,9 +175,117 @@ func (s *Set) mikrotikSystem(topics, t string) bool {
 		}
 		s.category("session")
 		s.kind("end")
+	case strings.HasPrefix(topics, "ipsec"):
+		s.mtTunnel(t)
+	case strings.HasPrefix(topics, "dhcp"):
+		s.mtLease(t)
+	case strings.HasPrefix(topics, "wireless") || strings.HasPrefix(topics, "caps"):
+		s.mtStation(t)
+	case strings.HasPrefix(topics, "system,info") && s.mtChange(t):
 	default:
+		if u, ok := between(t, "<", ">"); ok && strings.Contains(topics, "ppp") { // "<l2tp-anna>: connected"
+			if k := strings.IndexByte(u, '-'); k > 0 {
+				s.user(u[k+1:])
+				s.low(event.EventAction, after(t, ">: "))
+			}
+		}
 		s.words(t)
 	}
 	s.str(event.EventKind, "event")
+	return true
+}
+
+// mtTunnel reads the two ends of an IPsec tunnel, "198.51.100.2[500]<=>203.0.113.5[500]" or with "-": this end, then the other one.
+func (s *Set) mtTunnel(t string) {
+	ours, theirs := "", ""
+	for r := t; r != "" && ours == ""; {
+		var w string
+		w, r = cutSpace(r)
+		i := strings.IndexByte(w, ']')
+		if i < 0 {
+			continue
+		}
+		switch {
+		case strings.HasPrefix(w[i+1:], "<=>"):
+			ours, theirs = w[:i], w[i+4:]
+		case strings.HasPrefix(w[i+1:], "-"):
+			ours, theirs = w[:i], w[i+2:]
+		}
+	}
+	if ours == "" {
+		if !s.ip(event.SourceIP, wordOf(t)) { // "203.0.113.5 failed to get valid proposal."
+			s.words(t)
+		}
+		return
+	}
+	if strings.HasPrefix(t, "respond ") || strings.Contains(t, " SA (R)") {
+		ours, theirs = theirs, ours
+	}
+	s.mtEnd(event.SourceIP, event.SourcePort, ours)
+	s.mtEnd(event.DestinationIP, event.DestinationPort, theirs)
+	s.str(event.NetworkProtocol, "ipsec")
+	if strings.Contains(t, "failed") {
+		s.str(event.EventOutcome, "failure")
+	}
+	s.network()
+}
+
+// mtEnd reads "198.51.100.2[500" and "198.51.100.2[500]".
+func (s *Set) mtEnd(ip, port event.Key, v string) {
+	i := strings.IndexByte(v, '[')
+	if i > 0 && s.ip(ip, v[:i]) {
+		s.port(port, strings.TrimSuffix(v[i+1:], "]"))
+	}
+}
+
+// mtLease reads "dhcp1 assigned 192.0.2.77 to 00:00:5E:00:53:01" and "... for 00:00:5E:00:53:01 name".
+func (s *Set) mtLease(t string) {
+	_, r := cutSpace(t)
+	act, r := cutSpace(r)
+	addr, r := cutSpace(r)
+	_, r = cutSpace(r)
+	if act != "assigned" && act != "deassigned" || !s.ip(event.SourceIP, addr) {
+		s.words(t)
+		return
+	}
+	mac, name := cutSpace(r)
+	s.str(event.EventAction, act)
+	s.mac(event.SourceMAC, mac)
+	s.domain(event.SourceDomain, name)
+	s.str(event.NetworkProtocol, "dhcp")
+	s.category("network")
+}
+
+// mtStation reads "00:00:5E:00:53:01@wlan1: connected, signal strength -60".
+func (s *Set) mtStation(t string) {
+	w, r := cutSpace(t)
+	mac, port, ok := strings.Cut(strings.TrimSuffix(w, ":"), "@")
+	if !ok || len(mac) != 17 {
+		s.words(t)
+		return
+	}
+	s.mac(event.SourceMAC, mac)
+	s.str(event.ObserverIngressInterfaceName, port)
+	act, _ := cutSpace(r)
+	s.low(event.EventAction, strings.TrimSuffix(act, ","))
+	s.category("network")
+}
+
+// mtChange reads "filter rule changed by admin" and "nat rule added by winbox-3.41/tcp-msg(winbox):admin@192.0.2.5 (*2 = ...)".
+func (s *Set) mtChange(t string) bool {
+	i := strings.Index(t, "ed by ")
+	if i < 0 || i > 60 {
+		return false
+	}
+	who, _ := cutSpace(t[i+6:])
+	if k := strings.LastIndexByte(who, '@'); k >= 0 {
+		s.ip(event.SourceIP, who[k+1:])
+		who = who[:k]
+	}
+	who = who[strings.LastIndexByte(who, ':')+1:]
+	s.user(who)
+	s.low(event.EventAction, t[strings.LastIndexByte(t[:i], ' ')+1:i+2]) // "changed"; what stands before may be a person's name
+	s.category("configuration")
+	s.kind("change")
 	return true
 }
