@@ -162,6 +162,7 @@ func TestRestoredCopy(t *testing.T) {
 		away  bool // the hub cannot be asked when the copy comes up: it works on its lines before it knows
 	}{{"what waited was sent since", 0, false}, {"more came since", 700, false}, {"and the hub is away", 700, true}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			h := newHub(t)
 			s := newSite(t, h, "Town Hall")
 			r := s.start()

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	lumber "github.com/elastic/go-lumber/client/v2"
 
 	"tocsin/internal/batch"
+	"tocsin/internal/collector"
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/listen/httpin"
 	"tocsin/internal/collector/spool"
@@ -72,6 +74,7 @@ func TestKill(t *testing.T) {
 		h.back()
 	}
 	c = s.spawn(l.config)
+	l.everyWay()
 	l.finish()
 	settledChild(t, s)
 	c.term()
@@ -410,6 +413,20 @@ func (l *killLoad) beats(ctx context.Context) {
 	})
 	if c != nil {
 		c.Close()
+	}
+}
+
+// everyWay waits until the collector has taken something by every way in this run: a test of which some never came to anything says nothing.
+func (l *killLoad) everyWay() {
+	l.t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) { // a poll of another process, bounded by deadline
+		st, err := collector.FetchStatus(l.t.Context(), &l.s.cfg)
+		if err == nil && !slices.ContainsFunc(st.Listeners, func(in collector.ListenerStatus) bool { return in.Lines < 40 }) {
+			return
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatalf("not every way: %v %+v", err, st)
+		}
 	}
 }
 

@@ -101,7 +101,7 @@ func TestUDPLoad(t *testing.T) {
 
 func up(t *testing.T, s *site) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if _, err := collector.FetchStatus(t.Context(), &s.cfg); err == nil {
 			return
