@@ -165,6 +165,16 @@ func ours(c *sigma.Collection) bool {
 		slices.ContainsFunc(c.Correlations, func(r *sigma.Correlation) bool { return r.HasCustom("tocsin") })
 }
 
+// readPiped is readRules with the pipelines applied.
+func readPiped(dirs, pipelines []string) (*sigma.Collection, []*sigma.Error, error) {
+	c, errs, err := readRules(dirs)
+	if err != nil {
+		return nil, errs, err
+	}
+	c, more, err := applyPipelines(c, pipelines)
+	return c, append(errs, more...), err
+}
+
 // applyPipelines reads pipelines and applies them to c.
 func applyPipelines(c *sigma.Collection, files []string) (*sigma.Collection, []*sigma.Error, error) {
 	if len(files) == 0 {

@@ -27,12 +27,7 @@ func rulesCheck(args []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	began := time.Now()
-	c, errs, err := readRules(dirs)
-	if err == nil {
-		var more []*sigma.Error
-		c, more, err = applyPipelines(c, pipelines)
-		errs = append(errs, more...)
-	}
+	c, errs, err := readPiped(dirs, pipelines)
 	if err != nil {
 		fmt.Fprintf(stderr, "tocsin rules check: %v\n", err)
 		return 1

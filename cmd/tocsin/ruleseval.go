@@ -70,12 +70,7 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 	}
 	loading := time.Now()
 	debug.SetGCPercent(400) // what is loaded stays; looking it through again and again would take a third of the time
-	c, errs, err := readRules(dirs)
-	if err == nil {
-		var more []*sigma.Error
-		c, more, err = applyPipelines(c, pipelines)
-		errs = append(errs, more...)
-	}
+	c, errs, err := readPiped(dirs, pipelines)
 	if err != nil {
 		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
 		return 1

@@ -66,7 +66,7 @@ func TestKill(t *testing.T) {
 				h.away()
 			}
 			away = !away
-			time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
+			time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond) // how long the hub is away or there, at random: that is the test
 		}
 		c.kill()
 	}
