@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"tocsin/internal/detect"
 	"tocsin/rules"
 	"tocsin/sigma"
 )
@@ -120,7 +121,7 @@ func readRules(dirs []string) (*sigma.Collection, []*sigma.Error, error) {
 				return err
 			}
 			if d.IsDir() {
-				if d.Name() == "tests" { // what rules are tested with, see `tocsin rules test`
+				if detect.NotRules(name) {
 					return fs.SkipDir
 				}
 				return nil

@@ -108,7 +108,7 @@ func LoadAll(sources []Source) (*Catalogue, error) {
 	upstream := map[string]bool{} // files
 	for _, src := range sources {
 		err := fs.WalkDir(src.FS, ".", func(name string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() && d.Name() == testFolder {
+			if err == nil && d.IsDir() && NotRules(name) {
 				return fs.SkipDir
 			}
 			if err != nil || d.IsDir() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,10 @@ import (
 
 // testFolder holds, beside rules, one file for each with events on which it must and must not fire.
 const testFolder = "tests"
+
+// NotRules says whether a folder, by its path below a folder of rules, holds something else: what they are tested with, or what to do on each
+// product (package steps).
+func NotRules(name string) bool { return path.Base(name) == testFolder || name == "steps" }
 
 // ruleTests is a test file.
 type ruleTests struct {
