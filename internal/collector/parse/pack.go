@@ -254,7 +254,10 @@ func (s *Set) special(k packs.SpecialKind, msg string) string {
 // packOthers deals with the names that the pack does not speak of.
 func (s *Set) packOthers(p *packs.Pack) {
 	r := &s.run
-	if p.Others == packs.OthersDictionary {
+	if p.Others == packs.OthersDictionary || p.Others == packs.OthersNative {
+		if p.Others == packs.OthersNative {
+			s.natives(p)
+		}
 		if r.cef != "" {
 			s.cefExtension(r.cef, r.name)
 			return
@@ -280,6 +283,29 @@ func (s *Set) packOthers(p *packs.Pack) {
 		case !empty(o.value):
 			s.e.SetExtra(o.name, o.value)
 		}
+	}
+}
+
+// natives keeps every name of the line as it stood, also those that the pack maps or the dictionary knows. Sigma's rules for such sources name
+// them, without the blanks that some have.
+func (s *Set) natives(p *packs.Pack) {
+	e, r := s.e, &s.run
+	keep := func(name, v string) {
+		if v != "" && len(e.Extras()) < event.MaxExtras && extraName(name) {
+			e.SetNamed(name, v)
+		}
+	}
+	for i := range p.Natives {
+		n := &p.Natives[i]
+		keep(n.Name, r.slots.Get(n.Slot))
+	}
+	for i := range r.others[:r.n] {
+		o := &r.others[i]
+		name := o.name
+		if strings.IndexByte(name, ' ') >= 0 {
+			name = strings.ReplaceAll(name, " ", "")
+		}
+		keep(name, o.value)
 	}
 }
 

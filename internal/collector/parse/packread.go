@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"strconv"
 	"strings"
 
 	"tocsin/internal/collector/parse/packs"
@@ -478,6 +479,26 @@ func (s *Set) stepXML(t string) bool {
 	return n > 1
 }
 
+// numericEntity reads "&#39;" or "&#x27;": the character below 128 and the length, 0 when it is none.
+func numericEntity(v string) (c byte, n int) {
+	if !strings.HasPrefix(v, "&#") {
+		return 0, 0
+	}
+	base, i := 10, 2
+	if len(v) > 2 && (v[2] == 'x' || v[2] == 'X') {
+		base, i = 16, 3
+	}
+	end := strings.IndexByte(v[:min(len(v), 12)], ';')
+	if end <= i {
+		return 0, 0
+	}
+	x, err := strconv.ParseUint(v[i:end], base, 8)
+	if err != nil || x == 0 || x >= 128 {
+		return 0, 0
+	}
+	return byte(x), end + 1
+}
+
 // entities undoes the five named XML entities and numeric ones below 128.
 func (s *Set) entities(v string) string {
 	if strings.IndexByte(v, '&') < 0 {
@@ -490,13 +511,18 @@ func (s *Set) entities(v string) string {
 			for _, x := range [...]struct {
 				name string
 				c    byte
-			}{{"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}, {"&#39;", '\''}, {"&#34;", '"'}} {
+			}{{"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}} {
 				if strings.HasPrefix(v[i:], x.name) {
 					b = append(b, x.c)
 					i += len(x.name) - 1
 					done = true
 					break
 				}
+			}
+			if c, n := numericEntity(v[i:]); !done && n > 0 {
+				b = append(b, c)
+				i += n - 1
+				done = true
 			}
 			if done {
 				continue

@@ -31,6 +31,9 @@ func (s *Set) windowsXML(msg string) bool {
 	if j := strings.Index(t, "<Provider Name="); j >= 0 {
 		s.str(event.EventProvider, wordOf(t[j+15:]))
 	}
+	if v, ok := between(t, "<Level>", "</Level>"); ok {
+		s.windowsNative("Level", v)
+	}
 	for pairs, r := 0, t; pairs < 200; pairs++ {
 		j := strings.Index(r, "<Data Name=")
 		if j < 0 {
@@ -55,11 +58,64 @@ func (s *Set) windowsXML(msg string) bool {
 		if shut < 0 {
 			break
 		}
-		s.windowsField(name, trim(r[:shut]))
+		v := s.entities(r[:shut])
+		s.windowsNative(name, v)
+		s.windowsField(name, trim(v))
 		r = r[shut:]
 	}
+	s.windowsUnnamed(t)
 	s.windowsMeaning()
 	return true
+}
+
+// windowsUnnamed keeps what has no name of EventData (<Data>text</Data>: param1, param2, as winlogbeat counts them) and the elements of UserData.
+func (s *Set) windowsUnnamed(t string) {
+	if r, ok := between(t, "<EventData>", "</EventData>"); ok {
+		for n := 1; n <= len(unnamed); n++ {
+			j := strings.Index(r, "<Data>")
+			if j < 0 {
+				break
+			}
+			r = r[j+6:]
+			shut := strings.Index(r, "</Data>")
+			if shut < 0 {
+				break
+			}
+			s.windowsNative(unnamed[n-1], s.entities(r[:shut]))
+			r = r[shut:]
+		}
+	}
+	r, ok := between(t, "<UserData>", "</UserData>")
+	for n := 0; ok && n < 100; n++ {
+		open := strings.IndexByte(r, '<')
+		if open < 0 {
+			break
+		}
+		r = r[open+1:]
+		end := strings.IndexByte(r, '>')
+		if end <= 0 {
+			break
+		}
+		name := r[:end]
+		r = r[end+1:]
+		if v, rest, ok := strings.Cut(r, "</"); ok && strings.HasPrefix(rest, name+">") && strings.IndexByte(v, '<') < 0 {
+			s.windowsNative(name, s.entities(v))
+			r = rest
+		}
+	}
+}
+
+// unnamed are the names of values that have none.
+var unnamed = [...]string{"param1", "param2", "param3", "param4", "param5", "param6", "param7", "param8", "param9", "param10", "param11", "param12"}
+
+// windowsNative keeps a value under Windows' own name, as it stood: rules ask for it so.
+func (s *Set) windowsNative(name, v string) {
+	if strings.IndexByte(name, ' ') >= 0 {
+		name = strings.ReplaceAll(name, " ", "")
+	}
+	if v != "" && len(s.e.Extras()) < event.MaxExtras && extraName(name) {
+		s.e.SetNamed(name, v)
+	}
 }
 
 // windowsField maps one field of EventData. TargetUserName is who the event is about.

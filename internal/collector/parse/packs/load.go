@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -166,8 +168,10 @@ func (c *compiler) description(n *yaml.Node) {
 				p.Others = OthersDictionary
 			case "drop":
 				p.Others = OthersDrop
+			case "native":
+				p.Others = OthersNative
 			default:
-				c.fail(v, "others must be keep, dictionary or drop")
+				c.fail(v, "others must be keep, dictionary, native or drop")
 			}
 		case "recognise":
 			recognise = v
@@ -255,8 +259,12 @@ func (c *compiler) description(n *yaml.Node) {
 			p.Special = append(p.Special, Special{slot, kind})
 		} else {
 			p.Names.add(name, uint16(slot))
+			if p.Others == OthersNative && p.Mapped[slot] {
+				p.Natives = append(p.Natives, Native{strings.ReplaceAll(name, " ", ""), slot})
+			}
 		}
 	}
+	slices.SortFunc(p.Natives, func(a, b Native) int { return a.Slot - b.Slot })
 }
 
 // name is lower-case letters, digits and hyphens.

@@ -33,8 +33,15 @@ type Pack struct {
 	Others   Others
 	Strict   bool // a line that fits no message is not this product's
 	Special  []Special
+	Natives  []Native // with OthersNative: the names that are mapped
 
 	recognise []*Ref
+}
+
+// Native is the name of a slot.
+type Native struct {
+	Name string // without blanks
+	Slot int
 }
 
 // Others says what becomes of names that the description does not speak of.
@@ -45,6 +52,7 @@ const (
 	OthersKeep       Others = iota // kept under their own name, at most 64 an event
 	OthersDictionary               // read through the dictionary of common names, else kept
 	OthersDrop                     // left out
+	OthersNative                   // as with the dictionary, and every name, a mapped one too, is kept beside: for sources whose rules name them
 )
 
 // Message is one variant of a product's lines.
