@@ -108,18 +108,65 @@ func unpack(c uint16) (n uint64, ok bool) {
 	return uint64(1024+(int(c)-2048)%1024) << min(e, 53), true
 }
 
-// known gives the values of the same hour in past weeks, lowest first.
-func (r *rate) known(slot int, buf *[weeks]uint64) []uint64 {
+// past is what the same hour was in past weeks, each list lowest first. wall goes by the clock on the wall; utc is nil unless that clock was
+// changed in these weeks: then it is what the hour was that is the same by UTC.
+type past struct {
+	wall, utc []uint64
+	buf       [2][weeks]uint64
+}
+
+func (r *rate) past(at *moment, p *past) {
 	n := 0
-	for _, c := range r.hist[slot] {
+	for _, c := range r.hist[at.slot] {
 		if v, ok := unpack(c); ok {
-			buf[n] = v
+			p.buf[0][n] = v
 			n++
 		}
 	}
-	out := buf[:n]
-	slices.Sort(out)
-	return out
+	p.wall, p.utc = p.buf[0][:n], nil
+	slices.Sort(p.wall)
+	if !at.changed {
+		return
+	}
+	n = 0
+	for w := 1; w < weeks; w++ { // six weeks ago is overwritten already where the hour before had that place
+		if v, ok := unpack(r.hist[at.utc[w]][(int(at.hour/slots)+weeks-w)%weeks]); ok {
+			p.buf[1][n] = v
+			n++
+		}
+	}
+	p.utc = p.buf[1][:n]
+	slices.Sort(p.utc)
+}
+
+// usual is the median that is nearer to n, by the wall or by UTC; 0 while too few weeks are known.
+func (p *past) usual(n uint64) float64 {
+	mid := 0.0
+	if len(p.wall) >= warmWeeks {
+		mid = median(p.wall)
+		if len(p.utc) >= warmWeeks {
+			if other := median(p.utc); math.Abs(float64(n)-other) < math.Abs(float64(n)-mid) {
+				mid = other
+			}
+		}
+	}
+	return mid
+}
+
+// least and most are of all that is known; there must be something.
+func (p *past) least() uint64 {
+	if len(p.utc) > 0 {
+		return min(p.wall[0], p.utc[0])
+	}
+	return p.wall[0]
+}
+
+func (p *past) most() uint64 {
+	if n := p.wall[len(p.wall)-1]; len(p.utc) > 0 {
+		return max(n, p.utc[len(p.utc)-1])
+	} else {
+		return n
+	}
 }
 
 func median(v []uint64) float64 {
@@ -131,15 +178,25 @@ func median(v []uint64) float64 {
 
 const never = math.MaxUint64
 
-// limitOf is the number from which the hour is unusual: twice the most of the same hour in the last six weeks (two and a half times while three are known), half as much again as ever in
-// that hour, six standard deviations above the median under a negative binomial law whose spread is learnt, and never below the metric's
-// least. never while fewer than three weeks are known.
-func (r *rate) limitOf(m metric, slot int) uint64 {
-	var buf [weeks]uint64
-	v := r.known(slot, &buf)
-	if len(v) < warmWeeks {
+// limitOf is the number from which the hour is unusual: twice the most of the same hour in the last six weeks (two and a half times while
+// three are known), half as much again as ever in that hour, six standard deviations above the median under a negative binomial law whose
+// spread is learnt, and never below the metric's least. never while fewer than three weeks are known. After a change of the clocks it must be
+// unusual both for that hour by the wall and for that hour by UTC.
+func (r *rate) limitOf(m metric, at *moment) uint64 {
+	var p past
+	r.past(at, &p)
+	if len(p.wall) < warmWeeks {
 		return never
 	}
+	out := r.limit(m, p.wall, at.slot)
+	if len(p.utc) >= warmWeeks {
+		out = max(out, r.limit(m, p.utc, at.utc[weeks-1]))
+	}
+	return out
+}
+
+// limit is limitOf by one of the two clocks; slot is where the highest of that hour stands.
+func (r *rate) limit(m metric, v []uint64, slot int) uint64 {
 	level := float64(max(r.level, 1))
 	mid := median(v) * level
 	peak, _ := unpack(r.peak[slot])
@@ -206,7 +263,8 @@ func (h *hour) most() (heavy, bool) {
 }
 
 // learn writes a closed hour into the history. alive is false when nothing came from the member for a day: then it is unknown.
-func (r *rate) learn(h int32, slot int, n uint64, alive, unusual bool) {
+func (r *rate) learn(when *moment, n uint64, alive, unusual bool) {
+	h, slot := when.hour, when.slot
 	at := &r.hist[slot][int(h/slots)%weeks]
 	*at = 0
 	r.last[h%24] = 0
@@ -214,12 +272,9 @@ func (r *rate) learn(h int32, slot int, n uint64, alive, unusual bool) {
 		return
 	}
 	r.last[h%24] = pack(n)
-	var buf [weeks]uint64
-	v := r.known(slot, &buf)
-	mid := 0.0
-	if len(v) >= warmWeeks {
-		mid = median(v)
-	}
+	var p past
+	r.past(when, &p)
+	mid := p.usual(n)
 	if unusual {
 		r.calm = 0
 		if r.hot < 255 {
@@ -240,7 +295,7 @@ func (r *rate) learn(h int32, slot int, n uint64, alive, unusual bool) {
 		}
 	}
 	if (r.level > 1 || unusual) && mid > 0 {
-		r.level = min(max(0.9*max(r.level, 1)+0.1*float32(float64(n)/max(float64(v[len(v)-1]), 1)), 1), 64)
+		r.level = min(max(0.9*max(r.level, 1)+0.1*float32(float64(n)/max(float64(p.most()), 1)), 1), 64)
 	}
 	*at = pack(n)
 	peak, _ := unpack(r.peak[slot])

@@ -58,16 +58,18 @@ func (e *Engine) tellRate(t *tenant, lane int, m metric, r *rate, h *hour, over 
 		again = true
 	}
 	r.ended = h.hour
-	slot := e.slotOf(h.hour)
-	var buf [weeks]uint64
-	past := r.known(slot, &buf)
+	var p past
+	r.past(e.momentOf(h.hour), &p)
 	from := time.Unix(int64(h.hour)*3600, 0).In(e.opts.Location)
 	to := from.Add(time.Hour)
 	when := fmt.Sprintf("between %s and %s", from.Format("15:04"), to.Format("15:04"))
 	if !over {
 		when = fmt.Sprintf("since %s", from.Format("15:04"))
 	}
-	reason := fmt.Sprintf("%s %s; on the last %s %s it was %s in that hour.", counted(m, h.n, !over), when, words(len(past)), from.Weekday().String()+"s", span(m, past))
+	reason := fmt.Sprintf("%s %s; on the last %s %s it was %s in that hour.", counted(m, h.n, !over), when, words(len(p.wall)), from.Weekday().String()+"s", span(m, p.wall))
+	if len(p.utc) > 0 {
+		reason = strings.TrimSuffix(reason, ".") + fmt.Sprintf(" (%s in the one that was that hour before the clocks were changed).", span(m, p.utc))
+	}
 	s := rateSubject(k, lane)
 	if top, ok := h.most(); ok {
 		a := netip.AddrFrom16(top.addr).Unmap()
@@ -113,10 +115,10 @@ func (e *Engine) tellDay(t *tenant, lane int, m metric, h *hour, hr int32, d day
 }
 
 // drop tells when a firewall that always refuses a good deal reports next to nothing for three hours, while other lines come.
-func (e *Engine) drop(t *tenant, lane int, r *rate, h *hour, slot int) {
-	var buf [weeks]uint64
-	past := r.known(slot, &buf)
-	if len(past) < warmWeeks+1 || past[0] < 20 || h.n*5 > past[0] {
+func (e *Engine) drop(t *tenant, lane int, r *rate, h *hour, when *moment) {
+	var p past
+	r.past(when, &p)
+	if len(p.wall) < warmWeeks+1 || p.least() < 20 || h.n*5 > p.least() {
 		r.low = 0
 		return
 	}
@@ -130,7 +132,7 @@ func (e *Engine) drop(t *tenant, lane int, r *rate, h *hour, slot int) {
 	at := int64(h.hour+1) * hourNS
 	e.emit(t, deniedDrop, lane == 0, rateSubject(deniedDrop, lane), fmt.Sprintf("%d/%d/%d", t.id, lane, h.hour-2), at-3*hourNS, at-1, 1, nil,
 		fmt.Sprintf("The firewall has reported hardly any refused connections since %s: %s in the last hour, in which it was %s on the last %s %ss. Other lines still arrive.",
-			from.Format("15:04"), number(h.n), span(mDenied, past), words(len(past)), from.Weekday()))
+			from.Format("15:04"), number(h.n), span(mDenied, p.wall), words(len(p.wall)), from.Weekday()))
 }
 
 // tellFull tells that something had to be pushed out: at the hub to the centre, on a site to the member.
