@@ -60,6 +60,7 @@ type node struct {
 	kids []*node
 	d    *draft
 	p    *predicate
+	cost int // among its siblings, once bound
 }
 
 type nodeOp uint8
@@ -87,6 +88,7 @@ func Compile(c *Collection, opts Options) (*Engine, error) {
 	}
 	filters := c.usableFilters(refused)
 	byID := map[string]*Meta{}
+	tests := 0
 	for _, r := range c.Rules {
 		if r.ID != "" && byID[r.ID] != nil {
 			refused(&r.Meta, fmt.Errorf("the id %s is already used by %s", r.ID, byID[r.ID].File))
@@ -111,7 +113,9 @@ func Compile(c *Collection, opts Options) (*Engine, error) {
 		}
 		e.Rules = append(e.Rules, r)
 		e.rules = append(e.rules, &compiledRule{rule: r, cond: cond})
+		tests += b.nodes
 	}
+	e.preds = make(map[predKey]*predicate, tests*3/4) // in upstream rules a quarter is asked for twice
 	e.quiet = make([]bool, len(e.Rules))
 	e.correlations(c.Correlations, refused)
 	return e, nil
@@ -299,6 +303,10 @@ func (e *Engine) bind(n *node, rename map[string]string) (*node, error) {
 	if n.op == nodeOr {
 		e.gather(out)
 	}
+	for _, k := range out.kids {
+		k.cost = cost(k)
+	}
+	slices.SortStableFunc(out.kids, func(a, b *node) int { return a.cost - b.cost })
 	return out, nil
 }
 
@@ -340,36 +348,38 @@ func (e *Engine) gather(n *node) {
 }
 
 func (e *Engine) intern(d *draft, rename map[string]string) (*predicate, error) {
-	p := d.predicate
 	name := func(s string) string {
 		if to, ok := rename[s]; ok {
 			return to
 		}
 		return s
 	}
-	p.key = NoKey
+	key, ref := NoKey, d.ref
 	var err error
-	if !p.keyword {
-		if p.key, err = e.opts.Schema.Key(name(d.name)); err != nil {
+	if !d.keyword {
+		if key, err = e.opts.Schema.Key(name(d.name)); err != nil {
 			return nil, fmt.Errorf("field %q: %w", d.name, err)
 		}
 	}
-	if p.op == opRef {
-		if p.ref, err = e.opts.Schema.Key(name(d.refName)); err != nil {
+	if d.op == opRef {
+		if ref, err = e.opts.Schema.Key(name(d.refName)); err != nil {
 			return nil, fmt.Errorf("field %q: %w", d.refName, err)
 		}
 	}
-	id := predKey{p.op, p.sub, p.keyword, p.cased, p.want, p.key, p.ref, p.num, p.cmp, p.text, p.nets}
+	id := predKey{d.op, d.sub, d.keyword, d.cased, d.want, key, ref, d.num, d.cmp, d.text, d.nets}
 	if old, ok := e.preds[id]; ok {
 		return old, nil
 	}
+	p := new(predicate)
+	*p = d.predicate
+	p.key, p.ref = key, ref
 	p.id = e.nextID()
 	p.trainedAs = hashName(name(d.name))
 	if p.op == opContains {
 		p.rare = gramCounts(nil).rarestByte(p.text)
 	}
-	e.preds[id] = &p
-	return &p, nil
+	e.preds[id] = p
+	return p, nil
 }
 
 func (e *Engine) nextID() int32 { return int32(len(e.preds) + len(e.gathered)) }
@@ -418,8 +428,14 @@ func (s *Set) Len() int { return len(s.rules) }
 // Rules gives the numbers of the rules in s.
 func (s *Set) Rules() []int32 { return slices.Clone(s.rules) }
 
-// Unindexed is the number of rules in s that are evaluated for every event.
-func (s *Set) Unindexed() int { return len(s.index.Load().always) }
+// Unindexed gives the numbers of the rules in s that are evaluated for every event: nothing that they ask for can be sought beforehand.
+func (s *Set) Unindexed() []int32 {
+	var out []int32
+	for _, at := range s.index.Load().always {
+		out = append(out, s.rules[at])
+	}
+	return out
+}
 
 // Keywords says whether a rule of s looks at every value and the raw text of events, not only at fields it names.
 func (s *Set) Keywords() bool { return s.keywords }
@@ -503,11 +519,9 @@ func (s *Set) flatten(n *node, local map[*predicate]int32) int32 {
 		s.nodes = append(s.nodes, flat{op: nodeLeaf, pred: p})
 		return int32(len(s.nodes) - 1)
 	}
-	kids := slices.Clone(n.kids)
-	slices.SortStableFunc(kids, func(a, b *node) int { return cost(a) - cost(b) })
-	var list []int32
-	for _, k := range kids {
-		list = append(list, s.flatten(k, local))
+	list := make([]int32, len(n.kids))
+	for i, k := range n.kids {
+		list[i] = s.flatten(k, local)
 	}
 	lo := int32(len(s.kids))
 	s.kids = append(s.kids, list...)

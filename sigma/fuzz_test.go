@@ -343,6 +343,40 @@ func TestDifferential(t *testing.T) {
 	}
 }
 
+// TestLowUnescaped compares what is read from a JSON string in lower case with what two steps give.
+func TestLowUnescaped(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	pieces := []string{"Severity = Informational ", "@[`{AZaz", `\\`, `\r\n`, `\"`, `\/`, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678", "é", `\u0041`, "X"}
+	taken := 0
+	for n := range 20_000 {
+		var b strings.Builder
+		few := len(pieces) - 2*(n%2)*rng.IntN(2) // mostly plain ASCII
+		for range rng.IntN(30) {
+			p := pieces[rng.IntN(few)]
+			if few == len(pieces) && rng.IntN(8) > 0 && p[0] >= 0x80 {
+				p = "x"
+			}
+			b.WriteString(p)
+		}
+		s := b.String()
+		dst := make([]byte, 0, len(s)+8)
+		k, ok := lowUnescaped(dst, s)
+		if !ok {
+			if !strings.Contains(s, "é") && !strings.Contains(s, `\u`) {
+				t.Fatalf("%q was not taken", s)
+			}
+			continue
+		}
+		taken++
+		if want := fold(string(appendUnescaped(nil, s))); string(dst[:k]) != want {
+			t.Fatalf("%q: %q, want %q", s, dst[:k], want)
+		}
+	}
+	if taken < 1000 {
+		t.Errorf("only %d taken", taken)
+	}
+}
+
 // TestPairs compares the search for pairs of bytes with each place looked at.
 func TestPairs(t *testing.T) {
 	if !hasAVX2 {
@@ -389,6 +423,9 @@ func TestMasks(t *testing.T) {
 		blocks := len(b) / 64
 		got, generic := make([]blockMasks, blocks), make([]blockMasks, blocks)
 		high, high2 := masks(&b[0], blocks, &got[0]), masksGeneric(&b[0], blocks, &generic[0])
+		if narrow := make([]blockMasks, blocks); hasAVX2 && ((masksNarrow(&b[0], blocks, &narrow[0])) != high || !slices.Equal(narrow, got)) {
+			t.Fatalf("%q: %x in registers of 32 bytes, %x in those of 64", b, narrow, got)
+		}
 		want, high3 := make([]blockMasks, blocks), false
 		for i, c := range b {
 			m, bit := &want[i/64], uint64(1)<<(i%64)

@@ -153,7 +153,7 @@ func newIndex(set *Set, bound []*node, local map[*predicate]int32, seen *learner
 			}
 		}
 	}
-	grams, lines := trained.grams, gramCounts(nil)
+	grams, lines := trained.grams, trained.grams // pairs of bytes in values are about those in lines
 	if seen != nil {
 		grams, lines = seen.grams, seen.lines
 	}

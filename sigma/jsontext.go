@@ -69,6 +69,9 @@ func appendUnescaped(dst []byte, s string) []byte {
 	}
 }
 
+// longText is from when on the wide registers pay.
+const longText = 256
+
 // lowUnescaped writes what the JSON string s stands for, in lower case, into dst, which has room for it and eight bytes more. It gives
 // up, with ok false, at what is not ASCII or is written as \u.
 func lowUnescaped(dst []byte, s string) (n int, ok bool) {
@@ -76,6 +79,21 @@ func lowUnescaped(dst []byte, s string) (n int, ok bool) {
 	dst = dst[:cap(dst)]
 	out := unsafe.Pointer(unsafe.SliceData(dst))
 	i := 0
+	// Long texts such as scripts are copied in whole blocks from escape to escape.
+	for longText <= len(s)-i {
+		k := lowerBlocks((*byte)(unsafe.Add(out, n)), (*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), i)), (len(s)-i)/32)
+		if i, n = i+k, n+k; i == len(s) || s[i] != '\\' {
+			break // an end, or something that is not ASCII
+		}
+		for i < len(s) && s[i] == '\\' {
+			c := escapes[s[i+1]]
+			if c == 0 {
+				return 0, false
+			}
+			dst[n] = c
+			i, n = i+2, n+1
+		}
+	}
 	for i+8 <= len(s) {
 		x := load64(s, i)
 		if x&swarHighs != 0 {

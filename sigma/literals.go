@@ -27,6 +27,8 @@ type litSet struct {
 	step    int
 	pairs   *pairSet // literals too short for grams, or for the step, if there are many
 	single  []single // those that are sought one by one
+	quick   *[8]byte // if those are few: each of them has one of these four pairs of bytes, see findPairs
+	longest int      // of them
 	minimum int      // length of the shortest in inner
 	worth   bool     // a value that was searched before is worth looking up
 }
@@ -224,6 +226,9 @@ func (l *litSet) build(seen gramCounts, length float64) {
 		}
 	}
 	l.eq, l.prefix, l.suffix, l.prefix8, l.suffix8, l.inner = fillGrams(eq), fillGrams(prefix), fillGrams(suffix), fillGrams(prefix8), fillGrams(suffix8), fillGrams(inner)
+	if hasAVX2 {
+		l.chooseQuick(seen)
+	}
 	l.worth = len(inner)+len(pairs)+len(l.single) > 0
 	if len(inner) > 0 {
 		l.bitmap, l.shift = gramBitmap(inner)
@@ -329,14 +334,22 @@ func (p *pairSet) verify(lits []literal, s string, i int, dst []int32) []int32 {
 
 // appendGrams enters step consecutive grams of t: those which are rarest together.
 func appendGrams(list []gramEntry, t string, lit int32, step int, seen gramCounts) []gramEntry {
-	best, at := math.MaxFloat64, 0
-	for j := 0; j+step+3 <= len(t); j++ {
-		score := 0.0
-		for k := range step {
-			score += seen.score(t[j+k : j+k+4])
+	at := 0
+	if len(t) > step+3 {
+		var room [64]float64
+		scores := room[:0]
+		for j := 0; j+4 <= len(t); j++ {
+			scores = append(scores, seen.score(t[j:j+4]))
 		}
-		if score < best {
-			best, at = score, j
+		best := math.MaxFloat64
+		for j := 0; j+step <= len(scores); j++ {
+			score := 0.0
+			for _, s := range scores[j : j+step] {
+				score += s
+			}
+			if score < best {
+				best, at = score, j
+			}
 		}
 	}
 	for k := range step {
@@ -351,7 +364,13 @@ func fillGrams(list []gramEntry) gramTable {
 		return t
 	}
 	slices.SortFunc(list, func(a, b gramEntry) int {
-		return cmp.Or(cmp.Compare(a.gram, b.gram), cmp.Compare(a.lit, b.lit), cmp.Compare(a.offset, b.offset))
+		if x, y := uint64(a.gram)<<32|uint64(a.lit), uint64(b.gram)<<32|uint64(b.lit); x != y {
+			if x < y {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.offset, b.offset)
 	})
 	size := uint32(4)
 	for size < uint32(len(list))*2 {
@@ -411,7 +430,16 @@ func (l *litSet) collect(s string, dst []int32, first bool) []int32 {
 			}
 		}
 	}
+	quick := l.quick != nil && len(s) > longText
+	if quick {
+		if dst = l.collectQuick(s, dst); first && len(dst) > 0 {
+			return dst
+		}
+	}
 	for _, x := range l.single {
+		if quick && l.lits[x.lit].op == opContains {
+			continue
+		}
 		if lit := &l.lits[x.lit]; lit.op == opContains && containsAt(s, lit.text, int(x.offset)) || lit.op != opContains && lit.match(s) {
 			dst = append(dst, x.lit)
 			if first {
@@ -482,6 +510,55 @@ func (l *litSet) collect(s string, dst []int32, first bool) []int32 {
 		dst = l.verify(s, i, dst)
 	}
 	return dst
+}
+
+// chooseQuick looks for pairs of bytes by which the literals that are sought one by one are found together.
+func (l *litSet) chooseQuick(seen gramCounts) {
+	var pairs [8]byte
+	n := 0
+	for _, x := range l.single {
+		lit := &l.lits[x.lit]
+		if lit.op != opContains {
+			continue
+		}
+		if n == len(pairs) || len(lit.text) < 2 {
+			return
+		}
+		at := seen.rarestPair(lit.text)
+		for k := n; k < len(pairs); k += 2 { // those that are not needed repeat the last
+			pairs[k], pairs[k+1] = lit.text[at]|0x20, lit.text[at+1]|0x20
+		}
+		n += 2
+		l.longest = max(l.longest, len(lit.text))
+	}
+	if n > 0 {
+		l.quick = &pairs
+	}
+}
+
+// collectQuick does for a long text what collect does with literals that are sought one by one.
+func (l *litSet) collectQuick(s string, dst []int32) []int32 {
+	const patience = 16
+	blocks := (len(s) - 1) / 32
+	hits := 0
+	for b := 0; ; b++ {
+		if b < blocks {
+			b += findPairs((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), b*32)), blocks-b, l.quick)
+		}
+		end := min(b*32+33+l.longest, len(s))
+		if hits++; b >= blocks || hits > patience {
+			end = len(s)
+		}
+		part := s[max(b*32-l.longest, 0):end]
+		for _, x := range l.single {
+			if lit := &l.lits[x.lit]; lit.op == opContains && containsAt(part, lit.text, int(x.offset)) {
+				dst = append(dst, x.lit)
+			}
+		}
+		if end == len(s) {
+			return dst
+		}
+	}
 }
 
 // verify appends the literals that have the gram at i where it is.

@@ -111,14 +111,23 @@ func (d *Decoder) index() (reason string) {
 		}
 		room := (*[64]uint32)(quotes[len(quotes) : len(quotes)+64])
 		n := bits.OnesCount64(q)
-		for i := 0; i < n; i += 4 { // those too many are written over by the next block
-			room[i&63] = base + uint32(bits.TrailingZeros64(q))
+		for i := 0; i < n; i += 8 { // those too many are written over by the next block
+			some := (*[8]uint32)(room[i&56:])
+			some[0] = base + uint32(bits.TrailingZeros64(q))
 			q &= q - 1
-			room[(i+1)&63] = base + uint32(bits.TrailingZeros64(q))
+			some[1] = base + uint32(bits.TrailingZeros64(q))
 			q &= q - 1
-			room[(i+2)&63] = base + uint32(bits.TrailingZeros64(q))
+			some[2] = base + uint32(bits.TrailingZeros64(q))
 			q &= q - 1
-			room[(i+3)&63] = base + uint32(bits.TrailingZeros64(q))
+			some[3] = base + uint32(bits.TrailingZeros64(q))
+			q &= q - 1
+			some[4] = base + uint32(bits.TrailingZeros64(q))
+			q &= q - 1
+			some[5] = base + uint32(bits.TrailingZeros64(q))
+			q &= q - 1
+			some[6] = base + uint32(bits.TrailingZeros64(q))
+			q &= q - 1
+			some[7] = base + uint32(bits.TrailingZeros64(q))
 			q &= q - 1
 		}
 		quotes = quotes[:len(quotes)+n]

@@ -7,15 +7,37 @@ import "golang.org/x/sys/cpu"
 //go:noescape
 func masksAVX2(p *byte, blocks int, out *blockMasks) (high uint32)
 
+// masksAVX512 likewise.
+//
+//go:noescape
+func masksAVX512(p *byte, blocks int, out *blockMasks) (high uint64)
+
 // pairsAVX2 gives the first block of 32 bytes in which one of four pairs of bytes begins, or blocks. Bytes are compared after 0x20 was set
 // in them. One byte behind the last block is read too; blocks must not be 0.
 //
 //go:noescape
 func pairsAVX2(p *byte, blocks int, pairs *[8]byte) (at int)
 
-var hasAVX2 = cpu.X86.HasAVX2
+// lowerAVX2 copies blocks of 32 bytes in lower case up to the first backslash or byte that is not ASCII, and gives the number of bytes
+// before that one. It writes whole blocks; blocks must not be 0.
+//
+//go:noescape
+func lowerAVX2(dst, src *byte, blocks int) (n int)
+
+var (
+	hasAVX2   = cpu.X86.HasAVX2
+	hasAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW
+)
 
 func masks(p *byte, blocks int, out *blockMasks) (high bool) {
+	if hasAVX512 {
+		return masksAVX512(p, blocks, out) != 0
+	}
+	return masksNarrow(p, blocks, out)
+}
+
+// masksNarrow is masks without the widest registers.
+func masksNarrow(p *byte, blocks int, out *blockMasks) (high bool) {
 	if hasAVX2 {
 		return masksAVX2(p, blocks, out) != 0
 	}
@@ -26,6 +48,14 @@ func masks(p *byte, blocks int, out *blockMasks) (high bool) {
 func findPairs(p *byte, blocks int, pairs *[8]byte) (at int) {
 	if hasAVX2 {
 		return pairsAVX2(p, blocks, pairs)
+	}
+	return 0
+}
+
+// lowerBlocks is lowerAVX2 where there are such registers, and otherwise does nothing.
+func lowerBlocks(dst, src *byte, blocks int) (n int) {
+	if hasAVX2 {
+		return lowerAVX2(dst, src, blocks)
 	}
 	return 0
 }

@@ -101,3 +101,82 @@ pairfound:
 	VZEROUPPER
 	MOVQ BX, at+24(FP)
 	RET
+
+// func masksAVX512(p *byte, blocks int, out *blockMasks) (high uint64)
+TEXT ·masksAVX512(SB), NOSPLIT, $0-32
+	MOVQ p+0(FP), SI
+	MOVQ blocks+8(FP), CX
+	MOVQ out+16(FP), DI
+	MOVL $0x22, AX
+	VPBROADCASTB AX, Z0 // quotes
+	MOVL $0x5c, AX
+	VPBROADCASTB AX, Z1 // backslashes
+	MOVL $0x20, AX
+	VPBROADCASTB AX, Z2 // the first that is no control character
+	VPXORQ Z3, Z3, Z3   // all bytes so far
+
+loop512:
+	VMOVDQU64 (SI), Z4
+	VPORQ Z4, Z3, Z3
+	VPCMPEQB Z4, Z0, K1
+	VPCMPEQB Z4, Z1, K2
+	VPCMPUB $1, Z2, Z4, K3
+	KMOVQ K1, (DI)
+	KMOVQ K2, 8(DI)
+	KMOVQ K3, 16(DI)
+	ADDQ $64, SI
+	ADDQ $24, DI
+	DECQ CX
+	JNZ loop512
+
+	VPMOVB2M Z3, K1
+	KMOVQ K1, AX
+	VZEROUPPER
+	MOVQ AX, high+24(FP)
+	RET
+
+// func lowerAVX2(dst, src *byte, blocks int) (n int)
+TEXT ·lowerAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ blocks+16(FP), CX
+	MOVL $0x5c5c5c5c, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Y0 // backslashes
+	MOVL $0x40404040, AX
+	VMOVD AX, X1
+	VPBROADCASTD X1, Y1 // what comes before A
+	MOVL $0x5b5b5b5b, AX
+	VMOVD AX, X2
+	VPBROADCASTD X2, Y2 // what comes behind Z
+	MOVL $0x20202020, AX
+	VMOVD AX, X3
+	VPBROADCASTD X3, Y3
+	XORQ BX, BX
+
+lowerloop:
+	VMOVDQU (SI)(BX*1), Y4
+	VPCMPGTB Y1, Y4, Y5 // signed: bytes above 0x7f are no capitals
+	VPCMPGTB Y4, Y2, Y6
+	VPAND Y5, Y6, Y5
+	VPAND Y3, Y5, Y5
+	VPCMPEQB Y4, Y0, Y7
+	VPOR Y4, Y7, Y7
+	VPOR Y4, Y5, Y5
+	VPMOVMSKB Y7, AX
+	VMOVDQU Y5, (DI)(BX*1)
+	TESTL AX, AX
+	JNZ lowerstop
+	ADDQ $32, BX
+	DECQ CX
+	JNZ lowerloop
+	JMP lowerend
+
+lowerstop:
+	BSFL AX, AX
+	ADDQ AX, BX
+
+lowerend:
+	VZEROUPPER
+	MOVQ BX, n+24(FP)
+	RET

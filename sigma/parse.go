@@ -230,8 +230,11 @@ func (p *parser) entries(n *yaml.Node, what string) ([][2]*yaml.Node, error) {
 	if n == nil || n.Kind != yaml.MappingNode {
 		return nil, errAt(n, "%s must be a mapping", what)
 	}
-	var out [][2]*yaml.Node
-	seen := map[string]bool{}
+	out := make([][2]*yaml.Node, 0, len(n.Content)/2)
+	var seen map[string]bool // of large ones
+	if len(n.Content) > 64 {
+		seen = map[string]bool{}
+	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := follow(n.Content[i]), follow(n.Content[i+1])
 		if k == nil || v == nil || k.Kind != yaml.ScalarNode {
@@ -240,10 +243,12 @@ func (p *parser) entries(n *yaml.Node, what string) ([][2]*yaml.Node, error) {
 		if k.Tag == "!!merge" {
 			return nil, errAt(k, "%s: YAML merge keys (<<) are not part of Sigma", what)
 		}
-		if seen[k.Value] {
+		if seen[k.Value] || seen == nil && slices.ContainsFunc(out, func(o [2]*yaml.Node) bool { return o[0].Value == k.Value }) {
 			return nil, errAt(k, "%s: the key %q is given twice", what, k.Value)
 		}
-		seen[k.Value] = true
+		if seen != nil {
+			seen[k.Value] = true
+		}
 		out = append(out, [2]*yaml.Node{k, v})
 	}
 	return out, nil
@@ -298,28 +303,56 @@ func (p *parser) stringList(n *yaml.Node) ([]string, error) {
 var levels = []string{"informational", "low", "medium", "high", "critical"}
 var statuses = []string{"stable", "test", "experimental", "deprecated", "unsupported"}
 
+// text is where the attribute k is kept, nil for those that are no text.
+func (m *Meta) text(k string) *string {
+	switch k {
+	case "title":
+		return &m.Title
+	case "id":
+		return &m.ID
+	case "name":
+		return &m.Name
+	case "description":
+		return &m.Description
+	case "author":
+		return &m.Author
+	case "status":
+		return &m.Status
+	case "level":
+		return &m.Level
+	case "date":
+		return &m.Date
+	case "modified":
+		return &m.Modified
+	}
+	return nil
+}
+
+func (m *Meta) list(k string) *[]string {
+	switch k {
+	case "tags":
+		return &m.Tags
+	case "references":
+		return &m.References
+	case "falsepositives":
+		return &m.FalsePositives
+	}
+	return nil
+}
+
 func (p *parser) meta(root *yaml.Node, m *Meta, sections map[string]*yaml.Node) error {
 	pairs, err := p.entries(root, "the rule")
 	if err != nil {
 		return err
 	}
-	texts := map[string]*string{"title": &m.Title, "id": &m.ID, "name": &m.Name, "description": &m.Description, "author": &m.Author,
-		"status": &m.Status, "level": &m.Level, "date": &m.Date, "modified": &m.Modified}
-	lists := map[string]*[]string{"tags": &m.Tags, "references": &m.References, "falsepositives": &m.FalsePositives}
 	// The title comes first so that every other error can name the rule.
-	slices.SortStableFunc(pairs, func(a, b [2]*yaml.Node) int {
-		rank := func(p [2]*yaml.Node) int {
-			return max(slices.Index([]string{"", "title", "id", "name"}, p[0].Value), 0)
+	rank := func(p [2]*yaml.Node) int {
+		if i := slices.Index([]string{"title", "id", "name"}, p[0].Value); i >= 0 {
+			return i
 		}
-		ra, rb := rank(a), rank(b)
-		if ra == 0 {
-			ra = 9
-		}
-		if rb == 0 {
-			rb = 9
-		}
-		return ra - rb
-	})
+		return 9
+	}
+	slices.SortStableFunc(pairs, func(a, b [2]*yaml.Node) int { return rank(a) - rank(b) })
 	for _, kv := range pairs {
 		k, v := kv[0].Value, kv[1]
 		switch k {
@@ -327,11 +360,11 @@ func (p *parser) meta(root *yaml.Node, m *Meta, sections map[string]*yaml.Node) 
 			sections[k] = v
 		case "related", "taxonomy", "license", "scope", "action", "backend":
 		default:
-			if at := texts[k]; at != nil {
+			if at := m.text(k); at != nil {
 				if *at, err = p.text(v, k); err != nil {
 					return err
 				}
-			} else if at := lists[k]; at != nil {
+			} else if at := m.list(k); at != nil {
 				if *at, err = p.stringList(v); err != nil {
 					return err
 				}

@@ -103,17 +103,16 @@ func draftItem(it *item, expand func(string) ([]string, bool)) (groups [][]draft
 		name := strings.Join(append([]string{it.field}, it.mods...), "|")
 		return nil, false, false, &lineError{it.line, fmt.Sprintf("%s: %s", name, fmt.Sprintf(format, args...))}
 	}
-	seen := map[string]bool{}
+	has := func(m string) bool { return slices.Contains(it.mods, m) }
 	var isRe, isRef, isCIDR bool
 	var mods []string // those that change values, in order
-	for _, m := range it.mods {
+	for i, m := range it.mods {
 		if !modifiers[m] {
 			return fail("unknown modifier %q", m)
 		}
-		if seen[m] {
+		if slices.Contains(it.mods[:i], m) {
 			return fail("the modifier %q is given twice", m)
 		}
-		seen[m] = true
 		switch m {
 		case "all":
 			all = true
@@ -135,7 +134,7 @@ func draftItem(it *item, expand func(string) ([]string, bool)) (groups [][]draft
 		mods = append(mods, m)
 	}
 	base := draft{predicate: predicate{keyword: it.field == ""}}
-	if it.field == "" && (isRef || isCIDR || seen["exists"]) {
+	if it.field == "" && (isRef || isCIDR || has("exists")) {
 		return fail("this modifier needs a field")
 	}
 	if isRe {
@@ -161,7 +160,7 @@ func draftItem(it *item, expand func(string) ([]string, bool)) (groups [][]draft
 				return fail("re needs a text")
 			}
 			texts := []string{v.text}
-			if seen["expand"] {
+			if has("expand") {
 				var ok bool
 				if texts, ok = expandText(v.text, expand); !ok {
 					groups = append(groups, []draft{{predicate: predicate{op: opNever, keyword: base.keyword}}})

@@ -330,6 +330,72 @@ filter:
 	}
 }
 
+// TestFilterFaults: a filter that cannot be compiled, or narrows nothing of what it names, is an error of its own; the rules work.
+func TestFilterFaults(t *testing.T) {
+	const rule = "title: a\nid: r1\nlogsource: {product: p}\ndetection: {s: {f: a}, condition: s}\n---\n"
+	for _, c := range []struct{ filter, want string }{
+		{"title: f\nid: x1\nlogsource: {product: p}\nfilter: {rules: any, s: {u|re: '('}, condition: not s}\n", "t.yml:9: rule x1: u|re: the regular expression"},
+		{"title: f\nid: x1\nlogsource: {product: p}\nfilter: {rules: [r2], s: {u: b}, condition: not s}\n", `t.yml:6: rule x1: the filter names the rule "r2", which does not exist`},
+		{"title: f\nid: x1\nlogsource: {product: q}\nfilter: {rules: [r1], s: {u: b}, condition: not s}\n", "is for another log source (product=q, the rule has product=p)"},
+	} {
+		for _, piped := range []bool{false, true} {
+			col := &Collection{}
+			errs := col.Parse("t.yml", []byte(rule+c.filter))
+			if piped {
+				p, err := ParsePipeline("p.yml", []byte("transformations:\n  - {type: add_field, field: x}\n"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, more := col.Apply(p)
+				col, errs = out, append(errs, more...)
+			}
+			e, err := Compile(col, Options{Schema: &Names{}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if errs = append(errs, e.Errors...); len(errs) != 1 || !strings.Contains(errs[0].Error(), c.want) || len(e.Rules) != 1 {
+				t.Errorf("%q: %v, want %q; %d rules", c.filter, errs, c.want, len(e.Rules))
+			}
+		}
+	}
+}
+
+// TestNames: the name of a rule is unique where a correlation refers to it.
+func TestNames(t *testing.T) {
+	col := &Collection{}
+	rule := "title: a\nid: %s\nname: same\nlogsource: {product: p}\ndetection: {s: {f: a}, condition: s}\n---\n"
+	errs := col.Parse("one.yml", fmt.Appendf(nil, rule, "r1"))
+	errs = append(errs, col.Parse("two.yml", fmt.Appendf(nil, rule, "r2"))...)
+	cor := "title: c\nid: %s\ncorrelation: {type: event_count, rules: [%s], timespan: 5m, condition: {gte: 1}}\n---\n"
+	errs = append(errs, col.Parse("c.yml", fmt.Appendf(nil, cor+cor+cor, "c1", "same", "c2", "r1", "r2", "r1"))...)
+	e, err := Compile(col, Options{Schema: &Names{}})
+	if err != nil || len(errs) > 0 {
+		t.Fatal(err, errs)
+	}
+	if len(e.Rules) != 2 || len(e.Correlations) != 1 || e.Correlations[0].ID != "c2" || len(e.Errors) != 2 {
+		t.Fatalf("%d rules, %d correlations, %v", len(e.Rules), len(e.Correlations), e.Errors)
+	}
+	for i, want := range []string{`"same" is the name of two rules, in one.yml and two.yml`, "the id r2 is already used by two.yml"} {
+		if !strings.Contains(e.Errors[i].Error(), want) {
+			t.Errorf("%v, want %q", e.Errors[i], want)
+		}
+	}
+}
+
+// TestRepeat: a document with the action repeat is the one before it, with what it changes.
+func TestRepeat(t *testing.T) {
+	e, names := compileText(t, "title: g\nid: one\nlogsource: {product: p}\ndetection:\n  s: {f: a}\n  condition: s\n---\naction: repeat\nid: two\ndetection:\n  s: {f: b}\n")
+	var rec Record
+	rec.AddString(names.Lookup("f"), "b")
+	var m Matcher
+	if got := idsOf(e, m.Match(e.Set(Source{LogSource: LogSource{Product: "p"}}), &rec, nil)); len(e.Rules) != 2 || len(got) != 1 || got[0] != "two" {
+		t.Errorf("%d rules, %v matches", len(e.Rules), got)
+	}
+	if errs := (&Collection{}).Parse("t.yml", []byte("action: repeat\nid: x\n")); len(errs) != 1 || !strings.Contains(errs[0].Error(), "no document before it") {
+		t.Error(errs)
+	}
+}
+
 func TestGlobalDocument(t *testing.T) {
 	e, _ := compileText(t, "action: global\ntitle: g\nlogsource: {product: p}\ndetection:\n  condition: s\n---\nid: one\ndetection:\n  s: {f: a}\n---\nid: two\nlogsource: {service: q}\ndetection:\n  s: {f: b}\n")
 	if len(e.Rules) != 2 || e.Rules[1].LogSource != (LogSource{Product: "p", Service: "q"}) || e.Rules[0].Title != "g" {

@@ -118,11 +118,11 @@ func (s *series) pop(valued bool) {
 	s.front = (at+uint32(k))<<2 | s.front&3
 }
 
-// remove drops the one at which c is, and gives the last instant that is left when it was the last.
-func (s *series) remove(c *walk, valued bool) (last int64) {
+// remove drops the one at which c is, given the last instant of s, and gives the last one that is left.
+func (s *series) remove(c *walk, last int64, valued bool) int64 {
 	if c.i == 1 {
 		s.pop(valued)
-		return 0
+		return last
 	}
 	b := s.bytes()
 	s.n--
@@ -138,7 +138,7 @@ func (s *series) remove(c *walk, valued bool) (last int64) {
 	n := copy(b[c.from:], d)
 	n += copy(b[int(c.from)+n:], behind)
 	s.len = c.from + uint32(n)
-	return 0
+	return last
 }
 
 // walk goes through a series: `for c := s.walk(v); c.next(); { c.at … }`.

@@ -97,9 +97,7 @@ func (c *Correlator) count(g *group, cc *compiledCorrelation, order int, value u
 				continue
 			}
 			if known = w.at >= at; !known {
-				if left := g.remove(&w, true); left != 0 {
-					last = left
-				}
+				last = g.remove(&w, last, true)
 			}
 			break
 		}
@@ -132,7 +130,7 @@ func (c *Correlator) count(g *group, cc *compiledCorrelation, order int, value u
 		} else {
 			g.push(last, at, true, value)
 		}
-		for g.first < g.last-cc.span {
+		for g.n > 0 && g.first < g.last-cc.span {
 			g.pop(true)
 		}
 		for int(g.n) > cc.keep {

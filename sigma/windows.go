@@ -122,6 +122,14 @@ func WindowsSources(channel, eventID, eventType string) []Source {
 	return out
 }
 
+// WindowsChannels lists the channels that have a service, in lower case and in order.
+func WindowsChannels() []string { return slices.Sorted(maps.Keys(windowsServices)) }
+
+// WindowsEvents lists the numbers of the events of a channel that have a category, in order.
+func WindowsEvents(channel string) []string {
+	return slices.Sorted(maps.Keys(windowsCategories[windowsServices[strings.ToLower(channel)]]))
+}
+
 // PrepareWindows makes the sets of all Windows events that are known, so that the first event of a kind need not wait for its own.
 func (e *Engine) PrepareWindows() {
 	for _, channel := range slices.Sorted(maps.Keys(windowsServices)) {
