@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,8 +73,11 @@ type Engine struct {
 	rec   sigma.Record
 	ids   []int32
 	hits  []sigma.Hit
-	clock int64 // the latest event time that was not ahead of its processing
-	stats Stats
+
+	waiting []linking // while a record is filled
+	made    []byte
+	clock   int64 // the latest event time that was not ahead of its processing
+	stats   Stats
 
 	// What was pushed out of correlators that a reload replaced.
 	evicted   uint64
@@ -90,6 +94,8 @@ type program struct {
 	metas   []*sigma.Meta
 	wanted  []bool // by event key
 	routes  map[route]*reading
+	finer   finerKeys
+	grouped []string // fields that correlations look at
 }
 
 // Stats counts since the engine was made.
@@ -184,13 +190,7 @@ func New(opts Options) (*Engine, error) {
 	rand.Read(copts.HashKey[:])
 	e.corOpts = copts
 	e.forget()
-	e.wanted = make([]bool, event.NumKeys())
-	for name := range e.names() {
-		if k, ok := event.Lookup(name); ok {
-			e.wanted[k] = true
-		}
-	}
-	return e, nil
+	return e, e.name()
 }
 
 // forget empties the state and the counters.
@@ -211,20 +211,29 @@ func (schema) Key(name string) (sigma.Key, error) {
 	return sigma.Key(k), err
 }
 
-// names gives the fields that rules, groups and reasons look at.
-func (e *Engine) names() map[string]bool {
-	out := map[string]bool{}
-	for _, n := range e.rules.FieldNames() {
-		out[n] = true
+// name makes ready what says where in events the fields are that rules, groups and reasons look at.
+func (p *program) name() error {
+	if err := registerNames(p.rules); err != nil {
+		return fmt.Errorf("detect: the rules name too many fields: %w", err)
 	}
-	for _, m := range renames {
-		for from, to := range m {
-			if out[from] {
-				out[to] = true
+	p.finer = newFinerKeys()
+	seen := map[string]bool{}
+	for _, c := range p.rules.Correlations {
+		for _, f := range append(slices.Clone(c.GroupBy), c.ValueFields()...) {
+			seen[f] = true
+			for _, to := range c.Aliases[f] {
+				seen[to] = true
 			}
 		}
 	}
-	return out
+	p.grouped = slices.Sorted(maps.Keys(seen))
+	p.wanted = make([]bool, event.NumKeys())
+	for _, n := range p.rules.FieldNames() {
+		if k, ok := event.Lookup(n); ok {
+			p.wanted[k] = true
+		}
+	}
+	return nil
 }
 
 // Catalogue gives the rules with their texts. It may be called from any goroutine.
@@ -335,31 +344,6 @@ func (e *Engine) detections(ev *event.Event, direct int) []event.Detection {
 		return cmp.Or(cmp.Compare(a.RuleID, b.RuleID), cmp.Compare(a.Key, b.Key))
 	})
 	return out
-}
-
-// fill makes the record that rules see: the fields that those of this reading look at, and everything if one of them uses keywords. Most
-// events match nothing, and are done with that.
-func (e *Engine) fill(ev *event.Event, g *reading) {
-	r := &e.rec
-	r.Reset()
-	for i, k := range ev.Keys() {
-		if int(k) < len(g.asked) && g.asked[k] {
-			if k != event.TocsinTenant {
-				add(r, sigma.Key(k), ev.Ref(i))
-			}
-		} else if g.keywords {
-			add(r, sigma.NoKey, ev.Ref(i))
-		}
-	}
-	if g.keywords {
-		for _, x := range ev.Extras() {
-			r.AddString(sigma.NoKey, x.Value)
-		}
-		r.SetRaw(ev.Raw())
-	}
-	if g.asked[event.TocsinTenant] {
-		addTenant(r, ev)
-	}
 }
 
 // fillRest adds what correlations look at beside.

@@ -26,22 +26,30 @@ type Verdict struct {
 
 // kindOf says whether a rule looks at events of a source.
 func (s *Sight) kindOf(l sigma.LogSource) bool {
-	base := products[s.Dataset]
-	if l.Product != "" && l.Product != "tocsin" && l.Product != base.Product {
-		return false
+	if l.Product == "tocsin" {
+		return (l.Category == "" || s.category(l.Category)) && (l.Service == "" || slices.Contains(s.Services, l.Service))
 	}
-	if l.Category != "" && !slices.ContainsFunc(s.Categories, func(c string) bool { return categories[c] == l.Category }) {
-		return false
+	o := origins[s.Dataset]
+	for _, x := range o.sources {
+		if (l.Product == "" || l.Product == x.Product) && (l.Category == "" || l.Category == x.Category || s.category(l.Category) || o.finer == byChannel) &&
+			(l.Service == "" || l.Service == x.Service || slices.Contains(s.Services, l.Service) || o.finer != nothing) {
+			return true
+		}
 	}
-	return l.Service == "" || l.Service == base.Service || slices.Contains(s.Services, l.Service)
-}
-
-// has asks for a field as a rule of a category names it.
-func (s *Sight) has(category, field string) bool {
-	if to, ok := renames[category][field]; ok && s.Has(to) {
+	switch { // what only an event can say: which of them the source sends is not known
+	case o.finer == byTypeOfEVE && l.Product == "zeek", o.finer == byChannel && (l.Product == "linux" && l.Category != "" || l.Product == "rpc_firewall"):
 		return true
 	}
-	return field == "tocsin.tenant" || s.Has(field)
+	return l.Product == "" && (l.Category == "" || s.category(l.Category)) && (l.Service == "" || slices.Contains(s.Services, l.Service))
+}
+
+func (s *Sight) category(c string) bool {
+	return slices.ContainsFunc(s.Categories, func(ecs string) bool { return slices.Contains(categories[ecs], c) }) || c == dnsCategory && s.Has("dns.question.name")
+}
+
+// has asks for a field as a rule of a log source names it.
+func (s *Sight) has(l sigma.LogSource, field string) bool {
+	return field == "tocsin.tenant" || found(l, field, s.Has)
 }
 
 // Judge says of every rule that makes detections whether it can fire on a source. A correlation can when what it counts can: all of it where an
@@ -55,7 +63,7 @@ func (c *Catalogue) Judge(s Sight) []Verdict {
 	for _, r := range c.coll.Rules {
 		st := &state{kind: !s.kindOf(r.LogSource)}
 		if !st.kind {
-			st.can, st.missing = r.CanMatch(func(f string) bool { return s.has(r.LogSource.Category, f) })
+			st.can, st.missing = r.CanMatch(func(f string) bool { return s.has(r.LogSource, f) })
 		}
 		by[r.ID] = st
 		if r.Name != "" {
@@ -87,7 +95,7 @@ func (c *Catalogue) Judge(s Sight) []Verdict {
 			if st.can {
 				st.missing = nil
 				for _, f := range append(slices.Clone(r.GroupBy), r.ValueFields()...) {
-					if f != "" && !s.has("", f) && !strings.HasPrefix(f, "tocsin.tenant") {
+					if f != "" && !s.has(sigma.LogSource{}, f) && !strings.HasPrefix(f, "tocsin.tenant") {
 						st.can = false
 						st.missing = append(st.missing, f)
 					}

@@ -1,120 +1,63 @@
 package detect
 
 import (
-	"maps"
 	"slices"
+	"strings"
+	"unsafe"
 
 	"tocsin/internal/event"
 	"tocsin/sigma"
 )
 
-// products maps event.dataset to the product and service that Sigma rules name.
-var products = map[string]sigma.LogSource{
-	"fortinet.fortigate": {Product: "fortigate"},
-	"cisco.asa":          {Product: "cisco", Service: "asa"},
-	"cisco.ios":          {Product: "cisco", Service: "ios"},
-	"netfilter.iptables": {Product: "linux", Service: "iptables"},
-	"pfsense.filterlog":  {Product: "pfsense"},
-	"draytek.vigor":      {Product: "draytek"},
-	"suricata.eve":       {Product: "suricata"},
-	"openssh.sshd":       {Product: "linux", Service: "sshd"},
-}
-
-// categories maps event.category to Sigma's. One event can be of several.
-var categories = map[string]string{
-	"network": "firewall", "authentication": "authentication", "intrusion_detection": "ids", "malware": "antivirus", "web": "proxy",
-	"email": "email", "configuration": "configuration", "session": "session",
-}
-
-// renames lets rules written with the firewall and proxy names of Sigma's taxonomy work on events that carry ECS names.
-var renames = map[string]map[string]string{
-	"firewall": {"src_ip": "source.ip", "src_port": "source.port", "dst_ip": "destination.ip", "dst_port": "destination.port", "action": "event.action"},
-	"proxy": {"c-uri": "url.original", "c-uri-query": "url.query", "c-useragent": "user_agent.original", "cs-host": "url.domain", "cs-method": "http.request.method",
-		"r-dns": "url.domain", "sc-status": "http.response.status_code", "cs-uri-query": "url.query", "cs-uri-stem": "url.path", "cs-user-agent": "user_agent.original"},
-	"dns": {"query": "dns.question.name", "record_type": "dns.question.type", "answer": "dns.answers.data"},
-}
-
-// services are what a sign-in can be to, as parsers name it and rules know it.
-var services = []string{"vpn", "ssh", "rdp", "web", "mail", "admin"}
-
 // route is what decides which rules apply to an event: from the lowest byte on the numbers of its dataset, its service and its first four
-// categories in the vocabularies below, 0 for one that is not there or says nothing to rules. Data cannot make new ones.
+// categories in the vocabularies of origin.go, 0 for one that is not there or says nothing to rules, and in the upper two bytes what the dataset's
+// origin finds beside (finer). Data cannot make new ones.
 type route uint64
 
 const (
-	maxRoutes     = 1024
+	maxRoutes     = 4096
 	maxCategories = 4
+	finerAt       = 48
 )
 
 // part is the i-th number of a route: the dataset, the service, the categories.
 func (r route) part(i int) uint8 { return uint8(r >> (8 * i)) }
 
-var (
-	datasetWords  = newVocabulary(slices.Sorted(maps.Keys(products)))
-	serviceWords  = newVocabulary(services)
-	categoryWords = newVocabulary(slices.Sorted(maps.Keys(categories)))
+// The parts of a Windows event's finer number: the channel, the number of its event among those that have a category, and for events of the
+// registry what was done.
+const (
+	idAt, idMask     = 7, 1<<6 - 1
+	kindAt           = idAt + 6
+	channelMask      = 1<<idAt - 1
+	createdKey       = 1
+	deletedKey       = 2
+	registryEventsID = "12"
 )
 
-// vocabulary numbers a few words, from 1. It is asked for every event.
-type vocabulary struct {
-	words []string
-	byLen [32][]uint8
+// finerKeys are the fields that tell what an event is. They have keys only where rules ask for them.
+type finerKeys struct {
+	eventTypes []event.Key // of Sysmon's events of the registry
+	zeek       []event.Key // by zeekKinds
 }
 
-func newVocabulary(words []string) *vocabulary {
-	v := &vocabulary{words: words}
-	for i, w := range words {
-		v.byLen[len(w)] = append(v.byLen[len(w)], uint8(i+1))
-	}
-	return v
-}
+var eventTypeNames = []string{"EventType", "event_data.EventType"}
 
-func (v *vocabulary) number(s string) uint8 {
-	if len(s) < len(v.byLen) {
-		for _, n := range v.byLen[len(s)] {
-			if v.words[n-1] == s {
-				return n
-			}
+func newFinerKeys() (f finerKeys) {
+	for _, n := range eventTypeNames {
+		if k, ok := event.Lookup(n); ok {
+			f.eventTypes = append(f.eventTypes, k)
 		}
 	}
-	return 0
+	for _, z := range zeekKinds {
+		k, _ := event.Lookup(z.field) // 0, which no event has
+		f.zeek = append(f.zeek, k)
+	}
+	return f
 }
 
-// word is the reverse of number, "" for 0.
-func (v *vocabulary) word(n uint8) string {
-	if n == 0 {
-		return ""
-	}
-	return v.words[n-1]
-}
-
-// sources gives the readings of an event's log source: one for its product alone and one for each of its categories.
-func (r route) sources() []sigma.Source {
-	base, service := products[datasetWords.word(r.part(0))], serviceWords.word(r.part(1))
-	if service != "" && base.Service == "" {
-		base.Service = service // vpn, ssh, rdp, web: what the sign-in was to
-	}
-	out := []sigma.Source{{LogSource: base}}
-	for i := range maxCategories {
-		n := r.part(2 + i)
-		if n == 0 {
-			break
-		}
-		category := categories[categoryWords.word(n)]
-		s := sigma.Source{LogSource: base, Rename: renames[category]}
-		s.Category = category
-		out = append(out, s)
-		if service != "" && base.Service != service {
-			s.Service = service
-			out = append(out, s)
-		}
-	}
-	// Every event can be read as one of ours, whatever made it.
-	return append(out, sigma.Source{LogSource: sigma.LogSource{Product: "tocsin"}})
-}
-
-func routeOf(ev *event.Event) route {
-	r := route(datasetWords.number(ev.Str(event.EventDataset))) | route(serviceWords.number(ev.Str(event.TocsinService)))<<8
+func (f *finerKeys) routeOf(ev *event.Event) route {
+	d := datasetWords.number(ev.Str(event.EventDataset))
+	r := route(d) | route(serviceWords.number(ev.Str(event.TocsinService)))<<8
 	n := 0
 	for i := ev.Find(event.EventCategory); i >= 0 && i < ev.Len() && ev.Keys()[i] == event.EventCategory && n < maxCategories; i++ {
 		if c := categoryWords.number(ev.StrAt(i)); c != 0 {
@@ -122,35 +65,384 @@ func routeOf(ev *event.Event) route {
 			n++
 		}
 	}
+	if n < maxCategories && ev.Has(event.DNSQuestionName) {
+		r |= route(dnsNumber) << (16 + 8*n)
+	}
+	if d != 0 {
+		if x := finers[d]; x != nothing {
+			r |= route(f.finer(x, ev)) << finerAt
+		}
+	}
 	return r
 }
 
-// reading is what applies to the events of a route.
+var (
+	dnsNumber      = categoryWords.number(dnsCategory)
+	securityNumber = channelWords.number(security)
+	finers         = func() (list []finer) { // by the number of the dataset
+		list = append(list, nothing)
+		for _, w := range datasetWords.words {
+			list = append(list, origins[w].finer)
+		}
+		return list
+	}()
+)
+
+func (f *finerKeys) finer(x finer, ev *event.Event) uint16 {
+	switch x {
+	case byChannel:
+		c := channelWords.folded(ev.Str(event.LogLogger))
+		if c == 0 {
+			if p := providerWords.folded(ev.Str(event.EventProvider)); p != 0 {
+				c = channelWords.number(providers[providerWords.word(p)])
+			} else if ev.Str(event.LogLogger) == "" && ev.Str(event.EventProvider) == "" {
+				c = securityNumber // what comes as a sentence, mostly
+			}
+		}
+		if c == 0 {
+			return 0
+		}
+		id := ev.Str(event.EventCode)
+		n := uint16(c) | uint16(channelIDs[c-1].number(id))<<idAt
+		if id == registryEventsID {
+			for _, k := range f.eventTypes {
+				switch t := ev.Str(k); {
+				case len(t) != 9 && len(t) != 11:
+				case strings.EqualFold(t, "CreateKey"):
+					n |= createdKey << kindAt
+				case strings.EqualFold(t, "DeleteKey"), strings.EqualFold(t, "DeleteValue"):
+					n |= deletedKey << kindAt
+				}
+			}
+		}
+		return n
+	case byProgram:
+		if n := programWords.folded(ev.Str(event.LogSyslogAppname)); n != 0 {
+			return uint16(n)
+		}
+		return uint16(programWords.folded(ev.Str(event.ProcessName)))
+	case byTypeOfEVE:
+		return uint16(eveWords.number(ev.Str(event.EventAction)))
+	case byKindOfZeek:
+		for i, k := range f.zeek {
+			if ev.Has(k) {
+				return uint16(i + 1)
+			}
+		}
+	}
+	return 0
+}
+
+// finerSources are the log sources that the finer number of a route means.
+func (r route) finerSources(x finer) []sigma.LogSource {
+	n := uint16(r >> finerAt)
+	if n == 0 {
+		return nil
+	}
+	switch x {
+	case byProgram:
+		if n := uint8(n); int(n) <= len(programWords.words) {
+			return []sigma.LogSource{service("linux", programs[programWords.word(n)])}
+		}
+	case byTypeOfEVE:
+		if n := uint8(n); int(n) <= len(eveWords.words) {
+			return []sigma.LogSource{service("zeek", eveTypes[eveWords.word(n)])}
+		}
+	case byKindOfZeek:
+		if int(n) <= len(zeekKinds) {
+			return []sigma.LogSource{service("zeek", zeekKinds[n-1].log)}
+		}
+	case byChannel:
+		channel := channelWords.word(uint8(n & channelMask))
+		id := channelIDs[n&channelMask-1].word(uint8(n >> idAt & idMask))
+		kind := map[uint16]string{createdKey: "CreateKey", deletedKey: "DeleteKey"}[n>>kindAt]
+		product, asked := "windows", channel
+		switch channel {
+		case rpcFirewall:
+			return []sigma.LogSource{applications("rpc_firewall")}
+		case linuxSysmon:
+			product, asked = "linux", sysmon
+		}
+		var out []sigma.LogSource
+		for _, s := range sigma.WindowsSources(asked, id, kind) {
+			s.Product = product
+			out = append(out, s.LogSource)
+		}
+		return out
+	}
+	return nil
+}
+
+// sources gives the readings of an event's log source: those of its data set and what is found beside, and one for each of its categories.
+func (r route) sources() []sigma.Source {
+	o := origins[datasetWords.word(r.part(0))]
+	var base sigma.LogSource
+	if len(o.sources) > 0 {
+		base = o.sources[0]
+	}
+	service := serviceWords.word(r.part(1))
+	if service != "" && base.Service == "" && base.Category == "" {
+		base.Service = service // vpn, ssh, rdp, web: what the sign-in was to
+	}
+	list := []sigma.LogSource{base}
+	for i := range maxCategories {
+		for _, category := range categories[categoryWords.word(r.part(2+i))] {
+			s := base
+			s.Category = category
+			list = append(list, s)
+			if service != "" && base.Service != service {
+				s.Service = service
+				list = append(list, s)
+			}
+		}
+	}
+	if len(o.sources) > 1 {
+		list = append(list, o.sources[1:]...)
+	}
+	list = append(list, r.finerSources(o.finer)...)
+	// Every event can be read as one of ours, whatever made it.
+	list = append(list, sigma.LogSource{Product: "tocsin"})
+	var out []sigma.Source
+	for i, l := range list {
+		if !slices.Contains(list[:i], l) {
+			out = append(out, sigma.Source{LogSource: l})
+		}
+	}
+	return out
+}
+
+// reading is what applies to the events of a route, and how their fields are put under the names that its rules have for them.
 type reading struct {
 	set      *sigma.Set
 	asked    []bool // by event key: rules of the set look at it
 	keywords bool   // or at everything
+
+	linked []uint16 // by event key: what else its values are, in links; 0 for most
+	links  [][]link
+	ranks  int // the highest of the links
+	joins  []join
+	fixed  []fixed
+	trees  []tree
 }
 
-func newReading(set *sigma.Set) *reading {
-	g := &reading{set: set, keywords: set.Keywords(), asked: make([]bool, event.TocsinTenant+1)}
+// link puts the values of a field under a name of rules.
+type link struct {
+	to    sigma.Key
+	rank  int    // above 0: only if nothing of a lower rank was there
+	pairs []pair // only these values, replaced
+	name  string // of the field below a tree, which is a value too
+}
+
+// join puts two texts together.
+type join struct {
+	to         sigma.Key
+	first, and event.Key
+}
+
+// fixed is a value where there is none.
+type fixed struct {
+	to   sigma.Key
+	text string
+}
+
+// tree puts the fields below a name under it, those that have no key.
+type tree struct {
+	to     sigma.Key
+	prefix string
+}
+
+// linking is a value that waits for its rank.
+type linking struct {
+	link  *link
+	value int
+	take  bool
+}
+
+func newReading(set *sigma.Set, sources []sigma.Source, names []string) *reading {
+	g := &reading{set: set, keywords: set.Keywords(), asked: make([]bool, event.TocsinTenant+1), links: [][]link{nil}}
 	for _, k := range set.Keys() {
 		for int(k) >= len(g.asked) {
 			g.asked = append(g.asked, false)
 		}
 		g.asked[k] = true
+		names = append(names, event.Key(k).Name())
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		to, ok := event.Lookup(name)
+		if !ok {
+			continue
+		}
+		var list []candidate
+		for _, s := range sources {
+			for _, c := range candidates(s.LogSource, name) {
+				if !slices.ContainsFunc(list, c.same) {
+					list = append(list, c)
+				}
+			}
+		}
+		for _, c := range list {
+			g.link(sigma.Key(to), c)
+		}
 	}
 	return g
 }
 
+func (c candidate) same(d candidate) bool {
+	return c.field == d.field && c.with == d.with && c.tree == d.tree && c.text == d.text && slices.Equal(c.pairs, d.pairs)
+}
+
+func (g *reading) link(to sigma.Key, c candidate) {
+	from, known := event.Lookup(c.field)
+	switch {
+	case c.tree:
+		g.trees = append(g.trees, tree{to, c.field})
+		for k := event.Key(1); int(k) < event.NumKeys(); k++ {
+			if below, ok := strings.CutPrefix(k.Name(), c.field); ok {
+				g.add(k, link{to: to, name: below})
+			}
+		}
+	case c.field == "":
+		g.fixed = append(g.fixed, fixed{to, c.text})
+	case !known || sigma.Key(from) == to:
+	case c.with != "":
+		if and, ok := event.Lookup(c.with); ok {
+			g.joins = append(g.joins, join{to, from, and})
+		}
+	default:
+		g.add(from, link{to: to, rank: c.rank, pairs: c.pairs})
+	}
+}
+
+func (g *reading) add(from event.Key, l link) {
+	for int(from) >= len(g.linked) {
+		g.linked = append(g.linked, 0)
+	}
+	if g.linked[from] == 0 {
+		g.linked[from] = uint16(len(g.links))
+		g.links = append(g.links, nil)
+	}
+	at := &g.links[g.linked[from]]
+	*at = append(*at, l)
+	g.ranks = max(g.ranks, l.rank)
+}
+
 func (e *Engine) reading(ev *event.Event) *reading {
-	r := routeOf(ev)
+	r := e.finer.routeOf(ev)
 	if g, ok := e.routes[r]; ok {
 		return g
 	}
-	g := newReading(e.rules.Set(r.sources()...))
+	sources := r.sources()
+	g := newReading(e.rules.Set(sources...), sources, slices.Clone(e.grouped))
 	if len(e.routes) < maxRoutes {
 		e.routes[r] = g
 	}
 	return g
+}
+
+// fill makes the record that rules see: the fields that those of this reading look at, under their names, and everything if one of them uses
+// keywords. Most events match nothing, and are done with that.
+func (e *Engine) fill(ev *event.Event, g *reading) {
+	r := &e.rec
+	r.Reset()
+	e.waiting = e.waiting[:0]
+	for i, k := range ev.Keys() {
+		if int(k) < len(g.asked) && g.asked[k] {
+			if k != event.TocsinTenant {
+				add(r, sigma.Key(k), ev.Ref(i))
+			}
+		} else if g.keywords {
+			add(r, sigma.NoKey, ev.Ref(i))
+		}
+		if int(k) < len(g.linked) && g.linked[k] != 0 {
+			list := g.links[g.linked[k]]
+			for j := range list {
+				if l := &list[j]; l.rank > 0 {
+					e.waiting = append(e.waiting, linking{link: l, value: i})
+				} else {
+					l.put(r, ev, i)
+				}
+			}
+		}
+	}
+	if g.keywords {
+		for _, x := range ev.Extras() {
+			r.AddString(sigma.NoKey, x.Value)
+		}
+		r.SetRaw(ev.Raw())
+	}
+	if len(e.waiting) > 0 {
+		e.fillRanks(ev, g)
+	}
+	if len(g.joins)+len(g.fixed)+len(g.trees) > 0 {
+		e.fillMade(ev, g)
+	}
+	if g.asked[event.TocsinTenant] {
+		addTenant(r, ev)
+	}
+}
+
+// put adds the i-th value of an event under a link's name.
+func (l *link) put(r *sigma.Record, ev *event.Event, i int) {
+	if l.name != "" {
+		r.AddString(l.to, l.name)
+	}
+	if l.pairs == nil {
+		add(r, l.to, ev.Ref(i))
+		return
+	}
+	for _, p := range l.pairs {
+		if p.is == ev.StrAt(i) {
+			r.AddString(l.to, p.becomes)
+		}
+	}
+}
+
+// fillRanks adds what is taken only where nothing better was there. Of one rank all count.
+func (e *Engine) fillRanks(ev *event.Event, g *reading) {
+	r := &e.rec
+	for rank := 1; rank <= g.ranks; rank++ {
+		for i := range e.waiting {
+			if w := &e.waiting[i]; w.link.rank == rank {
+				w.take = !r.Has(w.link.to)
+			}
+		}
+		for i := range e.waiting {
+			if w := &e.waiting[i]; w.link.rank == rank && w.take {
+				w.link.put(r, ev, w.value)
+			}
+		}
+	}
+}
+
+// fillMade adds what is no field of the event: texts put together, fields without a key below a name, and values where there are none.
+func (e *Engine) fillMade(ev *event.Event, g *reading) {
+	r := &e.rec
+	e.made = e.made[:0]
+	for _, j := range g.joins {
+		a, b := ev.Str(j.first), ev.Str(j.and)
+		n := len(a) + len(b)
+		if a == "" || b == "" {
+			continue
+		}
+		if cap(e.made)-len(e.made) < n { // what is full is left to the texts in it
+			e.made = make([]byte, 0, max(2*cap(e.made), n, 1024))
+		}
+		from := len(e.made)
+		e.made = append(append(e.made, a...), b...)
+		r.AddString(j.to, unsafe.String(&e.made[from], len(e.made)-from))
+	}
+	for _, t := range g.trees {
+		for _, x := range ev.Extras() {
+			if below, ok := strings.CutPrefix(x.Name, t.prefix); ok {
+				r.AddString(t.to, below)
+				r.AddString(t.to, x.Value)
+			}
+		}
+	}
+	for _, f := range g.fixed {
+		if !r.Has(f.to) {
+			r.AddString(f.to, f.text)
+		}
+	}
 }

@@ -32,11 +32,9 @@ func NewMatcher(text string) (*Matcher, error) {
 	if len(rules.Errors) > 0 {
 		return nil, rules.Errors[0]
 	}
-	e := &Engine{program: program{cat: cat, rules: rules, routes: map[route]*reading{}, wanted: make([]bool, event.NumKeys())}}
-	for name := range e.names() {
-		if k, ok := event.Lookup(name); ok && int(k) < len(e.wanted) {
-			e.wanted[k] = true
-		}
+	e := &Engine{program: program{cat: cat, rules: rules, routes: map[route]*reading{}}}
+	if err := e.name(); err != nil {
+		return nil, err
 	}
 	return &Matcher{e}, nil
 }
