@@ -13,14 +13,22 @@ import (
 
 // The binary XML of event files: tokens, names that stand once in a chunk, and templates whose gaps a record fills with typed values. The form is
 // that of the libevtx project's description (Windows XML Event Log, sections 4 and 5). Nothing a file says is believed: every read is within the
-// chunk, every length within its record, and a record has a budget of tokens and of text, so that no file can make it large or slow.
+// chunk, every length within its record, and a record and a chunk have budgets of tokens and of bytes, so that no file can make it large or slow.
 
 const (
 	chunkSize = 64 << 10
-	maxNested = 24      // elements, templates and values within one another
-	maxTokens = 1 << 17 // of one record, those of its templates as often as they are used
-	maxText   = 1 << 20 // bytes that a record's names and values may become
-	maxValues = 4096    // of one template instance
+	maxNested = 24   // elements, templates and values within one another
+	maxValues = 4096 // of one template instance
+)
+
+// budget is how much may be read: tokens, those of templates as often as they are used, and the bytes of names and values, those read and
+// those written.
+type budget struct{ tokens, bytes int }
+
+// What a record and all records of a chunk have. Those of Windows need less than a tenth.
+var (
+	ofRecord = budget{1 << 15, 2 << 20}
+	ofChunk  = budget{1 << 18, 8 << 20}
 )
 
 var errRecord = errors.New("this record is not whole")
@@ -29,7 +37,7 @@ var errRecord = errors.New("this record is not whole")
 type element struct {
 	name     string
 	attrs    []attribute
-	text     string
+	text     strings.Builder
 	children []*element
 }
 
@@ -62,7 +70,7 @@ func (e *element) attr(name string) string {
 // value is the text of the child of that name.
 func (e *element) value(name string) string {
 	if c := e.child(name); c != nil {
-		return c.text
+		return c.text.String()
 	}
 	return ""
 }
@@ -133,11 +141,12 @@ type scope struct {
 	template bool
 }
 
-// decoder reads one record.
-type decoder struct{ tokens, text int }
+// decoder reads the records of one chunk.
+type decoder struct{ chunk, record budget }
 
-// record gives the record's root element, which holds the event as its child.
-func (d *decoder) record(c cursor) (*element, error) {
+// read gives a record's root element, which holds the event as its child.
+func (d *decoder) read(c cursor) (*element, error) {
+	d.record = ofRecord
 	root := &element{}
 	if !d.content(&c, root, scope{}, 0) {
 		return nil, errRecord
@@ -145,12 +154,22 @@ func (d *decoder) record(c cursor) (*element, error) {
 	return root, nil
 }
 
-func (d *decoder) token() bool { d.tokens++; return d.tokens <= maxTokens }
+func (d *decoder) token() bool {
+	d.record.tokens--
+	d.chunk.tokens--
+	return d.record.tokens >= 0 && d.chunk.tokens >= 0
+}
 
-func (d *decoder) say(to *string, s string) bool {
-	d.text += len(s)
-	*to += s
-	return d.text <= maxText
+// spend takes bytes from the budgets.
+func (d *decoder) spend(n int) bool {
+	d.record.bytes -= n
+	d.chunk.bytes -= n
+	return d.record.bytes >= 0 && d.chunk.bytes >= 0
+}
+
+func (d *decoder) say(to *strings.Builder, s string) bool {
+	to.WriteString(s)
+	return d.spend(len(s))
 }
 
 // content reads what stands in an element, to its end tag or the end of the fragment.
@@ -196,13 +215,13 @@ func isPiece(token byte) bool {
 }
 
 // piece adds one piece of text. A value that is itself XML becomes children of in, where there is an in.
-func (d *decoder) piece(c *cursor, token byte, to *string, in *element, s scope, depth int) bool {
+func (d *decoder) piece(c *cursor, token byte, to *strings.Builder, in *element, s scope, depth int) bool {
 	switch token {
 	case 0x05, 0x45: // text, with its type, which is always a string's
 		c.u8()
-		return d.say(to, wide(c.bytes(2*c.u16())))
+		return d.say(to, wide(d.bytes(c, 2*c.u16())))
 	case 0x07, 0x47: // CDATA
-		return d.say(to, wide(c.bytes(2*c.u16())))
+		return d.say(to, wide(d.bytes(c, 2*c.u16())))
 	case 0x08, 0x48:
 		return d.say(to, string(rune(c.u16())))
 	case 0x09, 0x49:
@@ -224,9 +243,18 @@ func (d *decoder) piece(c *cursor, token byte, to *string, in *element, s scope,
 			}
 			return d.content(&v.at, in, scope{}, depth+1)
 		}
-		return d.say(to, v.String())
+		return d.spend(v.at.end-v.at.at) && d.say(to, v.String())
 	}
 	return false
+}
+
+// bytes are the next n that become text; none when that is too much.
+func (d *decoder) bytes(c *cursor, n int) []byte {
+	if !d.spend(n) {
+		c.bad = true
+		return nil
+	}
+	return c.bytes(n)
 }
 
 func (d *decoder) element(c *cursor, in *element, hasAttrs bool, s scope, depth int) bool {
@@ -240,16 +268,17 @@ func (d *decoder) element(c *cursor, in *element, hasAttrs bool, s scope, depth 
 		c.u32() // length of the list
 		for c.at < c.end && (c.b[c.at] == 0x06 || c.b[c.at] == 0x46) {
 			c.u8()
-			a := attribute{name: d.name(c)}
+			name := d.name(c)
 			if !d.token() || c.bad {
 				return false
 			}
+			var text strings.Builder
 			for c.at < c.end && isPiece(c.b[c.at]) {
-				if !d.token() || !d.piece(c, c.u8(), &a.value, nil, s, depth) {
+				if !d.token() || !d.piece(c, c.u8(), &text, nil, s, depth) {
 					return false
 				}
 			}
-			e.attrs = append(e.attrs, a)
+			e.attrs = append(e.attrs, attribute{name, text.String()})
 		}
 	}
 	switch c.u8() {
@@ -273,10 +302,9 @@ func (d *decoder) name(c *cursor) string {
 		from = &o
 	}
 	from.bytes(4 + 2) // the next name of its bucket; its hash
-	n := from.u16()
-	s := wide(from.bytes(2 * n))
+	s := wide(d.bytes(from, 2*from.u16()))
 	from.u16() // a zero
-	if d.text += len(s); from.bad || d.text > maxText {
+	if !d.spend(len(s)) || from.bad {
 		c.bad = true
 		return ""
 	}

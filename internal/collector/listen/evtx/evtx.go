@@ -24,7 +24,8 @@ const (
 	magic      = "ElfFile\x00"
 	chunkMagic = "ElfChnk\x00"
 	fileHeader = 4096
-	firstAt    = 512     // the first record of a chunk
+	firstAt    = 512 // the first record of a chunk
+	maxRecords = (chunkSize - firstAt) / 28
 	maxChunks  = 1 << 17 // 8 GiB
 	maxDepth   = 16
 )
@@ -87,13 +88,17 @@ func records(c []byte, emit func(text []byte) error) (given int, missing uint64,
 		return 0, 0, nil // empty
 	}
 	want, seen := last-first+1, uint64(0)
+	if last < first || want > maxRecords { // the header is damaged: what is there is read
+		want, missing = maxRecords, 1
+	}
+	claimed := missing == 0
+	d := decoder{chunk: ofChunk}
 	for at := firstAt; seen < want && at+28 <= len(c); {
 		size := int(binary.LittleEndian.Uint32(c[at+4:]))
 		if binary.LittleEndian.Uint32(c[at:]) != 0x2a2a || size < 28 || size > len(c)-at {
 			break
 		}
-		var d decoder
-		root, err := d.record(cursor{b: c, at: at + 24, end: at + size - 4})
+		root, err := d.read(cursor{b: c, at: at + 24, end: at + size - 4})
 		at += size
 		seen++
 		if err != nil {
@@ -110,7 +115,10 @@ func records(c []byte, emit func(text []byte) error) (given int, missing uint64,
 		}
 		given++
 	}
-	return given, missing + max(want, seen) - seen, nil
+	if claimed {
+		missing += want - seen
+	}
+	return given, missing, nil
 }
 
 // lineOf makes a line of one record.
@@ -195,8 +203,8 @@ func eventData(data *element) map[string]any {
 		}
 		if len(c.children) > 0 {
 			out[name] = plain(c, 0)
-		} else if c.text != "" {
-			out[name] = c.text
+		} else if c.text.Len() > 0 {
+			out[name] = c.text.String()
 		}
 	}
 	return out
@@ -213,14 +221,14 @@ func plain(e *element, depth int) map[string]any {
 			out[a.name] = a.value
 		}
 	}
-	if e.text != "" {
-		out["Value"] = e.text
+	if e.text.Len() > 0 {
+		out["Value"] = e.text.String()
 	}
 	for _, c := range e.children {
-		var v any = c.text
-		if m := plain(c, depth+1); len(c.children) > 0 || len(m) > 1 || len(m) == 1 && c.text == "" {
+		var v any = c.text.String()
+		if m := plain(c, depth+1); len(c.children) > 0 || len(m) > 1 || len(m) == 1 && c.text.Len() == 0 {
 			v = m
-		} else if c.text == "" {
+		} else if c.text.Len() == 0 {
 			continue
 		}
 		switch was := out[c.name].(type) {

@@ -97,24 +97,35 @@ func TestHostileRecord(t *testing.T) {
 	}
 	count := bytes.Clone(b)
 	count[4096+570] = '8'
-	// A chunk whose one record holds a template that holds itself three times, and one that fills itself with its own value.
-	nested := func(body ...byte) []byte {
+	again := []byte{0x0c, 1, 1, 0, 0, 0, 0, 0x16, 0, 0, 0, 0, 0, 0} // an instance of the template at 0x1600, without values
+	// A chunk of so many records that use a template so often.
+	chunkOf := func(records, times int, body ...byte) []byte {
 		c := make([]byte, fileHeader+chunkSize)
 		copy(c, b[:fileHeader])
 		chunk := c[fileHeader:]
 		copy(chunk, chunkMagic)
 		binary.LittleEndian.PutUint64(chunk[8:], 1)
-		binary.LittleEndian.PutUint64(chunk[16:], 1)
-		r := chunk[firstAt:]
-		copy(r, []byte{0x2a, 0x2a, 0, 0, 0, 4, 0, 0})
-		copy(r[24:], append([]byte{0x0c, 1, 1, 0, 0, 0, 0, 6, 0, 0}, make([]byte, 16)...)) // an instance of the template at 0x600, without values
-		d := chunk[0x600:]
+		binary.LittleEndian.PutUint64(chunk[16:], uint64(records))
+		for i := range records {
+			r := chunk[firstAt+1024*i:]
+			copy(r, []byte{0x2a, 0x2a, 0, 0, 0, 4, 0, 0})
+			copy(r[24:], slices.Repeat(again, times))
+		}
+		d := chunk[0x1600:]
 		binary.LittleEndian.PutUint32(d[20:], uint32(len(body)))
 		copy(d[24:], body)
 		return c
 	}
-	again := []byte{0x0c, 1, 1, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0}
-	for name, file := range map[string][]byte{"count": count, "itself": nested(slices.Repeat(again, 3)...), "deep": nested(slices.Repeat([]byte{0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02}, 1000)...)} {
+	lies := bytes.Clone(b)
+	copy(lies[4096+8:], bytes.Repeat([]byte{0xff}, 8)) // the first record is behind the last
+	for name, file := range map[string][]byte{
+		"count":  count,
+		"itself": chunkOf(1, 1, slices.Repeat(again, 3)...),
+		"deep":   chunkOf(1, 1, slices.Repeat([]byte{0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02}, 1000)...),
+		"pieces": chunkOf(4, 60, slices.Repeat([]byte{0x05, 1, 4, 0, 'a', 0, 'b', 0, 'c', 0, 'd', 0}, 4000)...), // of one text
+		"zeros":  chunkOf(4, 60, slices.Repeat(append([]byte{0x05, 1, 0, 0x10}, make([]byte, 8192)...), 6)...),   // become no text
+		"lies":   lies,
+	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		err := read(bytes.NewReader(file), func([]byte) error { return nil })
