@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash"
 	"net/netip"
 
 	"tocsin/internal/collector/spool"
@@ -141,34 +142,38 @@ type Secret [32]byte
 
 // Digester makes the keyed digests of lines. It belongs to one goroutine.
 type Digester struct {
-	secret [32]byte
-	msg    []byte
-	line   lineMAC
+	mac           hash.Hash // under the archive's secret
+	msg, key, sum []byte    // kept from line to line, as what goes through an interface is memory of its own
 }
 
 // Digester makes one for the secret.
 func (s *Secret) Digester() *Digester {
-	return &Digester{secret: *s, msg: []byte("tocsin line key v1\x00")}
+	return &Digester{mac: hmac.New(sha256.New, s[:]), msg: []byte("tocsin line key v1\x00")}
 }
 
 // LineKey is the key of one line's digest. It may be revealed with the line: no other line's key follows from it.
 func (d *Digester) LineKey(number uint64) [32]byte {
 	n := len(d.msg)
 	d.msg = binary.BigEndian.AppendUint64(d.msg, number)
-	key := d.line.sum(d.secret, d.msg)
+	d.mac.Reset()
+	d.mac.Write(d.msg)
+	d.key = d.mac.Sum(d.key[:0])
 	d.msg = d.msg[:n]
-	return key
+	return [32]byte(d.key)
 }
 
 // Digest is the keyed digest of a line, event.hash on the wire.
 func (d *Digester) Digest(number uint64, text []byte) [32]byte {
-	return d.line.sum(d.LineKey(number), text)
+	d.LineKey(number)
+	d.sum = lineMAC(d.sum[:0], d.key, text)
+	return [32]byte(d.sum)
+}
+
+func lineMAC(dst, key, text []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write(text)
+	return mac.Sum(dst)
 }
 
 // DigestWith is the digest under a revealed key: whoever gets a line with its key checks it against the event with this.
-func DigestWith(key [32]byte, text []byte) (sum [32]byte) {
-	mac := hmac.New(sha256.New, key[:])
-	mac.Write(text)
-	mac.Sum(sum[:0])
-	return sum
-}
+func DigestWith(key [32]byte, text []byte) [32]byte { return [32]byte(lineMAC(nil, key[:], text)) }
