@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -41,6 +40,7 @@ const (
 	maxOpen   = 20
 	maxRule   = 64 << 10
 	maxEvents = 10 // of one member, in what is found
+	maxList   = 10_000
 	step      = 24 * time.Hour
 )
 
@@ -209,6 +209,9 @@ func scan(row interface{ Scan(...any) error }) (j Job, err error) {
 
 // List gives the jobs, the newest first.
 func (s *Store) List(ctx context.Context, limit int) ([]Job, error) {
+	if limit < 1 || limit > maxList {
+		return nil, fmt.Errorf("%w: a list has 1 to %d questions", ErrInvalid, maxList)
+	}
 	rows, err := db.Bound(s.db.Read()).QueryContext(ctx, "SELECT "+columns+" FROM rematch_jobs ORDER BY id DESC LIMIT ?", limit)
 	if err != nil {
 		return nil, err
@@ -255,11 +258,13 @@ const look = 2 * time.Second
 func (s *Store) Run(ctx context.Context) error {
 	every := time.NewTicker(look)
 	defer every.Stop()
+	warned := false
 	for {
 		worked, err := s.next(ctx)
-		if err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "asking the stored history; it is tried again", "err", err)
+		if err != nil && ctx.Err() == nil && !warned {
+			s.log.WarnContext(ctx, "asking the stored history; it is tried again every two seconds", "err", err)
 		}
+		warned = err != nil
 		if worked && err == nil {
 			continue
 		}
@@ -331,7 +336,7 @@ func (s *Store) day(ctx context.Context, j *Job, q question) error {
 
 // save writes how far a job is, unless somebody stopped it meanwhile.
 func (s *Store) save(ctx context.Context, j *Job) error {
-	found, err := json.Marshal(maps.Clone(j.Found))
+	found, err := json.Marshal(j.Found)
 	if err != nil {
 		return err
 	}

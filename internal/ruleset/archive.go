@@ -11,12 +11,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing/fstest"
+
+	"tocsin/internal/detect"
 )
 
 // MaxArchive is how many bytes an archive may have.
@@ -55,10 +58,10 @@ func (f files) tree() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// isRules says whether a member is a file of rules. Hidden folders (.github) hold none, and tests none that run.
+// isRules says whether a member is a file of rules. Hidden folders (.github) hold none.
 func isRules(name string) bool {
 	for part := range strings.SplitSeq(path.Dir(name), "/") {
-		if part != "." && strings.HasPrefix(part, ".") || part == "tests" {
+		if part != "." && strings.HasPrefix(part, ".") {
 			return false
 		}
 	}
@@ -245,9 +248,20 @@ func (f files) rooted() files {
 	return out
 }
 
+// loaded says whether detect.LoadAll reads a file by this path: what it passes over must not be counted as taken in.
+func loaded(name string) bool {
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		if detect.NotRules(dir) {
+			return false
+		}
+	}
+	return true
+}
+
 // only keeps what lies in the given folders; of a repository that keeps its rules in folders named rules…, those, if none is given.
 func (f files) only(folders []string) files {
-	out := files{}
+	f, out := maps.Clone(f), files{}
+	maps.DeleteFunc(f, func(n string, _ []byte) bool { return !loaded(n) })
 	for n, b := range f {
 		for _, d := range folders {
 			if d = strings.Trim(d, "/"); n == d || strings.HasPrefix(n, d+"/") {

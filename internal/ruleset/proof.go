@@ -51,10 +51,10 @@ func ParseKey(text string) (ed25519.PublicKey, error) {
 	return keys.ParseSPKI(der)
 }
 
-// Proof is what the operator says about what is to be taken in. One of the two is needed.
+// Proof is what the operator says about what is to be taken in. One of the two is needed; of both, both must hold.
 type Proof struct {
 	SHA256    string              // of the archive (or the tree of a folder), in hexadecimal, from another place than the archive
-	Keys      []ed25519.PublicKey // that may sign; with
+	Keys      []ed25519.PublicKey // one of them must have signed; with
 	Signature []byte              // the detached signature; nil: sought beside the archive, as NAME.sig
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -122,7 +123,7 @@ func TestUpdateAndRollBack(t *testing.T) {
 	s := Open(t.TempDir())
 	first := zipOf(t, map[string]string{
 		"repo-1/rules/web/a.yml": rule(1, "high", "evil"), "repo-1/rules/web/b.yml": rule(2, "low", "odd"), "repo-1/rules/bad.yml": "title: [", "repo-1/.github/workflows/ci.yml": "on: push",
-		"repo-1/tests/x.yml": "a: b", "repo-1/LICENSE": "DRL", "repo-1/deprecated/old.yml": rule(9, "high", "old"),
+		"repo-1/tests/x.yml": "a: b", "repo-1/rules/tests/y.yml": rule(7, "high", "test"), "repo-1/LICENSE": "DRL", "repo-1/deprecated/old.yml": rule(9, "high", "old"),
 	})
 	st := install(t, s, put(t, first), digest(first))
 	if len(st.Changes.Added) != 2 || len(st.Changes.LeftOut) != 1 || st.Changes.LeftOut[0].File != "rules/bad.yml" || st.Before != nil {
@@ -214,6 +215,7 @@ func TestRefused(t *testing.T) {
 		"signature of another":           {good, Proof{Keys: pub, Signature: sign([]byte("x"), key, now)}, ErrProof},
 		"no signature at all":            {good, Proof{Keys: pub, Signature: []byte("hello")}, ErrProof},
 		"signature without a key":        {good, Proof{Signature: sign(good, key, now)}, ErrInvalid},
+		"key named, no signature":        {good, Proof{SHA256: digest(good), Keys: pub}, fs.ErrNotExist},
 		"good signature, other checksum": {good, Proof{SHA256: digest([]byte("x")), Keys: pub, Signature: sign(good, key, now)}, ErrProof},
 		"no archive":                     {[]byte("hello"), Proof{SHA256: digest([]byte("hello"))}, ErrArchive},
 		"path out of it, zip":            {zipOf(t, map[string]string{"../a.yml": rule(1, "high", "evil")}), Proof{}, ErrArchive},
@@ -339,6 +341,24 @@ func TestAddress(t *testing.T) {
 	}
 	if err := stage(srv.URL+"/none", Proof{SHA256: digest(b)}); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Error(err)
+	}
+}
+
+// What the detector passes over is not said to be taken in, nor are rules that count on those left out, however long the chain.
+func TestNotRules(t *testing.T) {
+	s := Open(t.TempDir())
+	chain := "title: ["
+	files := map[string]string{"a.yml": rule(1, "high", "evil"), "steps/b.yml": rule(2, "high", "odd"), "x/tests/c.yml": rule(3, "high", "more"), "x/steps/d.yml": rule(4, "high", "kept"), "c0.yml": chain}
+	for n := range 10 {
+		files[fmt.Sprintf("c%d.yml", n+1)] = fmt.Sprintf("title: Count %d\nid: 00000000-0000-4000-8000-0000000001%02d\nname: c%d\nlevel: high\ncorrelation: {type: event_count, rules: [c%d], group-by: [source.ip], timespan: 1h, condition: {gte: 2}}\n", n, n, n+1, n)
+	}
+	b := zipOf(t, files)
+	st := install(t, s, put(t, b), digest(b))
+	if st.Manifest.Files != 13 || st.Manifest.Rules != 2 || len(st.Changes.LeftOut) != 11 {
+		t.Errorf("%d files, %d rules, left out %v", st.Manifest.Files, st.Manifest.Rules, st.Changes.LeftOut)
+	}
+	if got := running(t, s); len(got) != 2 || got["Rule 4"] != "high" {
+		t.Errorf("running %v", got)
 	}
 }
 

@@ -72,7 +72,7 @@ func (s *Store) Stage(ctx context.Context, o UpdateOptions) (*Staged, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := read(ctx, o.From, o.Client, o.Proof.Signature == nil && len(o.Proof.Keys) > 0 && o.Proof.SHA256 == "")
+	g, err := read(ctx, o.From, o.Client, o.Proof.Signature == nil && len(o.Proof.Keys) > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -131,9 +131,12 @@ func levelOf(s string) (int, error) {
 	return i, nil
 }
 
+// maxRounds bounds how often rules are compiled without those that failed. A chain of correlations costs one round for each link.
+const maxRounds = 16
+
 // compile finds the files that cannot be used, beside the rules that run with them. Files with nothing but rules below the level go.
 func (st *Staged) compile(least int, builtIn []detect.Source) error {
-	left := map[string]string{}
+	left, last := map[string]string{}, ""
 	for name, b := range st.files {
 		c := &sigma.Collection{}
 		if errs := c.Parse(name, b); len(errs) > 0 {
@@ -150,7 +153,10 @@ func (st *Staged) compile(least int, builtIn []detect.Source) error {
 	}
 	// What can be read is compiled together with the rest. A file that fails is left out and the others are tried without it: a correlation may
 	// lose the rule it counts.
-	for range 8 {
+	for round := 0; ; round++ {
+		if round == maxRounds {
+			return fmt.Errorf("%w: after %d files were left out others still fail that count on them; the last: %s", ErrInvalid, len(left), last)
+		}
 		cat, err := detect.LoadAll(append(slices.Clone(builtIn), detect.Source{Name: st.set, FS: st.files.fs(), Upstream: true, Skip: keysOf(left)}))
 		if err != nil {
 			return err
@@ -173,7 +179,7 @@ func (st *Staged) compile(least int, builtIn []detect.Source) error {
 				return fmt.Errorf("the rules that run beside these have a fault, mend it first: %w", x)
 			}
 			if _, known := left[file]; !known {
-				left[file], fresh = reasonOf(x), true
+				left[file], fresh, last = reasonOf(x), true, x.Error()
 			}
 		}
 		if !fresh {
