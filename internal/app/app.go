@@ -29,6 +29,7 @@ import (
 	"tocsin/internal/health"
 	"tocsin/internal/keys"
 	"tocsin/internal/ledger"
+	"tocsin/internal/notify"
 	"tocsin/internal/outbox"
 	"tocsin/internal/report"
 	"tocsin/internal/worker"
@@ -62,6 +63,7 @@ type hub struct {
 	detector   atomic.Pointer[detect.Engine]
 	baselines  atomic.Pointer[baseline.Engine]
 	box        *outbox.Box
+	budget     *notify.Budget // before box, for alerts
 	alerts     *alert.Store
 	plans      *worker.Plans
 	worker     atomic.Pointer[worker.Worker] // with its detector made anew by keepWorking
@@ -289,6 +291,9 @@ func (h *hub) housekeep(ctx context.Context) error {
 		case <-seldom.C:
 			if err := h.office.People.Prune(ctx); err != nil {
 				h.log.WarnContext(ctx, "forgetting ended sessions", "err", err)
+			}
+			if err := h.budget.Prune(ctx, 7*24*time.Hour); err != nil {
+				h.log.WarnContext(ctx, "forgetting what summaries told", "err", err)
 			}
 			if _, err := h.box.Prune(ctx, 90*24*time.Hour); err != nil {
 				h.log.WarnContext(ctx, "forgetting old outbox entries", "err", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"tocsin/internal/access"
 	"tocsin/internal/alert"
+	"tocsin/internal/chart"
 	"tocsin/internal/enrich"
 	"tocsin/internal/event"
 	"tocsin/internal/eventstore"
@@ -224,6 +226,7 @@ func (h *hub) openChannels() error {
 			return err
 		}
 		h.box.Handle(notify.KindMail, outbox.Kind{Handler: mailer.Run})
+		h.box.Handle(notify.KindDigest, outbox.Kind{Handler: h.budget.Digest(mailer, h.cfg.Web.PublicURL)})
 		h.box.Handle(report.Kind, outbox.Kind{Handler: report.Handler(mailer), Timeout: time.Minute})
 	}
 	if h.cfg.Alerts.Webhook != "" {
@@ -251,6 +254,7 @@ func (h *hub) entries(n alert.Notice) ([]outbox.Entry, error) {
 		return nil, nil
 	}
 	m := message(n, h.cfg.Web.PublicURL)
+	m.Country, m.CountryName = h.country(n.Alert.Source)
 	var out []outbox.Entry
 	for _, to := range h.cfg.Alerts.MailTo {
 		e, err := notify.Mail(m, to)
@@ -267,6 +271,18 @@ func (h *hub) entries(n alert.Notice) ([]outbox.Entry, error) {
 		out = append(out, e)
 	}
 	return out, nil
+}
+
+// country says where a source's address is registered: as a code and by name, both "" when it is not known.
+func (h *hub) country(source string) (code, name string) {
+	ip, err := netip.ParseAddr(source)
+	if err != nil || h.places == nil {
+		return "", ""
+	}
+	if code = h.places.Lookup(ip).Country; code == "" {
+		return "", ""
+	}
+	return code, chart.Country(code)
 }
 
 // message is a notice in the words that leave the hub.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tocsin/internal/alert"
 	"tocsin/internal/blob"
 	"tocsin/internal/bus"
@@ -23,6 +25,7 @@ import (
 	"tocsin/internal/health"
 	"tocsin/internal/keys"
 	"tocsin/internal/ledger"
+	"tocsin/internal/notify"
 	"tocsin/internal/outbox"
 	"tocsin/internal/people"
 	"tocsin/internal/rematch"
@@ -158,13 +161,16 @@ func (h *hub) openAlerts(context.Context) error {
 	if err := h.openChannels(); err != nil {
 		return err
 	}
-	h.alerts = alert.New(h.office.DB, alert.Options{Outbox: h.box, Entries: h.entries, Text: h.ruleText, Logger: h.log})
+	h.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "tocsin_notices_held_total", Help: "Notices that were kept for a summary because their contact had got its mails of the hour (alerts.mail_budget)."},
+		func() float64 { return float64(h.budget.Held()) }))
+	h.alerts = alert.New(h.office.DB, alert.Options{Outbox: h.budget, Entries: h.entries, Text: h.ruleText, Logger: h.log})
 	return nil
 }
 
 // ruleText is what a rule says to people without technical skill.
 func (h *hub) ruleText(id string) alert.Text {
 	if t, ok := health.Texts[id]; ok {
+	h.budget = notify.NewBudget(h.office.DB, h.box, h.cfg.Alerts.MailBudget, nil)
 		return alert.Text{Title: t.Title, What: t.What, Do: t.Do}
 	}
 	info, ok := h.rules.cat.Load().Info(id)

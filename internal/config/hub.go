@@ -122,6 +122,9 @@ type Alerts struct {
 	WebhookSecretFile string `yaml:"webhook_secret_file"`
 	// MinLevel is the lowest level that is sent: informational, low, medium, high, critical. Default: medium.
 	MinLevel string `yaml:"min_level"`
+	// MailBudget is how many mails an hour one address gets about alerts, and as many again about critical ones. What is beyond is told
+	// together, in one mail every ten minutes. 0 means no bound. Default: 20.
+	MailBudget int `yaml:"mail_budget"`
 }
 
 // Mail is the relay that takes the hub's mail.
@@ -183,7 +186,7 @@ func DefaultHub() Hub {
 		Web:       Web{Listen: "127.0.0.1:8080"},
 		Engine:    Engine{Memory: 1024},
 		Bus:       Bus{MaxBytes: 4096},
-		Alerts:    Alerts{MinLevel: "medium"},
+		Alerts:    Alerts{MinLevel: "medium", MailBudget: 20},
 		Mail:      Mail{Port: 587, TLS: "starttls"},
 		Reports:   Reports{Mail: true, Weekday: "monday", Hour: 7},
 		Retention: Retention{Events: 90, Batches: 90},
@@ -243,6 +246,9 @@ func (h *Hub) Complete() error {
 	}
 	if h.Bus.MaxBytes < 64 {
 		return errors.New("bus.max_bytes: must be at least 64 (MiB)")
+	}
+	if h.Alerts.MailBudget < 0 {
+		return fmt.Errorf("alerts.mail_budget %d: want how many mails an hour one address may get, or 0 for no bound", h.Alerts.MailBudget)
 	}
 	switch h.Alerts.MinLevel {
 	case "informational", "low", "medium", "high", "critical":

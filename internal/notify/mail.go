@@ -20,7 +20,7 @@ import (
 	"tocsin/internal/outbox"
 )
 
-//go:embed mail.txt.tmpl mail.html.tmpl
+//go:embed mail.txt.tmpl mail.html.tmpl digest.txt.tmpl digest.html.tmpl
 var templates embed.FS
 
 // MailOptions say which relay takes the mail.
@@ -49,14 +49,16 @@ func NewMailer(o MailOptions) (*Mailer, error) {
 		o.Location = time.UTC
 	}
 	funcs := map[string]any{
-		"at":    func(t time.Time) string { return t.In(o.Location).Format("2 January 2006, 15:04:05 MST") },
-		"level": levelWord,
+		"at":     func(t time.Time) string { return t.In(o.Location).Format("2 January 2006, 15:04:05 MST") },
+		"level":  levelWord,
+		"alerts": alerts,
+		"number": number,
 	}
-	text, err := texttemplate.New("mail.txt.tmpl").Funcs(funcs).ParseFS(templates, "mail.txt.tmpl")
+	text, err := texttemplate.New("mail.txt.tmpl").Funcs(funcs).ParseFS(templates, "*.txt.tmpl")
 	if err != nil {
 		return nil, err
 	}
-	html, err := htmltemplate.New("mail.html.tmpl").Funcs(funcs).ParseFS(templates, "mail.html.tmpl")
+	html, err := htmltemplate.New("mail.html.tmpl").Funcs(funcs).ParseFS(templates, "*.html.tmpl")
 	if err != nil {
 		return nil, err
 	}

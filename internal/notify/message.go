@@ -39,7 +39,8 @@ type Message struct {
 	Entity       string         `json:"entity"`
 	EntityKind   string         `json:"entity_kind"`
 	Source       string         `json:"source,omitempty"`
-	Country      string         `json:"country,omitempty"`
+	Country      string         `json:"country,omitempty"`      // of the source, ISO 3166-1 alpha-2, for programs
+	CountryName  string         `json:"country_name,omitempty"` // in English, for people
 	Count        int64          `json:"count"`
 	First        time.Time      `json:"first"`
 	Last         time.Time      `json:"last"`
@@ -110,7 +111,7 @@ func oneLine(s string, most int) string {
 // in it would let them write a paragraph of their own there.
 func (m Message) plain() Message {
 	const most = 2000
-	for _, s := range []*string{&m.Organisation, &m.Title, &m.Family, &m.Reason, &m.Entity, &m.EntityKind, &m.Source, &m.Country} {
+	for _, s := range []*string{&m.Organisation, &m.Title, &m.Family, &m.Reason, &m.Entity, &m.EntityKind, &m.Source, &m.Country, &m.CountryName} {
 		*s = oneLine(*s, most)
 	}
 	return m
