@@ -24,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -122,7 +121,9 @@ type Details struct {
 	Reason     string       `json:"reason"`               // of the gravest detection, newest first
 	Steps      []event.Step `json:"steps,omitempty"`
 	Text       Text         `json:"text"`
-	Scoring    []string     `json:"scoring"` // what the risk score is made of
+	Scoring    []string     `json:"scoring"`              // what the risk score is made of
+	Confidence int          `json:"confidence,omitempty"` // of the indicators touched, the highest, 0 to 100
+	Across     bool         `json:"across,omitempty"`     // its source is in an alert across members
 }
 
 // Alert is one alert. Times are UTC nanoseconds; 0 means never.
@@ -214,6 +215,9 @@ type Options struct {
 	// NoticeKind that holds the notice as JSON.
 	Entries func(Notice) ([]outbox.Entry, error)
 	Text    func(ruleID string) Text // what a rule says to members; may be nil
+	// Confidence says how much each of some indicators (event.Detection.Indicator) is trusted, 0 to 100. It runs within the change's
+	// transaction. nil: not known.
+	Confidence func(ctx context.Context, tx bun.IDB, indicators []string) (map[string]int, error)
 	// Pace is the least time between an alert's notices: after the first, the
 	// second … the last value repeats. Default 1 min, 10 min, 1 h, 6 h.
 	Pace   []time.Duration
@@ -311,40 +315,6 @@ func techniques(tags []string) []string {
 		}
 	}
 	return out
-}
-
-// score sets the risk score: twenty for each step of severity, and up to
-// nineteen (twenty for critical ones) for what makes an alert of that severity
-// more pressing. An alert is thus never ranked above one that is graver.
-func (a *Alert) score() {
-	total := 0
-	a.Details.Scoring = nil
-	add := func(n int, format string, args ...any) {
-		if n > 0 {
-			total += n
-			a.Details.Scoring = append(a.Details.Scoring, fmt.Sprintf(format+": %d", append(args, n)...))
-		}
-	}
-	add(min(8, bits.Len64(uint64(max(a.Count, 1)))-1), "%s", plural(a.Count, "event"))
-	add(min(6, 3*(len(a.Details.Rules)-1)), "%d different rules agree", len(a.Details.Rules))
-	switch {
-	case a.EntityKind == "user":
-		add(4, "a person's account is concerned")
-	case a.EntityKind == "host":
-		add(4, "a machine inside is concerned")
-	case a.User != "":
-		add(2, "a person's account is concerned")
-	}
-	if a.Site {
-		add(1, "seen on the site, with its ordinary traffic")
-	}
-	most := 19
-	if a.Severity == Critical {
-		most = 20
-	}
-	base := 20 * int(a.Severity)
-	a.Details.Scoring = append([]string{fmt.Sprintf("%s severity: %d", a.Severity, base)}, a.Details.Scoring...)
-	a.Score = base + min(total, most)
 }
 
 func plural(n int64, what string) string {

@@ -79,6 +79,9 @@ func (s *Store) apply(ctx context.Context, plan string, dets []event.Detection) 
 		if err := w.prefetch(ctx, dets); err != nil {
 			return err
 		}
+		if err := w.risks(ctx, dets); err != nil {
+			return err
+		}
 		for i := range dets {
 			if err := w.detection(ctx, plan, &dets[i]); err != nil {
 				return err
@@ -142,6 +145,9 @@ type work struct {
 	notices  []outbox.Entry
 	deltas   map[countKey]int64
 
+	confidence map[string]int  // by indicator
+	across     map[string]bool // sources of open alerts across members
+
 	nextNum, lastNum int64    // numbers taken for new alerts
 	refs             []string // and their references
 }
@@ -168,7 +174,7 @@ type touched struct {
 
 func (s *Store) begin(tx bun.IDB) *work {
 	return &work{s: s, tx: tx, now: s.now(), byGroup: map[string]*touched{}, byNum: map[int64]*touched{},
-		seen: map[[16]byte]seen{}, tenants: map[event.TenantID]tenantInfo{}, deltas: map[countKey]int64{}}
+		seen: map[[16]byte]seen{}, tenants: map[event.TenantID]tenantInfo{}, deltas: map[countKey]int64{}, across: map[string]bool{}}
 }
 
 // seen is a detection applied before.
@@ -315,6 +321,7 @@ func (w *work) detection(ctx context.Context, plan string, d *event.Detection) e
 	wasRule := slices.ContainsFunc(t.a.Details.Rules, func(r Rule) bool { return r.ID == d.RuleID })
 	was := t.a.Severity
 	t.dirty = true
+	w.weigh(t, d)
 	t.a.merge(d, sev, w.s.o.Text, int64(d.Count), true)
 	t.fresh++
 	t.added += int64(d.Count)
@@ -330,7 +337,10 @@ func (w *work) detection(ctx context.Context, plan string, d *event.Detection) e
 			w.act(t, "", "", "rule", "Another rule matched: "+clip(d.RuleTitle, 200), true)
 		}
 	}
-	return nil
+	if sup != nil {
+		return nil
+	}
+	return w.raise(ctx, d)
 }
 
 // again handles a detection known already: a replay, or one that goes on.

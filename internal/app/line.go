@@ -163,7 +163,7 @@ func (h *hub) openAlerts(context.Context) error {
 	}
 	h.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "tocsin_notices_held_total", Help: "Notices that were kept for a summary because their contact had got its mails of the hour (alerts.mail_budget)."},
 		func() float64 { return float64(h.budget.Held()) }))
-	h.alerts = alert.New(h.office.DB, alert.Options{Outbox: h.budget, Entries: h.entries, Text: h.ruleText, Logger: h.log})
+	h.alerts = alert.New(h.office.DB, alert.Options{Outbox: h.budget, Entries: h.entries, Text: h.ruleText, Confidence: h.office.Intel.Confidence, Logger: h.log})
 	return nil
 }
 

@@ -429,6 +429,9 @@ func (e *Engine) detection(h *sigma.Hit, ev *event.Event) event.Detection {
 			d.EntityField = f
 			break
 		}
+	if ev != nil {
+		d.Indicator = ev.Indicator()
+	}
 	}
 	if d.Entity.Value == "" { // nothing names it: the alert groups by rule, it is not lost
 		d.Entity = event.Entity{Kind: "rule", Value: meta.ID}

@@ -30,6 +30,9 @@ type Detection struct {
 	Level     string // informational, low, medium, high, critical
 	Tags      []string
 	Entity    Entity
+	// Indicator names the indicator that the newest event touched, "ip:00c0ffee00c0ffee" (kind and hash), "" when none. It does not travel:
+	// the hub looks itself.
+	Indicator string
 	// EntityField is the field that the entity's value stood in. It does not travel: it is for whoever decides on the site what may leave.
 	EntityField string
 	First       int64 // event time of the first and last event that made it, UTC nanoseconds
@@ -115,6 +118,15 @@ func FromDetection(e *Event, d *Detection) {
 // IsDetection says whether e carries a detection made on the site.
 func (e *Event) IsDetection() bool { return e.Str(EventDataset) == DetectionDataset }
 
+// Indicator names the indicator that e touched, as Detection.Indicator does; "" when none.
+func (e *Event) Indicator() string {
+	id := e.Str(TocsinIndicatorID)
+	if id == "" {
+		return ""
+	}
+	return e.Str(TocsinIndicatorKind) + ":" + id
+}
+
 // ToDetection reads back what FromDetection wrote. The strings are copies. The tenant is the event's own, whatever the event says: a
 // collector speaks only for its own member.
 func ToDetection(e *Event) (Detection, error) {
@@ -127,7 +139,7 @@ func ToDetection(e *Event) (Detection, error) {
 		Tenant: e.Tenant, RuleID: text(RuleID), RuleTitle: text(RuleName), Family: text(TocsinDetectionFamily), Level: text(TocsinDetectionLevel),
 		Entity: Entity{text(TocsinDetectionEntityKind), text(TocsinDetectionEntity)},
 		First:  instant(TocsinDetectionFirst), Last: instant(TocsinDetectionLast),
-		Reason: text(TocsinDetectionReason), Source: text(SourceIP), User: text(UserName), Host: text(HostIP), Key: text(TocsinDetectionKey), Site: true,
+		Reason: text(TocsinDetectionReason), Source: text(SourceIP), User: text(UserName), Host: text(HostIP), Key: text(TocsinDetectionKey), Site: true, Indicator: e.Indicator(),
 	}
 	if v, ok := e.Get(TocsinDetectionLate); ok {
 		d.Late = v.Bool()

@@ -204,15 +204,43 @@ func audit(ctx context.Context, tx bun.IDB, at int64, by access.Principal, actio
 	return db.Audit(ctx, tx, at, by.UserID, action, object, by.Tenant, detail)
 }
 
+// behind is the condition that an indicator stands behind a hit: kind and hash, in the versions whose hashes are kept.
+var behind = fmt.Sprintf("id IN (SELECT indicator FROM indicator_hashes WHERE version IN (SELECT version FROM indicator_sets ORDER BY version DESC LIMIT %d) AND kind = ? AND hash = ?)", keepSets)
+
 // Resolve finds the indicators behind a hit that a collector reported: kind and hash of the event's tocsin.indicator fields. Sets of the last
 // versions are searched, the newest first.
 func (s *Store) Resolve(ctx context.Context, kind string, hash uint64) ([]Indicator, error) {
 	var out []Indicator
 	err := s.db.Read().NewSelect().Model(&out).
-		Where("id IN (SELECT indicator FROM indicator_hashes WHERE hash = ? AND kind = ?)", int64(hash), kind).
+		Where(behind, kind, int64(hash)).
 		OrderExpr("confidence DESC, added_ns DESC").Limit(20).Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("indicator %s %016x: %w", kind, hash, err)
+	}
+	return out, nil
+}
+
+// Confidence says how much each of some hits is trusted, 0 to 100: a hit is named by kind and hash, "ip:00c0ffee00c0ffee" (as detections name
+// it). Of several sources the highest counts. Markings that must not leave the centre give nothing away: their indicators are left out, as are
+// those that were taken back or have run out. It reads within the caller's transaction.
+func (s *Store) Confidence(ctx context.Context, tx bun.IDB, hits []string) (map[string]int, error) {
+	out := make(map[string]int, len(hits))
+	now := s.o.Now().UnixNano()
+	for _, h := range hits {
+		kind, hex, ok := strings.Cut(h, ":")
+		hash, err := strconv.ParseUint(hex, 16, 64)
+		if !ok || err != nil {
+			continue // a collector wrote something else there
+		}
+		var c int
+		err = tx.NewRaw(`SELECT coalesce(max(confidence), 0) FROM indicators WHERE `+behind+`
+			AND removed_ns = 0 AND (valid_until_ns = 0 OR valid_until_ns > ?) AND tlp IN ('clear', 'green', 'amber')`, kind, int64(hash), now).Scan(ctx, &c)
+		if err != nil {
+			return nil, fmt.Errorf("the confidence of indicator %s: %w", h, err)
+		}
+		if c > 0 {
+			out[h] = c
+		}
 	}
 	return out, nil
 }
@@ -226,7 +254,7 @@ func (s *Store) Seen(ctx context.Context, hits map[Hit]Count) error {
 	return s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
 		for h, c := range hits {
 			_, err := tx.NewRaw(`UPDATE indicators SET hits = hits + ?, last_hit_ns = max(last_hit_ns, ?)
-				WHERE id IN (SELECT indicator FROM indicator_hashes WHERE hash = ? AND kind = ?)`, c.N, c.Last, int64(h.Hash), h.Kind).Exec(ctx)
+				WHERE `+behind, c.N, c.Last, h.Kind, int64(h.Hash)).Exec(ctx)
 			if err != nil {
 				return err
 			}

@@ -194,6 +194,20 @@ func TestPublish(t *testing.T) {
 		if found, err = s.Resolve(t.Context(), e.Str(event.TocsinIndicatorKind), hash); err != nil || found[0].Hits != 3 || found[0].LastHitNS != 42 {
 			t.Errorf("hits: %+v, %v", found, err)
 		}
+		// Its confidence may be told unless its marking forbids that.
+		hit, want := fmt.Sprintf("%s:%016x", found[0].Kind, hash), found[0].Confidence
+		if !mayPush(found[0].TLP) {
+			want = 0
+		}
+		if err := s.db.Write(t.Context(), func(ctx context.Context, tx bun.IDB) error {
+			got, err := s.Confidence(ctx, tx, []string{hit, "nonsense", "ip:xyz", "ip:0000000000000000"})
+			if err == nil && (got[hit] != want || len(got) > 1) {
+				t.Errorf("%s, marked %s: confidence %v, want %d", addr, found[0].TLP, got, want)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var miss event.Event
 	miss.SetIP(event.SourceIP, netip.MustParseAddr("203.0.113.1"))
