@@ -17,6 +17,9 @@ import (
 // maxAnswer bounds what is read of the hub's answer.
 const maxAnswer = 64 << 20
 
+// errNoHub is for whoever can do without.
+var errNoHub = errors.New("no hub runs")
+
 // askHub asks the running hub on its own socket. why says, in an error, what no other program can do.
 func askHub(ctx context.Context, o *app.Office, method, path string, in any, why string) ([]byte, http.Header, error) {
 	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -39,7 +42,7 @@ func askHub(ctx context.Context, o *app.Office, method, path string, in any, why
 	if err != nil {
 		var dial *net.OpError
 		if errors.As(err, &dial) && dial.Op == "dial" {
-			return nil, nil, fmt.Errorf("no hub runs on %s: start `tocsin hub` first; %s", o.Dir, why)
+			return nil, nil, fmt.Errorf("%w on %s: start `tocsin hub` first; %s", errNoHub, o.Dir, why)
 		}
 		return nil, nil, fmt.Errorf("asking the hub: %w", err)
 	}

@@ -88,7 +88,6 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	ev := &evaluator{engine: engine, names: names, source: source}
 	routers := make([]*sigma.Router, workers)
 	for i := range routers { // before the first event is decoded: they add names
 		if routers[i], err = sigma.NewRouter(engine); err != nil {
@@ -107,7 +106,7 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 	var wg sync.WaitGroup
 	for _, r := range routers {
 		wg.Go(func() {
-			w := &evalWorker{ev: ev, router: r, dec: sigma.Decoder{Names: names}, other: other}
+			w := &evalWorker{engine: engine, router: r, dec: sigma.Decoder{Names: names}, other: other}
 			for c := range work {
 				c.done <- w.run(c)
 			}
@@ -163,14 +162,8 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 	return 0
 }
 
-type evaluator struct {
-	engine *sigma.Engine
-	names  *sigma.Names
-	source sigma.LogSource
-}
-
 type evalWorker struct {
-	ev     *evaluator
+	engine *sigma.Engine
 	router *sigma.Router
 	dec    sigma.Decoder
 	rec    sigma.Record
@@ -181,7 +174,6 @@ type evalWorker struct {
 
 func (w *evalWorker) run(c *chunk) result {
 	r := result{out: c.out[:0]}
-	e := w.ev.engine
 	file, _ := json.Marshal(c.file)
 	lines := c.lines
 	for n := c.line; len(lines) > 0; n++ {
@@ -213,7 +205,7 @@ func (w *evalWorker) run(c *chunk) result {
 			if i > 0 {
 				r.out = append(r.out, ',')
 			}
-			label, _ := json.Marshal(e.Rules[id].Label())
+			label, _ := json.Marshal(w.engine.Rules[id].Label())
 			r.out = append(r.out, label...)
 		}
 		r.out = append(r.out, ']')

@@ -59,7 +59,6 @@ func (a *admin) rulesHealth(ctx context.Context, common func(*flag.FlagSet), arg
 		fmt.Fprintln(a.stdout, "No events of this member have reached the hub yet, so nothing can be said.")
 		return nil
 	}
-	fmt.Fprintf(a.stdout, "Of the lines that the member's collectors received, %.1f in a hundred were understood.\n", 100*list[0].Parsed)
 	for _, s := range list {
 		state := "well"
 		switch {
@@ -67,9 +66,15 @@ func (a *admin) rulesHealth(ctx context.Context, common func(*flag.FlagSet), arg
 			state = "SILENT"
 		case len(s.Gone) > 0:
 			state = "fields came before and come no more: " + strings.Join(s.Gone, ", ")
+		case len(s.Quiet) > 0:
+			state = "SILENT from " + strings.Join(s.Quiet, ", ")
 		}
-		fmt.Fprintf(a.stdout, "\n%s: %s. %d events at the hub, the last on %s; %.0f in a hundred of a kind that rules know.\n  %d rules can fire on it, %d of its kind cannot, %d look at other kinds of sources.\n",
-			s.Dataset, state, s.Events, s.Last.Local().Format("2 Jan 2006 15:04"), 100*s.Mapped, len(s.Rules), len(s.Cannot), s.OtherKind)
+		parsed := ""
+		if s.Parsed > 0 {
+			parsed = fmt.Sprintf("; of the lines that its collector receives, %.1f in a hundred are understood", 100*s.Parsed)
+		}
+		fmt.Fprintf(a.stdout, "\n%s at %s: %s. %d events at the hub, the last on %s; %.0f in a hundred of a kind that rules know%s.\n  %d rules can fire on it, %d of its kind cannot, %d look at other kinds of sources.\n",
+			s.Product, s.Name, state, s.Events, s.Last.Local().Format("2 Jan 2006 15:04"), 100*s.Mapped, parsed, len(s.Rules), len(s.Cannot), s.OtherKind)
 		for i, c := range s.Cannot {
 			if !verbose && i == fewChanges {
 				fmt.Fprintf(a.stdout, "  … and %d more; -v names all\n", len(s.Cannot)-i)

@@ -60,7 +60,7 @@ func (a *admin) addLayer(ctx context.Context, l layer.Layer, memberName, until s
 		if err != nil {
 			return err
 		}
-		l, err := o.Layers.Add(ctx, app.Operator.UserID, l, cat)
+		l, err := o.Layers.Add(ctx, app.Operator.UserID, l, app.Known{Catalogue: cat})
 		if err != nil {
 			return err
 		}

@@ -75,12 +75,17 @@ func (a *admin) takeIn(ctx context.Context, o *app.Office) error {
 	}
 	body, _, err := askHub(ctx, o, http.MethodPost, "/admin/rules/reload", nil, "")
 	if err != nil {
-		if strings.HasPrefix(err.Error(), "no hub runs") {
+		if errors.Is(err, errNoHub) {
 			a.progress("No hub runs on this folder: the rules are in force from its next start.\n")
 			return nil
 		}
 		return fmt.Errorf("the running hub did not take the rules in: %w", err)
 	}
+	return a.taken(body)
+}
+
+// taken says what the hub answers after it has taken rules in.
+func (a *admin) taken(body []byte) error {
 	var r struct {
 		Rules  int     `json:"rules"`
 		Lost   int     `json:"groups_lost"`
@@ -89,7 +94,11 @@ func (a *admin) takeIn(ctx context.Context, o *app.Office) error {
 	if err := json.Unmarshal(body, &r); err != nil {
 		return fmt.Errorf("reading the hub's answer: %w", err)
 	}
-	a.progress("The running hub has taken the rules in: %d are in force there. It paused for %.1f ms; what unchanged rules had counted stays counted.\n", r.Rules, r.Paused)
+	counts := "what unchanged rules had counted stays counted"
+	if r.Lost > 0 {
+		counts += fmt.Sprintf(", what changed ones had (%d groups) begins anew", r.Lost)
+	}
+	a.progress("The running hub has taken the rules in: %d are in force there. It paused for %.1f ms; %s.\n", r.Rules, r.Paused, counts)
 	return nil
 }
 
@@ -154,12 +163,16 @@ func (a *admin) rulesUpdate(ctx context.Context, common func(*flag.FlagSet), arg
 	if err != nil {
 		return err
 	}
-	if a.json {
-		a.print(map[string]any{"manifest": st.Manifest, "before": st.Before, "changes": st.Changes, "installed": !dry})
-	} else {
+	if !a.json {
 		a.changes(st, verbose)
 	}
+	done := func() {
+		if a.json {
+			a.print(map[string]any{"manifest": st.Manifest, "before": st.Before, "changes": st.Changes, "installed": !dry})
+		}
+	}
 	if dry {
+		done()
 		a.progress("Nothing was changed (--dry-run).\n")
 		return nil
 	}
@@ -171,6 +184,7 @@ func (a *admin) rulesUpdate(ctx context.Context, common func(*flag.FlagSet), arg
 		if err := office.NoteRules(ctx, "rules updated", m.Name, fmt.Sprintf("version %s from %s, SHA-256 %s, signed by %q: %d added, %d changed, %d removed", m.Version, m.From, m.SHA256, m.SignedBy, len(st.Changes.Added), len(st.Changes.Changed), len(st.Changes.Removed))); err != nil {
 			return err
 		}
+		done()
 		return a.takeIn(ctx, office)
 	})
 }
@@ -289,8 +303,7 @@ func (a *admin) rulesReload(ctx context.Context, common func(*flag.FlagSet), arg
 			_, err = a.stdout.Write(body)
 			return err
 		}
-		a.progress("Taken in: %s", body)
-		return nil
+		return a.taken(body)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"tocsin/internal/health"
 	"tocsin/internal/member"
 	"tocsin/internal/steps"
+	"tocsin/internal/web"
 	"tocsin/internal/worker"
 )
 
@@ -30,38 +31,37 @@ func (o observing) Enrich(e *event.Event) {
 
 var _ worker.Enricher = observing{}
 
+// tooFarBehind is what the worker has not read when silence means nothing yet, in batches on the bus.
+const tooFarBehind = 200
+
 // watchDetection raises an alert when something that detected cannot any more.
 func (h *hub) watchDetection(ctx context.Context) error {
-	every := time.NewTicker(health.Every)
+	every := time.NewTicker(h.watch.Times().Every())
+	save := time.NewTicker(time.Minute)
 	defer every.Stop()
+	defer save.Stop()
 	raised := map[string]bool{} // keys, so that nothing is written again and again; after a restart they are recognised
 	var evicted uint64
-	for n := 1; ; n++ {
+	for {
 		select {
 		case <-ctx.Done():
-			return h.watch.Save(context.WithoutCancel(ctx))
-		case <-every.C:
-		}
-		if n%2 == 0 {
-			if err := h.watch.Save(ctx); err != nil && ctx.Err() == nil {
+			return h.watch.Save(context.WithoutCancel(ctx), true)
+		case <-save.C:
+			if err := h.watch.Save(ctx, false); err != nil && ctx.Err() == nil {
 				h.log.WarnContext(ctx, "writing what is known of sources; it is tried again in a minute", "err", err)
 			}
+			continue
+		case <-every.C:
 		}
-		list, err := h.office.Members.Collectors(ctx, h.office.scope())
+		asked, err := h.askedOfHealth(ctx, &evicted)
 		if err != nil {
 			if ctx.Err() == nil {
 				h.log.WarnContext(ctx, "reading the collectors for detection health; it is tried again in half a minute", "err", err)
 			}
 			continue
 		}
-		var collectors []health.Collector
-		for _, c := range list {
-			if c.State == member.Live {
-				collectors = append(collectors, health.Collector{Tenant: c.Tenant, ID: c.ID, Name: c.Name, Received: c.Balance.Received, Parsed: c.Balance.Parsed, Seen: c.LastSeenNS})
-			}
-		}
 		var fresh []event.Detection
-		for _, d := range h.watch.Check(collectors, h.detectorTroubles(&evicted)) {
+		for _, d := range h.watch.Check(asked) {
 			if !raised[d.Key] {
 				fresh = append(fresh, d)
 			}
@@ -69,7 +69,7 @@ func (h *hub) watchDetection(ctx context.Context) error {
 		if len(fresh) == 0 {
 			continue
 		}
-		if _, err := h.alerts.Apply(ctx, fresh[0].Key, fresh); err != nil {
+		if err := h.raise(ctx, fresh); err != nil {
 			if ctx.Err() == nil {
 				h.log.ErrorContext(ctx, "raising alerts of detection health; it is tried again in half a minute", "err", err)
 			}
@@ -83,6 +83,33 @@ func (h *hub) watchDetection(ctx context.Context) error {
 			h.log.WarnContext(ctx, "detection health", "rule", d.RuleID, "tenant", d.Tenant, "about", d.Entity.Value, "reason", d.Reason)
 		}
 	}
+}
+
+// raise makes alerts of what the hub found without the worker, unless a layer of rules keeps it back.
+func (h *hub) raise(ctx context.Context, dets []event.Detection) error {
+	plan := dets[0].Key
+	dets, err := h.rules.filter(ctx, dets)
+	if err != nil || len(dets) == 0 {
+		return err
+	}
+	_, err = h.alerts.Apply(ctx, plan, dets)
+	return err
+}
+
+// askedOfHealth is what detection health wants to know of the rest of the hub.
+func (h *hub) askedOfHealth(ctx context.Context, evicted *uint64) (health.Asked, error) {
+	list, err := h.office.Members.Collectors(ctx, h.office.scope())
+	if err != nil {
+		return health.Asked{}, err
+	}
+	lag, err := h.workerLag(ctx)
+	out := health.Asked{Troubles: h.detectorTroubles(evicted), Behind: err != nil || lag > tooFarBehind || !h.worker.Load().Stats().Running}
+	for _, c := range list {
+		if c.State == member.Live {
+			out.Collectors = append(out.Collectors, health.Collector{Tenant: c.Tenant, ID: c.ID, Name: c.Name, Received: c.Balance.Received, Parsed: c.Balance.Parsed, Seen: c.LastSeenNS})
+		}
+	}
+	return out, nil
 }
 
 // detectorTroubles are what is wrong with the hub's own detection. evicted is how many groups had been pushed out when it was asked last.
@@ -103,9 +130,9 @@ func (h *hub) detectorTroubles(evicted *uint64) (out []string) {
 // SourceHealth is a source of a member, for programs and for `tocsin rules health`.
 type SourceHealth struct {
 	health.Source
+	Name   string       `json:"name"`   // of its collector
 	Rules  []string     `json:"rules"`  // titles of those that can fire
 	Cannot []CannotFire `json:"cannot"` // of its kind
-	Parsed float64      `json:"parsed"` // share of the lines of the member's collectors that were understood
 }
 
 // CannotFire is a rule that cannot fire on a source, and why.
@@ -120,22 +147,13 @@ func (h *hub) detectionHealth(ctx context.Context, t event.TenantID) ([]SourceHe
 	if err != nil {
 		return nil, err
 	}
-	list, err := h.office.Members.Collectors(ctx, h.office.scope())
+	names, err := h.collectorNames(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var received, parsed uint64
-	for _, c := range list {
-		if c.Tenant == t {
-			received, parsed = received+c.Balance.Received, parsed+c.Balance.Parsed
-		}
-	}
 	out := []SourceHealth{}
 	for _, s := range h.watch.Sources(t) {
-		x := SourceHealth{Source: s, Rules: []string{}, Cannot: []CannotFire{}}
-		if received > 0 {
-			x.Parsed = float64(parsed) / float64(received)
-		}
+		x := SourceHealth{Source: s, Name: names[s.Collector], Rules: []string{}, Cannot: []CannotFire{}}
 		for _, v := range s.Can {
 			if v.NeedsFull && org.Policy != "full" {
 				x.Cannot = append(x.Cannot, CannotFire{v.Title, "it needs ordinary events, and this member's policy is " + org.Policy + ": they stay at home"})
@@ -144,15 +162,104 @@ func (h *hub) detectionHealth(ctx context.Context, t event.TenantID) ([]SourceHe
 			x.Rules = append(x.Rules, v.Title)
 		}
 		for _, v := range s.Cannot {
-			why := "these fields never came: " + strings.Join(v.Missing, ", ")
-			if v.Runs == detect.Site {
-				why = "it runs on the site; of what it needs, " + strings.Join(v.Missing, ", ") + " did not reach the hub, which the policy may keep at home"
-			}
-			x.Cannot = append(x.Cannot, CannotFire{v.Title, why})
+			x.Cannot = append(x.Cannot, CannotFire{v.Title, whyNot(&v, s.Gone)})
 		}
 		out = append(out, x)
 	}
 	return out, nil
+}
+
+// whyNot says why a rule cannot fire on a source that lost some fields.
+func whyNot(v *detect.Verdict, gone []string) string {
+	var never, lost []string
+	for _, f := range v.Missing {
+		if slices.Contains(gone, f) {
+			lost = append(lost, f)
+		} else {
+			never = append(never, f)
+		}
+	}
+	var why []string
+	if len(lost) > 0 {
+		why = append(why, "these fields came and come no more: "+strings.Join(lost, ", "))
+	}
+	switch {
+	case len(never) > 0 && v.Runs == detect.Site:
+		why = append(why, "it runs on the site; of what it needs, "+strings.Join(never, ", ")+" did not reach the hub, which the policy may keep at home")
+	case len(never) > 0:
+		why = append(why, "these fields never came: "+strings.Join(never, ", "))
+	}
+	return strings.Join(why, "; ")
+}
+
+// onPages is detection health as the pages want it.
+type onPages struct{ *hub }
+
+var _ web.Detection = onPages{}
+
+func pageSource(s *health.State, names map[string]string) web.Source {
+	return web.Source{Tenant: s.Tenant, Product: s.Product, Collector: s.Collector, CollectorName: names[s.Collector], Last: s.Last, Events: s.Events, Parsed: s.Parsed, Mapped: s.Mapped, Silent: s.Silent, Quiet: s.Quiet, Gone: s.Gone}
+}
+
+// Sources implements web.Detection.
+func (p onPages) Sources(ctx context.Context, t event.TenantID) ([]web.Source, error) {
+	list, err := p.detectionHealth(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]web.Source, 0, len(list))
+	for i := range list {
+		x := pageSource(&list[i].State, map[string]string{list[i].Collector: list[i].Name})
+		x.Can, x.Other = list[i].Rules, list[i].OtherKind
+		for _, c := range list[i].Cannot {
+			x.Cannot = append(x.Cannot, web.CannotFire{Rule: c.Rule, Why: c.Why})
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+// Unwell implements web.Detection.
+func (p onPages) Unwell(ctx context.Context) ([]web.Source, error) {
+	list := p.watch.Unwell()
+	if len(list) == 0 {
+		return nil, nil
+	}
+	names, err := p.collectorNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]web.Source, 0, len(list))
+	for i := range list {
+		out = append(out, pageSource(&list[i], names))
+	}
+	return out, nil
+}
+
+// collectorNames are what people call the collectors.
+func (h *hub) collectorNames(ctx context.Context) (map[string]string, error) {
+	list, err := h.office.Members.Collectors(ctx, h.office.scope())
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]string, len(list))
+	for _, c := range list {
+		names[c.ID] = c.Name
+	}
+	return names, nil
+}
+
+// sourcesHealth says how the sources are, for the page of health.
+func (h *hub) sourcesHealth() (good, next string, err error) {
+	s := h.watch.Stats()
+	good = fmt.Sprintf("%d sources are watched", s.Sources)
+	if s.Silent+s.Blind > 0 { // a matter of members: each raised an alert, and the hub itself is well
+		good += fmt.Sprintf("; %d are silent, %d lost fields that they had: the page Detection names them", s.Silent, s.Blind)
+	}
+	if s.Refused > 0 {
+		err = fmt.Errorf("%d events came from kinds of devices for which there is no room in the watch; whether those go silent is not seen", s.Refused)
+	}
+	return good, "Look which member sends events of very many different kinds: a program that invents names of data sets does this.", err
 }
 
 // products are the products of a member for which there are steps.

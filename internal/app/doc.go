@@ -19,6 +19,10 @@
 // the hub's own program never loads it. Alerts group detections by member, rule family and entity (alert), and record what people must
 // be told in the outbox in the same transaction (outbox). notify is the outbox's way out: mail and webhooks.
 //
+// Beside the line: rules.go takes in changed rules while it runs, and lets layers (layer) switch off, except and change them; baselines.go puts what is
+// usual at each member (baseline) beside the rules; detection.go watches whether detection can see at all (health) and raises its own alerts when not; rematch
+// asks the stored history about what was not known then.
+//
 // Readers come last: web serves the pages from the store and the records; report makes each member's week, on demand and once a week by
 // mail; joints.go holds the small adapters between stages that do not know
 // each other; status.go adds every line up; socket.go answers the machine's operator.

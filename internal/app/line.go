@@ -31,6 +31,7 @@ import (
 	"tocsin/internal/rematch"
 	"tocsin/internal/web"
 	"tocsin/internal/worker"
+	"tocsin/sigma"
 )
 
 // open builds the line of docs/design.md section 3, from what everything stands on to the listeners. It reads like the drawing, from the
@@ -139,7 +140,13 @@ func (h *hub) openStore(ctx context.Context) (err error) {
 }
 
 func (h *hub) openRules(ctx context.Context) error {
-	h.rules = &ruleKeeper{dir: h.cfg.DataDir, log: h.log.With("part", "rules"), layers: h.office.Layers, apply: func(c *detect.Catalogue) (detect.Reloaded, error) { return h.detector.Load().Reload(c) }}
+	h.rules = &ruleKeeper{dir: h.cfg.DataDir, log: h.log.With("part", "rules"), layers: h.office.Layers, apply: func(c *detect.Catalogue) (detect.Reloaded, error) { return h.detector.Load().Reload(c) },
+		left: func() []*sigma.Error {
+			if e := h.detector.Load(); e != nil {
+				return e.Errors()
+			}
+			return h.rules.cat.Load().Errors // the worker is not made yet
+		}}
 	cat, err := LoadRules(h.cfg.DataDir)
 	if err != nil {
 		return err
@@ -149,15 +156,19 @@ func (h *hub) openRules(ctx context.Context) error {
 	}
 	h.rules.cat.Store(cat)
 	h.metrics.MustRegister(h.rules)
-	if h.watch, err = health.New(ctx, h.office.DB, h.rules.cat.Load, h.log.With("part", "detection health"), nil); err != nil {
+	c := h.cfg.Health
+	h.watch, err = health.New(ctx, health.Options{DB: h.office.DB, Rules: h.rules.cat.Load, Logger: h.log.With("part", "detection health"),
+		Times: health.Times{Window: c.Window, SourceSilent: c.SourceSilent, SourceKnown: c.SourceKnown, CollectorSilent: c.CollectorSilent}})
+	if err != nil {
 		return err
 	}
 	h.office.Rematch = rematch.New(h.office.DB, h.store, h.log.With("part", "rematch"), nil)
-	return h.rules.layers.Refresh(ctx, cat)
+	return h.rules.layers.Refresh(ctx, Known{cat})
 }
 
 func (h *hub) openAlerts(context.Context) error {
 	h.box = outbox.New(h.office.DB, outbox.Options{Logger: h.log})
+	h.budget = notify.NewBudget(h.office.DB, h.box, h.cfg.Alerts.MailBudget, nil)
 	if err := h.openChannels(); err != nil {
 		return err
 	}
@@ -169,9 +180,8 @@ func (h *hub) openAlerts(context.Context) error {
 
 // ruleText is what a rule says to people without technical skill.
 func (h *hub) ruleText(id string) alert.Text {
-	if t, ok := health.Texts[id]; ok {
-	h.budget = notify.NewBudget(h.office.DB, h.box, h.cfg.Alerts.MailBudget, nil)
-		return alert.Text{Title: t.Title, What: t.What, Do: t.Do}
+	if r, ok := health.Lookup(id); ok {
+		return alert.Text{Title: r.Member.Title, What: r.Member.What, Do: r.Member.Do}
 	}
 	info, ok := h.rules.cat.Load().Info(id)
 	if !ok {
@@ -315,7 +325,7 @@ func (h *hub) openPages(context.Context) (err error) {
 	h.pages, err = web.New(web.Options{
 		Members: accounts{h.office.Members, h.plans}, Events: h.store, Alerts: h.alerts, People: h.office.People, Indicators: h.office.Intel, Reports: h.reports,
 		Questions: questions{h.store, h.cfg.DataDir, h.ring.Trust, h.office.Members},
-		Sessions:  people.NewSessions(h.office.DB), Health: h.health, Products: h.products, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping, Proxies: proxies,
+		Sessions:  people.NewSessions(h.office.DB), Health: h.health, Detection: onPages{h}, Products: h.products, Scheme: h.cfg.Scheme, PublicURL: h.cfg.Web.PublicURL, Logger: h.log, Stopping: h.stopping, Proxies: proxies,
 	})
 	if err != nil {
 		return err

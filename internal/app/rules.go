@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,15 +20,18 @@ import (
 	"github.com/uptrace/bun"
 
 	"tocsin/internal/access"
+	"tocsin/internal/baseline"
 	"tocsin/internal/db"
 	"tocsin/internal/detect"
 	"tocsin/internal/durable"
 	"tocsin/internal/event"
+	"tocsin/internal/health"
 	"tocsin/internal/keys"
 	"tocsin/internal/layer"
 	"tocsin/internal/member"
 	"tocsin/internal/ruleset"
 	"tocsin/rules"
+	"tocsin/sigma"
 )
 
 // ruleDir is where sets of rules and the operator's own lie.
@@ -48,6 +52,33 @@ func LoadRules(dir string) (*detect.Catalogue, error) {
 	return detect.LoadAll(append([]detect.Source{BuiltInRules()}, more...))
 }
 
+// Known is all that layers can change: the rules of a catalogue, the baselines, and what detection health raises.
+type Known struct{ *detect.Catalogue }
+
+// Find finds one by its id, its name or its title.
+func (k Known) Find(text string) (detect.Found, bool) {
+	if f, ok := k.Catalogue.Find(text); ok {
+		return f, true
+	}
+	is := func(id, title string) bool { return strings.EqualFold(text, id) || strings.EqualFold(text, title) }
+	// Correlation: exceptions go by what the detection says, no event is asked about.
+	for _, b := range baseline.Infos() {
+		if is(b.ID, b.Title) {
+			runs := detect.Hub
+			if b.Site {
+				runs = detect.Site
+			}
+			return detect.Found{ID: b.ID, Title: b.Title, Level: b.Level, Runs: runs, Across: b.Across, OnSite: b.Site, AtHub: b.Hub, Correlation: true}, true
+		}
+	}
+	for _, r := range health.Rules() {
+		if is(r.ID, r.Title) {
+			return detect.Found{ID: r.ID, Title: r.Title, Level: r.Level, Runs: detect.Hub, AtHub: true, Correlation: true}, true
+		}
+	}
+	return detect.Found{}, false
+}
+
 // lookForRules is how often the hub looks whether the files of rules have changed. What has changed must be the same at two looks: a file that
 // is being written is not read half.
 const lookForRules = 2 * time.Second
@@ -60,6 +91,7 @@ type ruleKeeper struct {
 	dir    string
 	log    *slog.Logger
 	apply  func(*detect.Catalogue) (detect.Reloaded, error) // to the running detector
+	left   func() []*sigma.Error                            // rules that the running detector was started without
 	layers *layer.Store
 
 	mu    sync.Mutex // one reload at a time
@@ -89,7 +121,7 @@ func (k *ruleKeeper) reload(ctx context.Context) (detect.Reloaded, error) {
 	k.cat.Store(cat)
 	k.fault.Store(nil)
 	k.log.InfoContext(ctx, "rules taken in", "rules", r.Rules, "digest", cat.Digest()[:16], "groups_kept", r.Groups, "groups_lost", r.Lost, "paused", r.Paused)
-	return r, k.layers.Refresh(ctx, cat)
+	return r, k.layers.Refresh(ctx, Known{cat})
 }
 
 // trouble is what health and doctor say: nil when all that lies in the folder is in force.
@@ -97,8 +129,8 @@ func (k *ruleKeeper) trouble() error {
 	if t := k.fault.Load(); t != nil {
 		return fmt.Errorf("changed rules are not in force, the ones from before run on: %s", *t)
 	}
-	if errs := k.cat.Load().Errors; len(errs) > 0 {
-		return fmt.Errorf("%d rules were left out when the hub started: %w", len(errs), errs[0])
+	if errs := k.left(); len(errs) > 0 {
+		return fmt.Errorf("%d of the rules were left out when the hub started: %w", len(errs), errs[0])
 	}
 	return nil
 }
@@ -156,7 +188,7 @@ func (k *ruleKeeper) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			// What exceptions kept back in the last seconds is written too.
-			return k.layers.Refresh(context.WithoutCancel(ctx), k.cat.Load())
+			return k.layers.Refresh(context.WithoutCancel(ctx), Known{k.cat.Load()})
 		case <-seldom.C:
 			_, err := k.layers.Prune(ctx)
 			warn("forgetting what layers of rules kept back long ago", err)
@@ -168,7 +200,7 @@ func (k *ruleKeeper) run(ctx context.Context) error {
 			}
 			last = now
 			if n%refreshLayers == 0 {
-				err = errors.Join(err, k.layers.Refresh(ctx, k.cat.Load()))
+				err = errors.Join(err, k.layers.Refresh(ctx, Known{k.cat.Load()}))
 			}
 			warn("reading files or layers of rules; those that were read before stay in force", err)
 		}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
+	"tocsin/internal/health"
 	"tocsin/internal/layer"
 )
 
@@ -41,7 +43,7 @@ func TestRulesWhileRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.apply = engine.Reload
+	k.apply, k.left = engine.Reload, engine.Errors
 	k.cat.Store(cat)
 	n := 0
 	fires := func() bool {
@@ -135,5 +137,32 @@ func TestRulesWhileRunning(t *testing.T) {
 	}
 	if k.reloads.Load() != 4 || k.refused.Load() != 1 {
 		t.Errorf("%d taken, %d refused", k.reloads.Load(), k.refused.Load())
+	}
+}
+
+// Layers know the baselines and what detection health raises, beside the rules.
+func TestKnown(t *testing.T) {
+	cat, err := LoadRules(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for _, l := range []layer.Layer{
+		{Kind: layer.Off, Rule: "baseline-denied"}, {Kind: layer.Level, Rule: "An account is in two countries sooner than anybody can travel", Level: "low"},
+		{Kind: layer.Except, Rule: "baseline-beacon", Field: "source.ip", Value: "192.0.2.0/24", Expires: now.Add(time.Hour).UnixNano()}, {Kind: layer.Off, Rule: health.RuleSilent},
+	} {
+		l.Scope, l.Tenant, l.Reason, l.Owner = layer.Member, 1, "it is only a test", "IT support"
+		if err := l.Check(Known{cat}, now); err != nil || l.Title == "" {
+			t.Errorf("%s: %v", l.Rule, err)
+		}
+	}
+	for _, l := range []layer.Layer{
+		{Kind: layer.Off, Rule: "baseline-nothing"}, {Kind: layer.Off, Rule: "baseline-across-source"}, // over all members, so not for one
+		{Kind: layer.Except, Rule: "baseline-denied", Field: "url.path", Value: "/x", Expires: now.Add(time.Hour).UnixNano()},
+	} {
+		l.Scope, l.Tenant, l.Reason, l.Owner = layer.Member, 1, "it is only a test", "IT support"
+		if err := l.Check(Known{cat}, now); !errors.Is(err, layer.ErrInvalid) {
+			t.Errorf("%s: %v", l.Rule, err)
+		}
 	}
 }

@@ -193,6 +193,8 @@ func (h *hub) health(ctx context.Context) web.Health {
 	check("Rules", fmt.Sprintf("%d run here", h.detector.Load().Stats().Rules), h.rules.trouble(), "Mend or remove the file; it is read again by itself. `tocsin admin doctor` names every fault.")
 	good, next, err := h.baselineHealth()
 	check("Baselines", good, err, next)
+	good, next, err = h.sourcesHealth()
+	check("Sources", good, err, next)
 	letters, events, err := h.plans.Aside(ctx)
 	if err == nil && letters > 0 {
 		err = fmt.Errorf("%d events could not be processed and lie aside, in %d letters", events, letters)

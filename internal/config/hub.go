@@ -23,6 +23,7 @@ type Hub struct {
 	Places Places `yaml:"places"`
 	Bus    Bus    `yaml:"bus"`
 	Rules  Rules  `yaml:"rules"`
+	Health Health `yaml:"health"`
 	Alerts Alerts `yaml:"alerts"`
 	Mail   Mail   `yaml:"mail"`
 	// Reports are the weekly reports that members get by mail.
@@ -110,6 +111,31 @@ type Rules struct {
 	Keys []string `yaml:"keys"`
 }
 
+// Health says after which time the hub tells that something which detected attacks cannot any more (package health).
+type Health struct {
+	// CollectorSilent is how long nothing may be heard of a collector. Default: 30m.
+	CollectorSilent time.Duration `yaml:"collector_silent"`
+	// SourceSilent is the least silence of a device that is told; one that often pauses may be silent for three times its longest pause of the week,
+	// up to 26 h. Default: 1h.
+	SourceSilent time.Duration `yaml:"source_silent"`
+	// SourceKnown is how long a device must have sent before its silence is told. Default: 24h.
+	SourceKnown time.Duration `yaml:"source_known"`
+	// Window is the least time over which events are compared to see whether a field has vanished; two of them are needed. Default: 15m.
+	Window time.Duration `yaml:"window"`
+}
+
+func (h Health) check() error {
+	for _, x := range []struct {
+		name string
+		d    time.Duration
+	}{{"collector_silent", h.CollectorSilent}, {"source_silent", h.SourceSilent}, {"source_known", h.SourceKnown}, {"window", h.Window}} {
+		if x.d < time.Second || x.d > 7*24*time.Hour {
+			return fmt.Errorf("health.%s: must be between 1s and 168h, such as 30m", x.name)
+		}
+	}
+	return nil
+}
+
 // Alerts says where alerts go besides the pages.
 type Alerts struct {
 	// MailTo are addresses that get every alert of MinLevel and above. Default: none.
@@ -186,6 +212,7 @@ func DefaultHub() Hub {
 		Web:       Web{Listen: "127.0.0.1:8080"},
 		Engine:    Engine{Memory: 1024},
 		Bus:       Bus{MaxBytes: 4096},
+		Health:    Health{CollectorSilent: 30 * time.Minute, SourceSilent: time.Hour, SourceKnown: 24 * time.Hour, Window: 15 * time.Minute},
 		Alerts:    Alerts{MinLevel: "medium", MailBudget: 20},
 		Mail:      Mail{Port: 587, TLS: "starttls"},
 		Reports:   Reports{Mail: true, Weekday: "monday", Hour: 7},
@@ -246,6 +273,9 @@ func (h *Hub) Complete() error {
 	}
 	if h.Bus.MaxBytes < 64 {
 		return errors.New("bus.max_bytes: must be at least 64 (MiB)")
+	}
+	if err := h.Health.check(); err != nil {
+		return err
 	}
 	if h.Alerts.MailBudget < 0 {
 		return fmt.Errorf("alerts.mail_budget %d: want how many mails an hour one address may get, or 0 for no bound", h.Alerts.MailBudget)

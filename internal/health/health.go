@@ -1,365 +1,283 @@
 // Package health is the health of detection: whether the sources of each member still say what rules need, which rules can fire on them and why
 // others cannot, and an alert when something that detected cannot any more. A sensor that is blind must say so itself.
 //
-// It is given every event that the hub's worker reads (Observe; of a source it looks closely at 32 a minute at most), the counts of collectors and
-// what is wrong with the detector (Check). It writes what it learnt to the table detection_sources now and then: a crash loses at most a minute of
-// it, which is learnt again. What it raises are detections of the family detection-health with keys that name the episode, so that asking again, or
-// after a restart, makes no second alert.
+// A source is what one collector gets of one kind of device (event.dataset); of a source with a few senders (tocsin.sender.ip) each is listened
+// for by itself, so that one of two firewalls is missed.
 //
-// Within which time:
+// It is given every event that the hub's worker reads (Observe; of a source it looks closely at a few in each stretch of time), the counts of
+// collectors and what is wrong with the detector (Check). It writes what it learnt to the table detection_seen: what changed in kind with the next
+// Save, mere counts every few minutes. A crash loses a few minutes of learning, which are learnt again. What it raises are detections of the families
+// health-…, with keys that name the episode: asking again makes no second alert, nor does a restart, but for a fault of the detector itself. It counts the
+// sources it knows, those that are silent or lost fields, and those it had no room for (Stats).
+//
+// Within which time (Times, the settings health.*; here their defaults):
 //
 //   - fields vanish: a field that at least 80 % of a source's events of one category had and that rules need, in at most 5 % of two windows, plus one
-//     check (30 s). A window is 128 events that were looked at closely (at most 32 a minute of a source) and at least a quarter of an hour: a burst of
+//     check (30 s). A window is 128 events that were looked at closely (at most 480 in a quarter of an hour) and at least a quarter of an hour: a burst of
 //     one kind of event, such as guessing or a flood, must not look like a fault;
 //   - lines not understood: a collector of whose lines at least 80 % were understood, below 50 % of the next 200 or more, plus one check;
-//   - a source is silent: three times the longest pause of its last week, at least one hour and at most 26, from its second day on;
+//   - a source is silent: three times the longest pause of its last week, at least one hour and at most 26, from its second day on. The time counts while
+//     its collector is heard and the hub is not behind with what came;
 //   - a collector is silent: 30 minutes;
 //   - the detector cannot run as it should: two checks.
+//
+// A source that was silent for five weeks is forgotten.
 package health
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
-	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/uptrace/bun"
 
 	"tocsin/internal/db"
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
 )
 
-// Every is how often Check should be called.
-const Every = 30 * time.Second
+// Times are within which time is told what the package comment names. The zero value stands for the defaults.
+type Times struct {
+	Window          time.Duration // the least time of a window, default 15m
+	SourceSilent    time.Duration // the least silence of a source that is told, default 1h
+	SourceKnown     time.Duration // how long a source must have been there before its silence is told, default 24h
+	CollectorSilent time.Duration // default 30m
+}
+
+func (t Times) complete() Times {
+	for _, x := range []struct {
+		d    *time.Duration
+		none time.Duration
+	}{{&t.Window, 15 * time.Minute}, {&t.SourceSilent, time.Hour}, {&t.SourceKnown, 24 * time.Hour}, {&t.CollectorSilent, 30 * time.Minute}} {
+		if *x.d <= 0 {
+			*x.d = x.none
+		}
+	}
+	return t
+}
+
+// Every is how often Check should be called: each 30 s, oftener where the times are shorter.
+func (t Times) Every() time.Duration {
+	t = t.complete()
+	return min(30*time.Second, max(200*time.Millisecond, min(t.Window, t.SourceSilent, t.CollectorSilent)/5))
+}
+
+// silentMost is the longest silence that is waited for, unless SourceSilent is longer.
+const silentMost = 26 * time.Hour
 
 // Bounds and thresholds; the package comment says them in words.
 const (
-	aMinute      = 32 // events of a source that are looked at closely
+	aSlice       = 32 // events of a source that are looked at closely in a fifteenth of a window
+	slices15     = 15
 	windowSize   = 128
-	windowTime   = 15 * time.Minute
 	learnWindows = 2
 	maxSources   = 100_000
-	maxOfTenant  = 64
+	maxOfTenant  = 128
+	maxSenders   = 8 // of one source; with more they are many machines, and come and go
 	maxFields    = 256
 	maxProfiles  = 16
+	maxServices  = 32
+	maxDataset   = 100 // bytes
 
 	usualShare, goneShare, backShare = 0.8, 0.05, 0.5
 	parsedUsual, parsedGone          = 0.8, 0.5
 	parsedLines                      = 200
-	silentLeast, silentMost          = time.Hour, 26 * time.Hour
-	collectorSilent                  = 30 * time.Minute
+	knownEvents                      = 50 // of a source or sender whose silence is told
+	forgetAfter                      = 35 * 24 * time.Hour
 )
 
-// source is what is known of one member's source. It is its own stored form: fields may be added.
-type source struct {
-	Tenant  event.TenantID `json:"-"`
-	Dataset string         `json:"-"`
-	First   int64          `json:"first"` // UTC ns
-	Last    int64          `json:"last"`
-	Events  uint64         `json:"events"`
-	Gaps    [7]int64       `json:"gaps"` // the longest pause of each day of the week, ns
-	GapDay  int64          `json:"gap_day"`
-	// Profiles are what events of one category look like, by the first event.category; "" those without, "*" all: of those only that they have a
-	// category is counted.
-	Profiles map[string]*profile `json:"profiles"`
-	Services map[string]bool     `json:"services"`
-
-	minute int64 // of the last event that was looked at closely
-	looked int   // in that minute
-	dirty  bool
-}
-
-// profile is what events of one category look like.
-type profile struct {
-	Windows int               `json:"windows"`
-	Fields  map[string]*field `json:"fields"`
-
-	n     int   // in this window
-	begun int64 // when it began, ns
-}
-
-type field struct {
-	Share float64 `json:"share"`          // as usual
-	Low   int     `json:"low,omitempty"`  // windows in a row without it
-	Gone  int64   `json:"gone,omitempty"` // since when, ns; 0: it comes
-	n     int     // in this window
-}
-
-// Collector is what Check wants to know of a collector.
-type Collector struct {
-	Tenant           event.TenantID
-	ID, Name         string
-	Received, Parsed uint64 // lines, since it began
-	Seen             int64  // last request, UTC ns
+// Options for New.
+type Options struct {
+	DB     *db.DB
+	Rules  func() *detect.Catalogue // in force
+	Times  Times
+	Logger *slog.Logger
+	Now    func() time.Time // nil: the clock
 }
 
 // Watch observes. Observe belongs to the worker's goroutine; everything may be called beside it.
 type Watch struct {
-	db  *db.DB
-	log *slog.Logger
-	now func() time.Time
-	cat func() *detect.Catalogue
+	db    *db.DB
+	log   *slog.Logger
+	now   func() time.Time
+	rules func() *detect.Catalogue
+	times Times
 
-	mu      sync.Mutex // guards the rest; held shortly
-	begun   time.Time
+	saving sync.Mutex // held by Save
+
+	mu      sync.Mutex // guards the rest; held shortly: the worker waits for it with each event
 	sources map[key]*source
 	of      map[event.TenantID]int
 	last    *source
 	lastKey key
-	counts  map[string]*counted
-	trouble map[string]int64 // since when, ns
-	refused uint64           // sources beyond the bounds
+	counts  map[string]*counted // by collector
+	up      map[string]int64    // since when each collector is heard without a break, ns
+	behind  int64               // since when the hub is not behind, ns
+	trouble map[string]int64    // since when, ns
+	gone    []key               // forgotten, to be deleted
+	refused uint64              // events of sources beyond the bounds
 }
 
 type key struct {
-	tenant  event.TenantID
-	dataset string
+	tenant             event.TenantID
+	collector, dataset string
 }
 
-type counted struct {
-	received, parsed uint64 // at the last window
-	usual            float64
-	bad              int64 // since when
+// source is what is known of one source.
+type source struct {
+	key
+	rhythm
+	services []string
+	senders  []sender
+	fleet    bool // more senders than are listened for one by one
+	profiles map[string]*profile
+
+	slice  int64 // of the last event that was looked at closely
+	looked int   // in it
+	dirty  bool  // something changed
+	kept   int64 // when it was written last, ns
+	urgent bool  // what changed is not to be learnt anew: the next Save writes it
+	lost   verdict
 }
 
-// New reads what was learnt. cat gives the rules in force.
-func New(ctx context.Context, d *db.DB, cat func() *detect.Catalogue, log *slog.Logger, now func() time.Time) (*Watch, error) {
-	if now == nil {
-		now = time.Now
+// sender is one device of a source.
+type sender struct {
+	addr netip.Addr
+	rhythm
+}
+
+// rhythm is when events came.
+type rhythm struct {
+	first, last int64 // UTC ns
+	events      uint64
+	gaps        [7]int64 // the longest pause of each day of the week, ns
+	day         int64    // the newest of these days, since 1970
+}
+
+func (r *rhythm) see(at int64) {
+	if r.events++; r.events == 1 {
+		r.first, r.last = at, at
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	w := &Watch{db: d, log: log, now: now, cat: cat, begun: now(), sources: map[key]*source{}, of: map[event.TenantID]int{}, counts: map[string]*counted{}, trouble: map[string]int64{}}
-	rows, err := db.Bound(d.Read()).QueryContext(ctx, "SELECT tenant, dataset, state FROM detection_sources LIMIT ?", maxSources)
-	if err != nil {
-		return nil, fmt.Errorf("detection health: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		s := &source{}
-		var state string
-		if err := rows.Scan(&s.Tenant, &s.Dataset, &state); err != nil {
-			return nil, fmt.Errorf("detection health: %w", err)
+	if gap := at - r.last; gap > 0 {
+		day := at / int64(24*time.Hour)
+		if day != r.day {
+			for d := max(r.day+1, day-6); d <= day; d++ {
+				r.gaps[d%7] = 0
+			}
+			r.day = day
 		}
-		if err := json.Unmarshal([]byte(state), s); err != nil {
-			log.WarnContext(ctx, "what was known of a source cannot be read; it is learnt anew", "tenant", s.Tenant, "dataset", s.Dataset, "err", err)
-			continue
-		}
-		s.complete()
-		w.sources[key{s.Tenant, s.Dataset}] = s
-		w.of[s.Tenant]++
+		r.gaps[day%7] = max(r.gaps[day%7], gap)
 	}
-	return w, rows.Err()
+	r.last, r.first = max(r.last, at), min(r.first, at)
 }
 
-func (s *source) complete() {
-	if s.Profiles == nil {
-		s.Profiles = map[string]*profile{}
+// patience is how long it may be silent; 0: it is too new to say.
+func (r *rhythm) patience(t Times) time.Duration {
+	if r.last-r.first < int64(t.SourceKnown) || r.events < knownEvents {
+		return 0
 	}
-	for _, p := range s.Profiles {
-		if p.Fields == nil {
-			p.Fields = map[string]*field{}
-		}
-	}
-	if s.Services == nil {
-		s.Services = map[string]bool{}
-	}
+	return min(max(3*time.Duration(slices.Max(r.gaps[:])), t.SourceSilent), max(silentMost, t.SourceSilent))
 }
 
-// Observe takes one event. Detections of sites, and what the collector says of itself, are no source.
+// New reads what was learnt.
+func New(ctx context.Context, o Options) (*Watch, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	w := &Watch{db: o.DB, log: o.Logger, now: o.Now, rules: o.Rules, times: o.Times.complete(), sources: map[key]*source{}, of: map[event.TenantID]int{}, counts: map[string]*counted{},
+		up: map[string]int64{}, trouble: map[string]int64{}}
+	w.behind = w.now().UnixNano()
+	return w, w.load(ctx)
+}
+
+// Times are those in force.
+func (w *Watch) Times() Times { return w.times }
+
+// Observe takes one event. What a site found, what the collector says of itself, and lines of a sender that changed its product are no source.
 func (w *Watch) Observe(ev *event.Event) {
 	dataset := ev.Str(event.EventDataset)
-	if dataset == "" || strings.HasPrefix(dataset, "tocsin.") {
+	if dataset == "" || strings.HasPrefix(dataset, "tocsin.") || ev.Has(event.TocsinSenderProductChanged) {
 		return
 	}
-	at := ev.Created
+	collector := ev.Str(event.TocsinCollectorID)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.last
-	if s == nil || w.lastKey.tenant != ev.Tenant || w.lastKey.dataset != dataset {
-		if s = w.source(ev.Tenant, dataset, at); s == nil {
+	if s == nil || w.lastKey.tenant != ev.Tenant || w.lastKey.dataset != dataset || w.lastKey.collector != collector {
+		if s = w.source(key{ev.Tenant, collector, dataset}); s == nil {
+			w.refused++
 			return
 		}
 	}
+	at := ev.Created
+	if at > s.last { // a clock that is ahead must not make a source be heard tomorrow
+		at = min(at, w.now().UnixNano())
+	}
 	s.see(at)
-	if m := at / int64(time.Minute); m != s.minute {
-		s.minute, s.looked = m, 0
+	if addr, ok := ev.IP(event.TocsinSenderIP); ok && !s.fleet {
+		s.seeSender(addr, at)
 	}
-	if s.looked++; s.looked <= aMinute {
-		s.look(ev, at)
+	if n := at / (int64(w.times.Window) / slices15); n > s.slice {
+		s.slice, s.looked = n, 0
 	}
+	if s.looked++; s.looked <= aSlice {
+		s.look(ev, at, int64(w.times.Window))
+	}
+	s.dirty = true
 }
 
-func (w *Watch) source(t event.TenantID, dataset string, at int64) *source {
-	s := w.sources[key{t, dataset}]
+// source finds or makes one; nil when there is no room. The strings of k may point into an event.
+func (w *Watch) source(k key) *source {
+	s := w.sources[k]
 	if s == nil {
-		if len(w.sources) >= maxSources || w.of[t] >= maxOfTenant || len(dataset) > 100 {
-			w.refused++
+		if len(w.sources) >= maxSources || w.of[k.tenant] >= maxOfTenant || len(k.dataset) > maxDataset {
 			return nil
 		}
-		dataset = strings.Clone(dataset) // it points into the event
-		s = &source{Tenant: t, Dataset: dataset, First: at, Last: at}
-		s.complete()
-		w.sources[key{t, dataset}] = s
-		w.of[t]++
+		k.collector, k.dataset = strings.Clone(k.collector), strings.Clone(k.dataset)
+		s = &source{key: k, profiles: map[string]*profile{}}
+		w.sources[k] = s
+		w.of[k.tenant]++
 	}
-	w.last, w.lastKey = s, key{s.Tenant, s.Dataset}
+	w.last, w.lastKey = s, s.key
 	return s
 }
 
-func (s *source) see(at int64) {
-	s.Events++
-	s.dirty = true
-	if gap := at - s.Last; gap > 0 {
-		day := at / int64(24*time.Hour)
-		if day != s.GapDay {
-			for d := max(s.GapDay+1, day-6); d <= day; d++ {
-				s.Gaps[d%7] = 0
-			}
-			s.GapDay = day
-		}
-		s.Gaps[day%7] = max(s.Gaps[day%7], gap)
-	}
-	s.Last = max(s.Last, at)
-	s.First = min(s.First, at)
-}
-
-// everything is the profile of all events of a source, of whatever category.
-const everything = "*"
-
-func (s *source) profile(category string) *profile {
-	p := s.Profiles[category]
-	if p == nil {
-		if len(s.Profiles) >= maxProfiles {
-			return nil
-		}
-		p = &profile{Fields: map[string]*field{}}
-		s.Profiles[strings.Clone(category)] = p // it points into the event
-	}
-	return p
-}
-
-// look counts the fields of an event.
-func (s *source) look(ev *event.Event, at int64) {
-	category := ev.Str(event.EventCategory)
-	if all := s.profile(everything); all != nil {
-		if category != "" {
-			all.count(event.EventCategory.Name())
-		}
-		all.end(at)
-	}
-	p := s.profile(category)
-	if p == nil {
-		return
-	}
-	before := event.Key(0)
-	for i := range ev.Len() {
-		k, v := ev.At(i)
-		if k == before && i > 0 {
-			continue // another value of the same field
-		}
-		before = k
-		p.count(k.Name())
-		if k == event.TocsinService && len(s.Services) < 32 && !s.Services[v.Str()] {
-			s.Services[strings.Clone(v.Str())] = true
-		}
-	}
-	p.end(at)
-}
-
-func (p *profile) count(name string) {
-	f := p.Fields[name]
-	if f == nil {
-		if len(p.Fields) >= maxFields {
+func (s *source) seeSender(addr netip.Addr, at int64) {
+	for i := range s.senders {
+		if s.senders[i].addr == addr {
+			s.senders[i].see(at)
 			return
 		}
-		f = &field{}
-		p.Fields[name] = f
 	}
-	f.n++
-}
-
-// end counts an event, and judges the window when it is full.
-func (p *profile) end(at int64) {
-	if p.n == 0 {
-		p.begun = at
-	}
-	if p.n++; p.n < windowSize || at-p.begun < int64(windowTime) {
-		return
-	}
-	p.Windows++
-	for _, f := range p.Fields {
-		share := float64(f.n) / float64(p.n)
-		f.n = 0
-		switch {
-		case p.Windows <= learnWindows:
-			f.Share += (share - f.Share) / float64(p.Windows)
-		case f.Share >= usualShare && share <= goneShare:
-			if f.Low++; f.Low >= 2 && f.Gone == 0 {
-				f.Gone = at
-			}
-		case f.Gone != 0 && share < backShare:
-			// Still away.
-		default:
-			f.Low, f.Gone = 0, 0
-			f.Share += (share - f.Share) / 5
+	if len(s.senders) >= maxSenders {
+		// Somebody's single test must not count for ever.
+		i := slices.IndexFunc(s.senders, func(x sender) bool { return x.events < knownEvents && at-x.last > int64(24*time.Hour) })
+		if i < 0 {
+			s.fleet, s.senders = true, nil
+			return
 		}
+		s.senders = slices.Delete(s.senders, i, i+1)
 	}
-	p.n = 0
+	x := sender{addr: addr}
+	x.see(at)
+	s.senders = append(s.senders, x)
 }
 
-// had says whether a field comes, or came; has whether it comes.
-func (p *profile) had(name string) bool {
-	f := p.Fields[name]
-	return f != nil && (f.Share > 0 || f.n > 0)
-}
-
-func (p *profile) has(name string) bool { return p.had(name) && p.Fields[name].Gone == 0 }
-
-func (s *source) sight(category string, has func(string) bool) detect.Sight {
-	x := detect.Sight{Dataset: s.Dataset, Services: slices.Sorted(maps.Keys(s.Services)), Has: has}
-	if category != "" {
-		x.Categories = []string{category}
+// forget lets go of a source.
+func (w *Watch) forget(s *source) {
+	delete(w.sources, s.key)
+	if w.of[s.tenant]--; w.of[s.tenant] == 0 {
+		delete(w.of, s.tenant)
 	}
-	return x
-}
-
-// judge says which rules can fire on a source: on any kind of its events.
-func (s *source) judge(cat *detect.Catalogue, has func(*profile, string) bool) []detect.Verdict {
-	var out []detect.Verdict
-	for category, p := range s.Profiles {
-		if category == everything {
-			continue
-		}
-		list := cat.Judge(s.sight(category, func(f string) bool { return has(p, f) }))
-		if out == nil {
-			out = list
-			continue
-		}
-		for i, v := range list {
-			o := &out[i]
-			if v.Can && !o.Can || !o.Can && !v.Kind && (o.Kind || len(v.Missing) < len(o.Missing)) {
-				*o = v
-			}
-		}
+	if w.last == s {
+		w.last, w.lastKey = nil, key{}
 	}
-	return out
-}
-
-// silentAfter is how long a source may be silent; 0: it is too new to say.
-func (s *source) silentAfter() time.Duration {
-	if s.Last-s.First < int64(24*time.Hour) || s.Events < 50 {
-		return 0
-	}
-	return min(max(3*time.Duration(slices.Max(s.Gaps[:])), silentLeast), silentMost)
+	w.gone = append(w.gone, s.key)
 }
 
 // Datasets are the kinds of devices that a member has, by their event.dataset.
@@ -367,8 +285,11 @@ func (w *Watch) Datasets(t event.TenantID) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []string
+	if w.of[t] == 0 {
+		return nil
+	}
 	for k := range w.sources {
-		if k.tenant == t {
+		if k.tenant == t && !slices.Contains(out, k.dataset) {
 			out = append(out, k.dataset)
 		}
 	}
@@ -376,160 +297,25 @@ func (w *Watch) Datasets(t event.TenantID) []string {
 	return out
 }
 
-// Source is how a source stands.
-type Source struct {
-	Tenant    event.TenantID   `json:"tenant"`
-	Dataset   string           `json:"dataset"`
-	First     time.Time        `json:"first"`
-	Last      time.Time        `json:"last"`
-	Events    uint64           `json:"events"` // that reached the hub
-	Mapped    float64          `json:"mapped"` // share of events that have a category, so that rules look at them
-	Gone      []string         `json:"gone"`   // fields that came and come no more
-	Silent    bool             `json:"silent"`
-	Can       []detect.Verdict `json:"-"`
-	Cannot    []detect.Verdict `json:"-"`     // of its kind, with what is missing
-	OtherKind int              `json:"other"` // rules that look at other kinds of sources
+// Stats is how many sources there are.
+type Stats struct {
+	Sources, Silent, Blind int    // Blind: lost fields
+	Refused                uint64 // events of sources for which there was no room, since the start
 }
 
-// Sources says how the sources of a member stand, and which rules can fire on each. Of a rule that runs on the site the answer is about what
-// reached the hub: fields that the member's policy keeps at home count as missing there, though the site has them.
-func (w *Watch) Sources(t event.TenantID) []Source {
-	cat := w.cat()
+// Stats counts.
+func (w *Watch) Stats() Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var out []Source
+	out := Stats{Sources: len(w.sources), Refused: w.refused}
 	now := w.now().UnixNano()
-	for k, s := range w.sources {
-		if k.tenant != t {
-			continue
-		}
-		x := Source{Tenant: t, Dataset: s.Dataset, First: time.Unix(0, s.First), Last: time.Unix(0, s.Last), Events: s.Events}
-		if p := s.Profiles[everything]; p != nil {
-			if f := p.Fields[event.EventCategory.Name()]; f != nil && f.Gone == 0 {
-				x.Mapped = f.Share
-				if p.Windows == 0 {
-					x.Mapped = float64(f.n) / float64(max(1, p.n))
-				}
-			}
-		}
-		for _, p := range s.Profiles {
-			for name, f := range p.Fields {
-				if f.Gone != 0 && !slices.Contains(x.Gone, name) {
-					x.Gone = append(x.Gone, name)
-				}
-			}
-		}
-		slices.Sort(x.Gone)
-		if after := s.silentAfter(); after > 0 && now-s.Last > int64(after) {
-			x.Silent = true
-		}
-		for _, v := range s.judge(cat, (*profile).has) {
-			switch {
-			case v.Can:
-				x.Can = append(x.Can, v)
-			case v.Kind:
-				x.OtherKind++
-			default:
-				x.Cannot = append(x.Cannot, v)
-			}
-		}
-		out = append(out, x)
-	}
-	slices.SortFunc(out, func(a, b Source) int { return strings.Compare(a.Dataset, b.Dataset) })
-	return out
-}
-
-// Technique is one technique of ATT&CK and the rules that could see it at a member.
-type Technique struct {
-	ID    string   `json:"id"`
-	Rules []string `json:"rules"` // titles of rules that can fire on a source of the member
-	Blind int      `json:"blind"` // rules about it that can fire on none
-}
-
-// Coverage says which techniques the rules could see, given the sources of a member. Rules of the site count where the hub cannot know better:
-// they look at what stays there.
-func (w *Watch) Coverage(t event.TenantID) []Technique {
-	can := map[string]bool{}
-	for _, s := range w.Sources(t) {
-		for _, v := range s.Can {
-			can[v.ID] = true
-		}
-		for _, v := range s.Cannot {
-			if v.Runs == detect.Site {
-				can[v.ID] = true
-			}
-		}
-	}
-	by := map[string]*Technique{}
-	for _, r := range w.cat().Infos() {
-		if r.Across {
-			continue
-		}
-		for _, tag := range r.Tags {
-			id, ok := strings.CutPrefix(tag, "attack.t")
-			if !ok {
-				continue
-			}
-			x := by["T"+id]
-			if x == nil {
-				x = &Technique{ID: "T" + id}
-				by[x.ID] = x
-			}
-			if can[r.ID] {
-				x.Rules = append(x.Rules, r.Title)
-			} else {
-				x.Blind++
-			}
-		}
-	}
-	out := make([]Technique, 0, len(by))
-	for _, x := range by {
-		slices.Sort(x.Rules)
-		out = append(out, *x)
-	}
-	slices.SortFunc(out, func(a, b Technique) int { return cmp.Compare(a.ID, b.ID) })
-	return out
-}
-
-// Save writes what was learnt since the last time.
-func (w *Watch) Save(ctx context.Context) error {
-	type line struct {
-		s    *source
-		text string
-	}
-	var lines []line
-	w.mu.Lock()
 	for _, s := range w.sources {
-		if !s.dirty {
-			continue
+		if silent, _ := w.silent(s, now); len(silent) > 0 {
+			out.Silent++
 		}
-		b, err := json.Marshal(s)
-		if err != nil {
-			w.mu.Unlock()
-			return fmt.Errorf("detection health: %w", err)
-		}
-		s.dirty = false
-		lines = append(lines, line{s, string(b)})
-	}
-	w.mu.Unlock()
-	for part := range slices.Chunk(lines, 500) {
-		err := w.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
-			for _, l := range part {
-				if _, err := db.Bound(tx).ExecContext(ctx, "INSERT INTO detection_sources (tenant, dataset, state, updated_ns) VALUES (?,?,?,?) ON CONFLICT (tenant, dataset) DO UPDATE SET state = excluded.state, updated_ns = excluded.updated_ns",
-					l.s.Tenant, l.s.Dataset, l.text, w.now().UnixNano()); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			w.mu.Lock()
-			for _, l := range part {
-				l.s.dirty = true
-			}
-			w.mu.Unlock()
-			return fmt.Errorf("detection health: %w", err)
+		if s.blind() {
+			out.Blind++
 		}
 	}
-	return nil
+	return out
 }

@@ -1,7 +1,8 @@
 package health
 
 import (
-	"context"
+	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ func newRig(t *testing.T) *rig {
 // open is a start of the hub.
 func (r *rig) open() {
 	r.t.Helper()
-	w, err := New(r.t.Context(), r.db, func() *detect.Catalogue { return r.cat }, nil, func() time.Time { return r.clock })
+	w, err := New(r.t.Context(), Options{DB: r.db, Rules: func() *detect.Catalogue { return r.cat }, Now: func() time.Time { return r.clock }})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -64,12 +65,17 @@ func (r *rig) denied(without ...string) {
 			ev.SetText(k, v)
 		}
 	}
+	ev.SetString(event.TocsinCollectorID, "c1")
 	r.w.Observe(&ev)
 }
 
+// check asks about the collector c1, which is heard, or about those given.
 func (r *rig) check(c ...Collector) map[string]event.Detection {
+	if len(c) == 0 {
+		c = []Collector{{Tenant: 1, ID: "c1", Name: "site", Seen: r.clock.UnixNano()}}
+	}
 	out := map[string]event.Detection{}
-	for _, d := range r.w.Check(c, nil) {
+	for _, d := range r.w.Check(Asked{Collectors: c}) {
 		out[d.RuleID] = d
 	}
 	return out
@@ -99,11 +105,11 @@ func TestFieldsVanish(t *testing.T) {
 	if n > 2*windowSize+windowSize { // the field may vanish in the middle of a window
 		t.Errorf("it took %d events", n)
 	}
-	if !strings.Contains(d.Reason, "source.ip") || !strings.Contains(d.Reason, "rules cannot fire") || d.Tenant != 1 || d.Family != Family || Texts[d.RuleID].Do == "" {
+	if !strings.Contains(d.Reason, "source.ip") || !strings.Contains(d.Reason, "rules cannot fire") || d.Tenant != 1 || d.Family != "health-fields" {
 		t.Errorf("%+v", d)
 	}
 	t.Logf("after %d events: %s", n, d.Reason)
-	if err := r.w.Save(t.Context()); err != nil {
+	if err := r.w.Save(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	r.open()
@@ -121,6 +127,7 @@ func TestFieldsVanish(t *testing.T) {
 		ev.SetString(event.EventDataset, "fortinet.fortigate")
 		ev.SetString(event.EventCategory, "authentication")
 		ev.SetString(event.UserName, "x")
+		ev.SetString(event.TocsinCollectorID, "c1")
 		r.w.Observe(&ev)
 		r.clock = r.clock.Add(time.Second)
 	}
@@ -158,6 +165,7 @@ func TestUnneededField(t *testing.T) {
 			k, _ := event.Lookup("destination.mac")
 			ev.SetText(k, "00-00-5E-00-53-01")
 		}
+		ev.SetString(event.TocsinCollectorID, "c1")
 		r.w.Observe(&ev)
 	}
 	for range 400 {
@@ -178,7 +186,7 @@ func TestLinesNotUnderstood(t *testing.T) {
 	r := newRig(t)
 	c := Collector{Tenant: 1, ID: "c1", Name: "site", Received: 1000, Parsed: 990, Seen: r.clock.UnixNano()}
 	step := func(received, parsed uint64) map[string]event.Detection {
-		r.clock = r.clock.Add(Every)
+		r.clock = r.clock.Add(r.w.Times().Every())
 		c.Received, c.Parsed, c.Seen = c.Received+received, c.Parsed+parsed, r.clock.UnixNano()
 		return r.check(c)
 	}
@@ -198,6 +206,13 @@ func TestLinesNotUnderstood(t *testing.T) {
 	if again := step(300, 10)[RuleLines]; again.Key != got.Key {
 		t.Errorf("another alert: %q", again.Key)
 	}
+	if err := r.w.Save(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	r.open()
+	if again := step(300, 10)[RuleLines]; again.Key != got.Key {
+		t.Errorf("after a restart another alert: %q", again.Key)
+	}
 	if got := step(300, 299); len(got) > 0 {
 		t.Errorf("understood again: %+v", got)
 	}
@@ -210,27 +225,46 @@ func TestSilent(t *testing.T) {
 		r.clock = r.clock.Add(10 * time.Minute)
 		r.denied()
 	}
-	here := func() Collector {
-		return Collector{Tenant: 1, ID: "c1", Name: "site", Seen: r.clock.UnixNano()}
-	}
-	last := r.clock
-	r.clock = last.Add(silentLeast - time.Minute)
-	if got := r.check(here()); len(got) > 0 {
+	r.check()
+	least, last := r.w.Times().SourceSilent, r.clock
+	r.clock = last.Add(least)
+	if got := r.check(); len(got) > 0 {
 		t.Fatalf("%+v", got)
 	}
-	r.clock = last.Add(silentLeast + Every)
-	got := r.check(here())
-	if got[RuleSilent].Key == "" || got[RuleSilent].Entity.Value != "fortinet.fortigate" {
+	r.clock = last.Add(least + 30*time.Second)
+	got := r.check()
+	d := got[RuleSilent]
+	if d.Entity.Value != "fortinet.fortigate, site" || d.Family != "health-silent" || !strings.Contains(d.Reason, "FortiGate (fortinet.fortigate) at the collector site since 22 November 2026 00:00 UTC; its longest pause in the week before was 10 minutes") {
 		t.Fatalf("%+v", got)
 	}
-	// The whole collector is away: that is said, and not of each source again.
-	gone := here()
-	r.clock = last.Add(silentLeast + 2*time.Hour)
+	if list := r.w.Unwell(); len(list) != 1 || !list[0].Silent || list[0].Well() || r.w.Stats() != (Stats{Sources: 1, Silent: 1}) {
+		t.Errorf("%+v %+v", list, r.w.Stats())
+	}
+	// The whole collector is away: that is said, and not of each source again. Whoever was revoked is not waited for.
+	gone := Collector{Tenant: 1, ID: "c1", Name: "site", Seen: r.clock.UnixNano()}
+	r.clock = last.Add(least + 2*time.Hour)
 	if got := r.check(gone); got[RuleCollector].Key == "" || got[RuleSilent].Key != "" {
 		t.Errorf("%+v", got)
 	}
+	if got := r.check(Collector{Tenant: 2, ID: "c2", Name: "other", Seen: r.clock.UnixNano()}); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+	// It is back, and its events are on their way: nothing is silent yet.
+	if got := r.check(); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+	// The hub cannot know while it is behind with what came.
+	r.clock = r.clock.Add(5 * time.Hour)
+	all := Asked{Collectors: []Collector{{Tenant: 1, ID: "c1", Name: "site", Seen: r.clock.UnixNano()}, gone}, Behind: true}
+	if got := r.w.Check(all); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+	all.Behind = false
+	if got := r.w.Check(all); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
 	// A hub that was down itself says nothing of others for as long.
-	if err := r.w.Save(context.WithoutCancel(t.Context())); err != nil {
+	if err := r.w.Save(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	r.clock = last.Add(48 * time.Hour)
@@ -243,22 +277,96 @@ func TestSilent(t *testing.T) {
 	if got := r.check(gone); got[RuleCollector].Key == "" {
 		t.Errorf("%+v", got)
 	}
+	// In the end it is forgotten, in the records too.
+	r.clock = last.Add(forgetAfter + time.Hour)
+	r.check()
+	if err := r.w.Save(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	r.open()
+	if list := r.w.Sources(1); len(list) > 0 || len(r.w.Datasets(1)) > 0 {
+		t.Errorf("%+v", list)
+	}
+}
+
+// Of two firewalls of one kind behind one collector each is missed by itself. Where there are many senders, they come and go.
+func TestSenders(t *testing.T) {
+	r := newRig(t)
+	from := func(n int) {
+		var ev event.Event
+		ev.Tenant, ev.Created = 1, r.clock.UnixNano()
+		ev.SetString(event.EventDataset, "fortinet.fortigate")
+		ev.SetString(event.TocsinCollectorID, "c1")
+		ev.SetIP(event.TocsinSenderIP, netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}))
+		r.w.Observe(&ev)
+	}
+	for n := range 2 * 24 * 6 {
+		r.clock = r.clock.Add(10 * time.Minute)
+		from(1)
+		from(2)
+		if n < 6 {
+			from(100 + n) // somebody's tests, once each
+		}
+	}
+	r.check()
+	if list := r.w.Sources(1); len(list) != 1 || list[0].Senders != maxSenders {
+		t.Fatalf("%+v", list[0].State)
+	}
+	for range 3 * 6 {
+		r.clock = r.clock.Add(10 * time.Minute)
+		from(1)
+	}
+	got := r.check()[RuleSilent]
+	if got.Entity.Value != "192.0.2.2, fortinet.fortigate, site" || !strings.Contains(got.Reason, "at 192.0.2.2 at the collector site") {
+		t.Errorf("%+v", got)
+	}
+	if list := r.w.Unwell(); len(list) != 1 || list[0].Silent || strings.Join(list[0].Quiet, " ") != "192.0.2.2" {
+		t.Errorf("%+v", list)
+	}
+	if err := r.w.Save(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	before := r.w.Sources(1)[0].State
+	r.open()
+	r.check() // the collector is heard
+	if after := r.w.Sources(1)[0].State; after.Senders != before.Senders || after.Events != before.Events || !after.Last.Equal(before.Last) {
+		t.Errorf("after a restart %+v, before %+v", after, before)
+	}
+	for n := range 20 {
+		from(200 + n)
+	}
+	r.clock = r.clock.Add(50 * time.Minute)
+	from(200)
+	r.clock = r.clock.Add(50 * time.Minute)
+	from(200)
+	if got := r.check(); len(got) > 0 {
+		t.Errorf("of many machines some are always away: %+v", got)
+	}
+	// A sender whose clock is a year ahead is not heard tomorrow.
+	var ev event.Event
+	ev.Tenant, ev.Created = 1, r.clock.AddDate(1, 0, 0).UnixNano()
+	ev.SetString(event.EventDataset, "fortinet.fortigate")
+	ev.SetString(event.TocsinCollectorID, "c1")
+	r.w.Observe(&ev)
+	if last := r.w.Sources(1)[0].Last; last.After(r.clock) {
+		t.Errorf("heard last at %s, now is %s", last, r.clock)
+	}
 }
 
 // A fault of the detector is raised when it stays for two checks.
 func TestDetector(t *testing.T) {
 	r := newRig(t)
-	if got := r.w.Check(nil, []string{"x"}); len(got) > 0 {
+	if got := r.w.Check(Asked{Troubles: []string{"x"}}); len(got) > 0 {
 		t.Error(got)
 	}
-	got := r.w.Check(nil, []string{"x"})
+	got := r.w.Check(Asked{Troubles: []string{"x"}})
 	if len(got) != 1 || got[0].Tenant != 0 || got[0].Reason != "x" {
 		t.Errorf("%+v", got)
 	}
-	if got := r.w.Check(nil, nil); len(got) > 0 {
+	if got := r.w.Check(Asked{}); len(got) > 0 {
 		t.Error(got)
 	}
-	if got := r.w.Check(nil, []string{"x"}); len(got) > 0 {
+	if got := r.w.Check(Asked{Troubles: []string{"x"}}); len(got) > 0 {
 		t.Error("it came back and was not waited for", got)
 	}
 }
@@ -303,22 +411,24 @@ func TestSources(t *testing.T) {
 	}
 }
 
-// One member's sources cannot fill the memory.
+// One member's sources cannot fill the memory, and what there is no room for is counted.
 func TestBounds(t *testing.T) {
 	r := newRig(t)
 	for n := range 200 {
 		var ev event.Event
 		ev.Tenant, ev.Created = 1, int64(n+1)
-		ev.SetString(event.EventDataset, strings.Repeat("x", n+1))
+		ev.SetString(event.EventDataset, fmt.Sprint("x.", n))
+		r.w.Observe(&ev)
+		ev.SetString(event.EventDataset, strings.Repeat("x", maxDataset+1))
 		r.w.Observe(&ev)
 	}
-	if got := r.w.Sources(1); len(got) != maxOfTenant {
-		t.Errorf("%d sources", len(got))
+	if got := r.w.Sources(1); len(got) != maxOfTenant || r.w.Stats().Refused != 200+200-maxOfTenant {
+		t.Errorf("%d sources, %+v", len(got), r.w.Stats())
 	}
 }
 
 func BenchmarkObserve(b *testing.B) {
-	w := &Watch{sources: map[key]*source{}, of: map[event.TenantID]int{}}
+	w := &Watch{sources: map[key]*source{}, of: map[event.TenantID]int{}, now: time.Now, times: Times{}.complete()}
 	var ev event.Event
 	ev.Tenant, ev.Created = 1, 1
 	ev.SetString(event.EventDataset, "fortinet.fortigate")

@@ -50,6 +50,12 @@ const (
 	maxText   = 500
 )
 
+// Rules knows what can be changed: a detect.Catalogue, or more than one.
+type Rules interface {
+	// Find finds a rule by its id, its name or its title.
+	Find(text string) (detect.Found, bool)
+}
+
 // Layer is one change.
 type Layer struct {
 	ID      int64          `bun:"id,pk,autoincrement" json:"id"`
@@ -88,7 +94,7 @@ var levels = []string{"informational", "low", "medium", "high", "critical"}
 
 // Check says whether a layer makes sense for the rules in force, and completes it. The fields it may name depend on where the rule's
 // detections are made: see Fields.
-func (l *Layer) Check(cat *detect.Catalogue, now time.Time) error {
+func (l *Layer) Check(rules Rules, now time.Time) error {
 	sentence := func(name, s string, least int) (string, error) {
 		s = strings.Join(strings.Fields(s), " ")
 		if n := utf8.RuneCountInString(s); n < least || n > maxText {
@@ -103,9 +109,9 @@ func (l *Layer) Check(cat *detect.Catalogue, now time.Time) error {
 	if l.Owner, err = sentence("the owner, who answers for it,", l.Owner, 2); err != nil {
 		return err
 	}
-	r, ok := cat.Find(l.Rule)
+	r, ok := rules.Find(l.Rule)
 	if !ok {
-		return fmt.Errorf("%w: there is no rule %q; `tocsin rules list` shows ids and names", ErrInvalid, l.Rule)
+		return fmt.Errorf("%w: there is no rule %q; `tocsin rules list` shows ids and names, docs/baselines.md those of the baselines", ErrInvalid, l.Rule)
 	}
 	l.Rule, l.Title = r.ID, r.Title
 	switch l.Scope {

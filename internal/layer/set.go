@@ -27,14 +27,14 @@ type entry struct {
 }
 
 // newSet compiles layers. regions are the members' areas. A layer whose rule is gone waits for its return.
-func newSet(list []Layer, regions map[event.TenantID]string, cat *detect.Catalogue) *Set {
+func newSet(list []Layer, regions map[event.TenantID]string, rules Rules) *Set {
 	s := &Set{byRule: map[string][]*entry{}, single: map[string][]*entry{}, region: map[event.TenantID]string{}}
 	for t, r := range regions {
 		s.region[t] = strings.ToLower(strings.TrimSpace(r))
 	}
 	for _, l := range list {
 		e := &entry{Layer: l}
-		found, ok := cat.Find(l.Rule)
+		found, ok := rules.Find(l.Rule)
 		if !ok {
 			continue
 		}
@@ -71,6 +71,16 @@ func (s *Set) covers(e *entry, t event.TenantID, now int64) bool {
 		return t != 0 && s.region[t] == strings.ToLower(e.Region)
 	}
 	return t != 0 && e.Tenant == t
+}
+
+// countOn takes over the hits of a layer from a set before.
+func (s *Set) countOn(old *entry, n int64) {
+	for _, e := range s.single[old.Rule] {
+		if e.ID == old.ID {
+			e.hits.Add(n)
+			e.last.CompareAndSwap(0, old.last.Load())
+		}
+	}
 }
 
 // Excepts says whether any event need be asked about.

@@ -14,7 +14,6 @@ import (
 	"github.com/uptrace/bun"
 
 	"tocsin/internal/db"
-	"tocsin/internal/detect"
 	"tocsin/internal/event"
 )
 
@@ -62,9 +61,9 @@ func (s *Store) Set() *Set { return s.set.Load() }
 func (s *Store) Suppressed() uint64 { return s.suppressed.Load() }
 
 // Add makes a layer. who is a person's id or "system:PART".
-func (s *Store) Add(ctx context.Context, who string, l Layer, cat *detect.Catalogue) (Layer, error) {
+func (s *Store) Add(ctx context.Context, who string, l Layer, rules Rules) (Layer, error) {
 	now := s.now()
-	if err := l.Check(cat, now); err != nil {
+	if err := l.Check(rules, now); err != nil {
 		return l, err
 	}
 	l.ID, l.MadeBy, l.Made, l.Ended, l.EndedBy, l.Hits, l.Last = 0, who, now.UnixNano(), 0, "", 0, 0
@@ -156,14 +155,11 @@ func (s *Store) List(ctx context.Context, all bool) ([]Layer, error) {
 	return out, q.Scan(ctx)
 }
 
-// Refresh reads the layers again, writes what was counted, and says which have come to their end. cat are the rules in force.
-func (s *Store) Refresh(ctx context.Context, cat *detect.Catalogue) error {
+// Refresh reads the layers again, writes what was counted, and says which have come to their end. rules are those in force.
+func (s *Store) Refresh(ctx context.Context, rules Rules) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	if err := s.flush(ctx); err != nil {
-		return err
-	}
 	expired, err := s.expire(ctx, now.UnixNano())
 	if err != nil {
 		return err
@@ -194,8 +190,8 @@ func (s *Store) Refresh(ctx context.Context, cat *detect.Catalogue) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	s.set.Store(newSet(list, regions, cat))
-	return nil
+	// What the old set counted until now; whoever still holds it, for one event, may count once more there.
+	return s.flush(ctx, s.set.Swap(newSet(list, regions, rules)))
 }
 
 // expire ends what has come to its end.
@@ -223,9 +219,8 @@ func (s *Store) expire(ctx context.Context, now int64) (out []Layer, err error) 
 	return out, err
 }
 
-// flush writes the hits that were counted in memory.
-func (s *Store) flush(ctx context.Context) error {
-	set := s.set.Load()
+// flush writes the hits that a set counted in memory. What cannot be written is counted on in the set in force.
+func (s *Store) flush(ctx context.Context, set *Set) error {
 	if set == nil {
 		return nil
 	}
@@ -240,7 +235,7 @@ func (s *Store) flush(ctx context.Context) error {
 				return err
 			})
 			if err != nil {
-				e.hits.Add(n)
+				s.set.Load().countOn(e, n)
 				return err
 			}
 		}

@@ -188,6 +188,14 @@ func (b *Book) Families() []string {
 // Product is the product whose lines have this event.dataset; "" when there are no steps for it.
 func (b *Book) Product(dataset string) string { return b.byDataset[dataset] }
 
+// Name is what people call the product whose lines have this event.dataset; "" when there are no steps for it.
+func (b *Book) Name(dataset string) string {
+	if p := b.products[b.byDataset[dataset]]; p != nil {
+		return p.Name
+	}
+	return ""
+}
+
 // upstream are the families of rules that others wrote: they say so little that only the general tasks fit.
 var upstream = map[string][]string{
 	"upstream-web": {"see-traffic", "block-source", "open-services"}, "upstream-antivirus": {"find-device", "isolate-device", "see-traffic"},

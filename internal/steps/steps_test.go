@@ -4,59 +4,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-
-	"tocsin/internal/detect"
-	"tocsin/rules"
 )
-
-// priority are the products of the first thirteen places of the build order.
-var priority = []string{"fortigate", "sophos-firewall", "draytek", "watchguard", "sonicwall", "meraki", "unifi", "smoothwall", "cisco-asa", "pfsense", "panos", "zyxel", "mikrotik"}
-
-// hubFamilies are raised by the hub itself.
-var hubFamilies = []string{"collector-integrity", "detection-health"}
-
-// No alert can appear without steps: each family of our rules, and each that the hub raises, on each of the products.
-func TestEveryAlertHasSteps(t *testing.T) {
-	b, err := Default()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.Join(b.Products(), " "); len(b.Products()) != len(priority) {
-		t.Errorf("products %s", got)
-	}
-	cat, err := detect.Load(rules.FS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	families := map[string]bool{}
-	for _, r := range cat.Infos() {
-		families[r.Family] = true
-	}
-	for _, f := range hubFamilies {
-		families[f] = true
-	}
-	for f := range upstream {
-		families[f] = true
-	}
-	for f := range families {
-		for _, p := range priority {
-			g, ok := b.Guide(f, p)
-			if !ok || len(g.Steps) == 0 && g.Elsewhere == "" {
-				t.Errorf("an alert of the family %s could appear at a member with %s, and nothing says what to do", f, p)
-			}
-		}
-	}
-	for _, f := range b.Families() {
-		if !families[f] {
-			t.Errorf("families.yml has %s, which no rule makes", f)
-		}
-	}
-	n := 0
-	for range families {
-		n += len(priority)
-	}
-	t.Logf("%d families on %d products: %d guides", len(families), len(priority), n)
-}
 
 // Each product is found by the data set that its parser writes.
 func TestDatasets(t *testing.T) {

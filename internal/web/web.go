@@ -123,7 +123,7 @@ type Indicators interface {
 	Published() (info intel.SetInfo, ok bool)
 }
 
-// Options say what the pages stand on. All but Reports, Questions and the last four are needed.
+// Options say what the pages stand on. All but Reports, Questions, Detection, Products and the last four are needed.
 type Options struct {
 	Members    Members
 	Events     Events
@@ -134,6 +134,7 @@ type Options struct {
 	Questions  Questions                     // look-backs; may be nil: nothing is asked
 	Sessions   Sessions                      // where sessions live, across restarts
 	Health     func(context.Context) Health  // for the operator's page; must return within the context
+	Detection  Detection                     // what the rules can see; may be nil: nothing is known
 	Products   func(event.TenantID) []string // keys of package steps: what a member has; may be nil: pages give general advice only
 	Scheme     string                        // who runs this installation, as members know it
 	PublicURL  string                        // where people reach the pages, without a slash at the end
@@ -254,6 +255,8 @@ func (s *server) routes() []route {
 		{"GET /indicators", staffOnly, s.indicators},
 		{importPattern, staffOnly, s.importIndicators},
 		{"POST /indicators/{id}/remove", staffOnly, s.removeIndicator},
+		{"GET /detection", everybody, s.detection},
+		{"GET /members/{tenant}/detection", staffOnly, s.memberDetection},
 		{"GET /health", operators, s.health},
 		{"GET /account", everybody, s.account},
 		{"POST /account/password", everybody, s.changePassword},

@@ -1,0 +1,60 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"tocsin/internal/event"
+)
+
+// sourcesOf are the same three sources for every member.
+type sourcesOf struct{ w *world }
+
+func (s sourcesOf) Sources(_ context.Context, t event.TenantID) ([]Source, error) {
+	i := 0
+	for s.w.tenants[i] != t {
+		i++
+	}
+	at := time.Now().Add(-2 * time.Hour)
+	return []Source{
+		{Tenant: t, Product: "FortiGate", Collector: s.w.collectors[i], CollectorName: "fw-log", Last: at, Events: 41_200, Parsed: 0.98, Mapped: 1, Can: []string{"Port scan from one source"}, Cannot: []CannotFire{{"DNS tunnel", "these fields never came: dns.question.name"}}, Other: 230},
+		{Tenant: t, Product: "DrayTek Vigor", Collector: s.w.collectors[i], CollectorName: "fw-log", Last: at, Events: 9, Gone: []string{"destination.port"}},
+		{Tenant: t, Product: fmt.Sprint("pfSense of member ", i+1), Collector: s.w.collectors[i], CollectorName: "fw-log", Last: at, Events: 900, Silent: true},
+	}, nil
+}
+
+func (s sourcesOf) Unwell(ctx context.Context) (out []Source, err error) {
+	for _, t := range s.w.tenants {
+		list, err := s.Sources(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list[1:]...)
+	}
+	return out, nil
+}
+
+// What is silent or blind stands on a page of the centre's, and each member's sources on its own.
+func TestDetection(t *testing.T) {
+	w := newWorld(t, false)
+	staff, own := w.client("operator"), w.client("member1")
+	_, body := staff.get("/detection")
+	contains(t, "without detection health", body, "Every source can be seen")
+	w.s.o.Detection = sourcesOf{w}
+	_, body = staff.get("/detection")
+	contains(t, "overview", body, fmt.Sprintf("%d sources can not be seen as before", 2*len(w.tenants)), "pfSense of member 2", "silent", "no longer have destination.port", fmt.Sprintf(`href="/members/%d/detection"`, w.tenants[1]))
+	_, body = staff.get(fmt.Sprintf("/members/%d/detection", w.tenants[1]))
+	contains(t, "a member's", body, "2 of 3 sources can not be seen as before", "FortiGate", "98 in 100", "Port scan from one source", "these fields never came: dns.question.name", "230 look at other kinds", "pfSense of member 2")
+	_, body = own.get("/detection")
+	contains(t, "the member's own", body, "What can be seen", "pfSense of member 1", "Nothing has come from it")
+	lacks(t, "the member's own", body, "pfSense of member 2")
+	if code, _ := own.get(fmt.Sprintf("/members/%d/detection", w.tenants[1])); code != http.StatusForbidden {
+		t.Errorf("another member's: %d", code)
+	}
+	if code, _ := staff.get("/members/999/detection"); code != http.StatusNotFound {
+		t.Errorf("nobody's: %d", code)
+	}
+}
