@@ -44,13 +44,13 @@ func (a *Archive) openTimes() error {
 	return nil
 }
 
-// toIndex is the oldest finished file that the index does not know.
-func (a *Archive) toIndex() (base uint64, ok bool) {
+// toIndex is the oldest finished file that the index does not know, of those whose number is above after.
+func (a *Archive) toIndex(after uint64) (base uint64, ok bool) {
 	segs := a.log.Segments()
 	a.times.mu.Lock()
 	defer a.times.mu.Unlock()
 	for i := 0; i+1 < len(segs); i++ {
-		if _, known := a.times.spans[segs[i].Base]; !known {
+		if _, known := a.times.spans[segs[i].Base]; !known && segs[i].Base > after {
 			return segs[i].Base, true
 		}
 	}

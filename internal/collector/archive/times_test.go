@@ -64,7 +64,7 @@ func read(t testing.TB, a *Archive, r *Reader, from, to time.Time) (lines int, f
 func indexed(t testing.TB, a *Archive) {
 	t.Helper()
 	for {
-		base, ok := a.toIndex()
+		base, ok := a.toIndex(0)
 		if !ok {
 			return
 		}
@@ -194,5 +194,49 @@ func BenchmarkHour(b *testing.B) {
 			b.ReportMetric(float64(size)/(1<<20), "MiB-read/op")
 			b.ReportMetric(float64(a.Size())/(1<<20), "MiB-archive")
 		})
+	}
+}
+
+// A file that cannot be read is neither indexed nor packed, and those behind it are; when it can be read again its turn comes.
+func TestKeepOne(t *testing.T) {
+	a, err := Open(Options{Dir: t.TempDir(), SegmentBytes: 64 << 10, Plain: -1}) // the keeper that runs packs nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	fillHours(t, a, 6, 5, []byte(fmt.Sprintf("%0200d", 7)))
+	a.Done(a.End())
+	a.closing <- struct{}{} // the keeper ends; from here on this is it
+	a.o.Plain = 1
+	clear(a.times.spans)
+	segs := a.log.Segments()
+	bad := filepath.Join(a.o.Dir, fmt.Sprintf("%016x.seg", segs[1].Base))
+	if err := errors.Join(os.Rename(bad, bad+".away"), os.Mkdir(bad, 0o700)); err != nil { // reading it fails, as on a bad disk
+		t.Fatal(err)
+	}
+	failed := map[string]uint64{}
+	turn := func() (done, errs map[string]int) {
+		done, errs = map[string]int{}, map[string]int{}
+		for {
+			what, some, err := a.keepOne(failed)
+			if !some {
+				return done, errs
+			}
+			if err != nil {
+				errs[what]++
+			} else {
+				done[what]++
+			}
+		}
+	}
+	n := len(segs)
+	if done, errs := turn(); done["index"] != n-2 || done["pack"] != n-3 || errs["index"] != 1 || errs["pack"] != 1 {
+		t.Errorf("of %d files: done %v, failed %v", n, done, errs)
+	}
+	if err := errors.Join(os.Remove(bad), os.Rename(bad+".away", bad)); err != nil {
+		t.Fatal(err)
+	}
+	if done, errs := turn(); done["index"] != 1 || done["pack"] != 1 || len(errs) > 0 {
+		t.Errorf("when it can be read: done %v, failed %v", done, errs)
 	}
 }
