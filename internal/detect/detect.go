@@ -421,6 +421,9 @@ func (e *Engine) detection(h *sigma.Hit, ev *event.Event) event.Detection {
 		Entity: event.Entity{Kind: a.Entity}, First: h.Episode, Last: h.Last, Count: h.Total, Site: e.opts.Where == Site, Late: h.Late,
 		Source: value("source.ip"), User: value("user.name"),
 	}
+	if ev != nil {
+		d.Indicator = ev.Indicator()
+	}
 	if a.Across {
 		d.Tenant = 0
 	}
@@ -429,9 +432,6 @@ func (e *Engine) detection(h *sigma.Hit, ev *event.Event) event.Detection {
 			d.EntityField = f
 			break
 		}
-	if ev != nil {
-		d.Indicator = ev.Indicator()
-	}
 	}
 	if d.Entity.Value == "" { // nothing names it: the alert groups by rule, it is not lost
 		d.Entity = event.Entity{Kind: "rule", Value: meta.ID}
