@@ -258,11 +258,38 @@ func (e *Event) cut(i, j int) {
 
 // SetString sets a string, which must live as long as the event: a part of Raw, a constant, or a Copy.
 func (e *Event) SetString(k Key, s string) {
-	if p := e.fresh(k); p != nil {
+	n := len(e.keys)
+	if k-1 < bitsetWords*64-1 && n < cap(e.keys) && n < cap(e.vals) && n < MaxValues { // as fresh does
+		if w, bit := &e.present[k>>6], uint64(1)<<(k&63); *w&bit == 0 {
+			*w |= bit
+			e.keys, e.vals = e.keys[:n+1], e.vals[:n+1]
+			e.keys[n] = k
+			p := &e.vals[n]
+			p.str, p.n, p.hi, p.kind, p.v4 = s, 0, 0, String, false
+			return
+		}
+	}
+	e.Set(k, StringValue(s))
+}
+
+// SetNew is SetString for a field that has no value yet; otherwise it does nothing.
+func (e *Event) SetNew(k Key, s string) {
+	n := len(e.keys)
+	if k-1 < bitsetWords*64-1 && n < cap(e.keys) && n < cap(e.vals) && n < MaxValues { // as fresh does
+		w, bit := &e.present[k>>6], uint64(1)<<(k&63)
+		if *w&bit != 0 {
+			return
+		}
+		*w |= bit
+		e.keys, e.vals = e.keys[:n+1], e.vals[:n+1]
+		e.keys[n] = k
+		p := &e.vals[n]
 		p.str, p.n, p.hi, p.kind, p.v4 = s, 0, 0, String, false
 		return
 	}
-	e.Set(k, StringValue(s))
+	if !e.Has(k) {
+		e.Set(k, StringValue(s))
+	}
 }
 
 // SetInt sets an integer.
@@ -290,6 +317,15 @@ func (e *Event) SetIP(k Key, a netip.Addr) {
 		}
 	}
 	e.Set(k, IPValue(a))
+}
+
+// SetIPv4 sets an IPv4 address, the first byte the highest.
+func (e *Event) SetIPv4(k Key, a uint32) {
+	if p := e.fresh(k); p != nil {
+		p.str, p.n, p.hi, p.kind, p.v4 = "", uint64(a), 0, IP, true
+		return
+	}
+	e.Set(k, Value{kind: IP, v4: true, n: uint64(a)})
 }
 
 // SetTime sets an instant in UTC nanoseconds.
@@ -329,6 +365,14 @@ func (e *Event) SetExtra(name, s string) bool {
 	}
 	e.extras = append(e.extras, Extra{name, s})
 	return true
+}
+
+// AddExtra is SetExtra for a name of which the caller knows that the event has none such yet, and that it is no field, no header and not too
+// long.
+func (e *Event) AddExtra(name, s string) {
+	if len(e.extras) < MaxExtras {
+		e.extras = append(e.extras, Extra{name, s})
+	}
 }
 
 // Add appends one more value under k; values under one key stay side by side. Beyond MaxValues it does nothing.

@@ -1,11 +1,40 @@
 package parse
 
 import (
+	"math/bits"
 	"net/netip"
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
+
+var (
+	ciscoASA  = newProduct("Cisco", "ASA", "firewall", "cisco.asa")
+	ciscoPIX  = newProduct("Cisco", "PIX", "firewall", "cisco.asa")
+	ciscoFWSM = newProduct("Cisco", "FWSM", "firewall", "cisco.asa")
+	ciscoFTD  = newProduct("Cisco", "FTD", "firewall", "cisco.ftd")
+)
+
+// What the commonest messages mean. All of them end with Set.network, whose "connection" is in them already.
+var (
+	asaBuiltGroup    = newAction([]string{"start", "allowed", "connection"}, "built", "allow", "success")
+	asaTeardownGroup = newAction([]string{"end", "allowed", "connection"}, "teardown", "allow", "success")
+	asaDenyGroup     = event.NewGroup([]event.Key{event.EventAction, event.TocsinVerdict, event.EventType, event.EventType, event.EventOutcome},
+		"deny", "deny", "denied", "connection", "failure")
+)
+
+func newAction(types []string, action, verdict, outcome string) *event.Group {
+	return event.NewGroup([]event.Key{event.EventAction, event.EventType, event.EventType, event.EventType, event.TocsinVerdict, event.EventOutcome},
+		action, types[0], types[1], types[2], verdict, outcome)
+}
+
+// asaDeny is action("deny", deny) before what ends with network.
+func (s *Set) asaDeny() {
+	if !s.e.SetGroup(asaDenyGroup) {
+		s.action("deny", deny)
+	}
+}
 
 // Cisco ASA, PIX, FWSM and FTD: "%ASA-6-302013: text". The message number decides how the text is read; forms are those of
 // "Cisco Secure Firewall ASA Series Syslog Messages". FTD's 430001 to 430005 are "Key: value, Key: value" (ftd.go). IOS, IOS-XE
@@ -16,18 +45,18 @@ func (s *Set) asa(msg string) bool {
 		return false
 	}
 	m := msg[i+1:]
-	var product string
+	product := ciscoASA
 	switch {
 	case strings.HasPrefix(m, "ASA-"):
-		product, m = "ASA", m[4:]
+		m = m[4:]
 	case strings.HasPrefix(m, "FTD-"):
-		product, m = "FTD", m[4:]
+		product, m = ciscoFTD, m[4:]
 	case strings.HasPrefix(m, "PIX-"):
-		product, m = "PIX", m[4:]
+		product, m = ciscoPIX, m[4:]
 	case strings.HasPrefix(m, "FWSM-"):
-		product, m = "FWSM", m[5:]
+		product, m = ciscoFWSM, m[5:]
 	case strings.HasPrefix(m, "NGIPS-"):
-		product, m = "FTD", m[6:]
+		product, m = ciscoFTD, m[6:]
 	default:
 		return s.ios(msg[i+1:])
 	}
@@ -53,12 +82,7 @@ func (s *Set) asa(msg string) bool {
 	e := s.e
 	e.SetString(event.EventCode, code)
 	e.SetInt(event.EventSeverity, level)
-	s.device("Cisco", product, "firewall")
-	if product == "FTD" {
-		s.dataset("cisco.ftd")
-	} else {
-		s.dataset("cisco.asa")
-	}
+	s.of(product)
 	if s.h.app != "" && s.h.host == "" { // "asa1: %ASA-": the tag is the device
 		s.h.host, s.h.app = s.h.app, ""
 	}
@@ -108,6 +132,14 @@ func asaEndpoint(t string) (p asaEnd, rest string) {
 	t = trimLeft(t)
 	t = strings.TrimPrefix(t, "NP Identity ") // the one interface whose name holds blanks: "NP Identity Ifc:192.0.2.1/161"
 	i := 0
+	for i+8 <= len(t) {
+		x := load(t, i)
+		if f := zeroBytes(x^' '*ones) | zeroBytes(x^'('*ones) | zeroBytes(x^','*ones); f != 0 {
+			i += bits.TrailingZeros64(f) >> 3
+			break
+		}
+		i += 8
+	}
 	for i < len(t) && t[i] != ' ' && t[i] != '(' && t[i] != ',' {
 		i++
 	}
@@ -118,7 +150,10 @@ func asaEndpoint(t string) (p asaEnd, rest string) {
 			w, rest = rest[1:j], rest[j+1:]
 		}
 	}
-	if w = strings.TrimRight(w, ".,"); !strings.HasSuffix(w, "::") { // of the sentence: "to 192.0.2.1: no matching session"
+	if n := len(w); n > 0 && (w[n-1] == '.' || w[n-1] == ',') {
+		w = strings.TrimRight(w, ".,")
+	}
+	if !strings.HasSuffix(w, "::") { // of the sentence: "to 192.0.2.1: no matching session"
 		w = strings.TrimSuffix(w, ":")
 	}
 	p.read(w)
@@ -254,7 +289,7 @@ func (s *Set) asaDestination(p *asaEnd) {
 	if p.np != p.port {
 		s.port(event.DestinationNATPort, p.np)
 	}
-	if p.user != "" && !strings.Contains(p.user, " ") {
+	if p.user != "" && !find.Has(p.user, " ") {
 		s.asaUser(p.user)
 	}
 }
@@ -276,12 +311,12 @@ func (s *Set) asaUser(u string) {
 
 // pair reads "A to B" or "A dst B" or "A -> B" with the given words and sets source and destination.
 func (s *Set) asaPair(t, a, b string) bool {
-	i := strings.Index(t, a)
+	i := find.Index(t, a)
 	if i < 0 {
 		return false
 	}
 	src, rest := asaEndpoint(t[i+len(a):])
-	j := strings.Index(rest, b)
+	j := find.Index(rest, b)
 	if j < 0 {
 		s.asaSource(&src)
 		return src.addr.IsValid() || src.name != ""
@@ -296,15 +331,15 @@ func (s *Set) asaPair(t, a, b string) bool {
 // "IP = A", "client interface:A/port", "user = x".
 func (s *Set) asaLoose(t string) {
 	e := s.e
-	if !e.Has(event.SourceIP) && !e.Has(event.DestinationIP) && strings.Contains(t, " flow ") {
+	if !e.Has(event.SourceIP) && !e.Has(event.DestinationIP) && find.Has(t, " flow ") {
 		s.asaPair(t, " flow ", "to ")
 	}
-	if i := strings.Index(t, "server = "); i >= 0 {
+	if i := find.Index(t, "server = "); i >= 0 {
 		s.ip(event.DestinationIP, wordOf(t[i+9:]))
 	}
 	if !e.Has(event.SourceIP) {
 		for _, cue := range [...]string{"user IP = ", "Remote:", "Peer IP = ", " IP = ", "IP = ", " IP <", "IP <", " IP ", "Assigned IP=", "client ", "peer ", "onfiguration: ", "pool address ", " from "} {
-			i := strings.Index(t, cue)
+			i := find.Index(t, cue)
 			if i < 0 {
 				continue
 			}
@@ -328,7 +363,7 @@ func (s *Set) asaLoose(t string) {
 	}
 	if !e.Has(event.UserName) {
 		for _, cue := range [...]string{"Username = ", "Username:", "User = ", "user = ", "User <", "user <", "User=", "client user ", "Username <", "(user= ", "Uname: ", " for user ", "User "} {
-			i := strings.Index(t, cue)
+			i := find.Index(t, cue)
 			if i < 0 {
 				continue
 			}

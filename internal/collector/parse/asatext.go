@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -19,7 +20,7 @@ func (s *Set) asaText(code, t string) {
 	case 302020, 302021:
 		s.asaICMP(t)
 	case 106023, 106010, 106014:
-		s.action("deny", deny)
+		s.asaDeny()
 		w := strings.TrimPrefix(strings.TrimPrefix(t, "Deny "), "inbound ")
 		w = strings.TrimPrefix(w, "protocol ")
 		p, _ := cutSpace(w)
@@ -32,7 +33,7 @@ func (s *Set) asaText(code, t string) {
 	case 106100, 106102, 106103:
 		s.asaACL(t)
 	case 106001, 106006, 106007, 106015, 106016, 106017, 106020, 106021, 106022, 710003, 313001, 313004, 313008:
-		s.action("deny", deny)
+		s.asaDeny()
 		for w, r := cutSpace(t); w != ""; w, r = cutSpace(r) {
 			if tn := transportName(w); tn != "" && !isDigit(w[0]) {
 				s.str(event.NetworkTransport, tn)
@@ -65,9 +66,9 @@ func (s *Set) asaText(code, t string) {
 			s.action("discarded", deny)
 		default:
 			switch {
-			case strings.Contains(t, " denied "):
+			case find.Has(t, " denied "):
 				s.action("denied", deny)
-			case strings.Contains(t, " discarded "):
+			case find.Has(t, " discarded "):
 				s.action("discarded", deny)
 			default:
 				s.str(event.EventAction, "requested")
@@ -87,10 +88,10 @@ func (s *Set) asaText(code, t string) {
 			_, p := cutSpace(w)
 			s.transport(p)
 		}
-		if i := strings.Index(t, " from "); i >= 0 {
+		if i := find.Index(t, " from "); i >= 0 {
 			src, rest := asaEndpoint(t[i+6:])
 			s.asaSource(&src)
-			if j := strings.Index(rest, "to "); j >= 0 {
+			if j := find.Index(rest, "to "); j >= 0 {
 				dst, _ := asaEndpoint(rest[j+3:])
 				if dst.addr.IsValid() { // the mapped address is both, as in Elastic's reading of ECS: people search for it as either
 					s.addr(event.SourceNATIP, dst.addr)
@@ -166,13 +167,13 @@ func (s *Set) asaText(code, t string) {
 		s.ip(event.DestinationIP, asaAfterEq(t, "server"))
 		s.str(event.EventReason, asaAfterEq(t, "reason"))
 		s.str(event.EventAction, "aaa user authentication")
-		s.asaSignIn("vpn", n == 113004 || n == 113008 && strings.Contains(t, "ACCEPT") || n == 113012)
+		s.asaSignIn("vpn", n == 113004 || n == 113008 && find.Has(t, "ACCEPT") || n == 113012)
 	case 113019:
 		s.asaGroup(t)
 		s.str(event.EventAction, "session disconnected")
 		s.int(event.SourceBytes, strings.TrimSuffix(after(t, "Bytes rcv: "), ","))
 		s.int(event.DestinationBytes, strings.TrimSuffix(after(t, "Bytes xmt: "), ","))
-		if i := strings.Index(t, "Reason: "); i >= 0 {
+		if i := find.Index(t, "Reason: "); i >= 0 {
 			s.str(event.EventReason, t[i+8:])
 		}
 		s.str(event.TocsinService, "vpn")
@@ -191,10 +192,10 @@ func (s *Set) asaText(code, t string) {
 		if u, ok := between(t, "User '", "'"); ok {
 			s.asaUser(u)
 		}
-		if i := strings.Index(t, "from IP "); i >= 0 {
+		if i := find.Index(t, "from IP "); i >= 0 {
 			s.ip(event.SourceIP, wordOf(t[i+8:]))
 		}
-		if i := strings.Index(t, "executed "); i >= 0 {
+		if i := find.Index(t, "executed "); i >= 0 {
 			c := trim(strings.TrimPrefix(t[i+9:], "the "))
 			c = strings.TrimSuffix(strings.TrimSuffix(c, "."), " command")
 			s.str(event.ProcessCommandLine, unquote(c))
@@ -226,7 +227,7 @@ func (s *Set) asaText(code, t string) {
 			s.category("session")
 			s.kind("start")
 		case 725001, 725002, 725007:
-			if i := strings.Index(t, "client "); i >= 0 {
+			if i := find.Index(t, "client "); i >= 0 {
 				s.asaPair(t[i:], "client ", "to ")
 			}
 			s.network()
@@ -247,9 +248,9 @@ func (s *Set) asaText(code, t string) {
 		}
 	case 338001, 338002, 338003, 338004, 338005, 338006, 338007, 338008, 338201, 338202, 338203, 338204:
 		switch {
-		case strings.Contains(t, "dropped"):
+		case find.Has(t, "dropped"):
 			s.action("dropped", deny)
-		case strings.Contains(t, "monitored"):
+		case find.Has(t, "monitored"):
 			s.action("monitored", detect)
 		default:
 			s.action("permitted", allow)
@@ -269,7 +270,7 @@ func (s *Set) asaText(code, t string) {
 			s.action("shun", deny)
 		}
 	case 609001, 609002:
-		if i := strings.Index(t, "local-host "); i >= 0 {
+		if i := find.Index(t, "local-host "); i >= 0 {
 			src, _ := asaEndpoint(t[i+11:])
 			s.asaSource(&src)
 		}
@@ -300,11 +301,11 @@ func (s *Set) asaText(code, t string) {
 		s.asaPair(t, " from ", "to ")
 		s.transport("tcp")
 		s.asaUser(after(t, "user "))
-		if i := strings.Index(t, " file "); i >= 0 {
+		if i := find.Index(t, " file "); i >= 0 {
 			s.str(event.FileName, wordOf(t[i+6:]))
 		}
 		w := after(t, "user ")
-		if i := strings.Index(t, "user "+w+" "); w != "" && i >= 0 {
+		if i := find.Index(t, "user "+w+" "); w != "" && i >= 0 {
 			s.low(event.EventAction, wordOf(t[i+len(w)+6:]))
 		}
 		s.network()
@@ -345,7 +346,7 @@ func (s *Set) asaProto(t string) {
 func asaAfterEq(t, key string) string {
 	at := 0
 	for {
-		i := strings.Index(t[at:], key)
+		i := find.Index(t[at:], key)
 		if i < 0 {
 			return ""
 		}
@@ -357,7 +358,7 @@ func asaAfterEq(t, key string) string {
 		if j < len(t) && t[j] == '=' && (i == 0 || t[i-1] == ' ') {
 			v := trimLeft(t[j+1:])
 			for _, end := range [...]string{" : ", ": ", " , "} {
-				if k := strings.Index(v, end); k >= 0 {
+				if k := find.Index(v, end); k >= 0 {
 					v = v[:k]
 				}
 			}
@@ -404,9 +405,11 @@ func (s *Set) asaGroup(t string) {
 }
 
 func (s *Set) asaBuilt(t string) {
-	s.str(event.EventAction, "built")
-	s.kind("start")
-	s.decide(allow)
+	if !s.e.SetGroup(asaBuiltGroup) {
+		s.str(event.EventAction, "built")
+		s.kind("start")
+		s.decide(allow)
+	}
 	r := strings.TrimPrefix(t, "Built ")
 	if !strings.HasPrefix(r, "inbound ") && !strings.HasPrefix(r, "outbound ") { // "Built TCP state-bypass ..." or "Built {Probe|...}"
 		_, r2 := cutSpace(r)
@@ -420,7 +423,7 @@ func (s *Set) asaBuilt(t string) {
 		proto, r = cutSpace(r)
 	}
 	s.transport(proto)
-	i := strings.Index(r, " for ")
+	i := find.Index(r, " for ")
 	if i < 0 {
 		s.network()
 		return
@@ -430,7 +433,7 @@ func (s *Set) asaBuilt(t string) {
 		s.str(event.EventID, id)
 	}
 	a, rest := asaEndpoint(r[i+5:])
-	j := strings.Index(rest, "to ")
+	j := find.Index(rest, "to ")
 	if j < 0 {
 		s.asaSource(&a)
 		s.network()
@@ -451,9 +454,11 @@ func (s *Set) asaBuilt(t string) {
 }
 
 func (s *Set) asaTeardown(t string) {
-	s.str(event.EventAction, "teardown")
-	s.kind("end")
-	s.decide(allow)
+	if !s.e.SetGroup(asaTeardownGroup) {
+		s.str(event.EventAction, "teardown")
+		s.kind("end")
+		s.decide(allow)
+	}
 	r := strings.TrimPrefix(t, "Teardown ")
 	proto, r := cutSpace(r)
 	if proto == "stub" || proto == "Probe" {
@@ -465,27 +470,27 @@ func (s *Set) asaTeardown(t string) {
 		id, _ = cutSpace(id)
 		s.str(event.EventID, id)
 	}
-	i := strings.Index(r, " for ")
+	i := find.Index(r, " for ")
 	if i < 0 {
-		i = strings.Index(r, " from ") + 1
+		i = find.Index(r, " from ") + 1
 	}
 	if i > 0 {
 		a, rest := asaEndpoint(r[i+5:])
 		s.asaSource(&a)
-		if j := strings.Index(rest, "to "); j >= 0 {
+		if j := find.Index(rest, "to "); j >= 0 {
 			b, tail := asaEndpoint(rest[j+3:])
 			s.asaDestination(&b)
 			rest = tail
 		}
 		s.asaDuration(rest)
-		if k := strings.Index(rest, "bytes "); k >= 0 {
+		if k := find.Index(rest, "bytes "); k >= 0 {
 			v := rest[k+6:]
 			n, l := digits(v)
 			if l > 0 {
 				s.e.SetInt(event.NetworkBytes, n)
 			}
 			if why := trim(v[l:]); why != "" && why[0] != '(' {
-				if j := strings.Index(why, " ("); j > 0 {
+				if j := find.Index(why, " ("); j > 0 {
 					why = why[:j]
 				}
 				s.str(event.EventReason, why)
@@ -497,7 +502,7 @@ func (s *Set) asaTeardown(t string) {
 
 // asaDuration reads "duration 1:02:03".
 func (s *Set) asaDuration(t string) {
-	i := strings.Index(t, "duration ")
+	i := find.Index(t, "duration ")
 	if i < 0 {
 		return
 	}
@@ -533,19 +538,19 @@ func (s *Set) asaICMP(t string) {
 	s.decide(allow)
 	s.transport("icmp")
 	var f, g, l asaEnd
-	if i := strings.Index(t, "faddr "); i >= 0 {
+	if i := find.Index(t, "faddr "); i >= 0 {
 		f, _ = asaEndpoint(t[i+6:])
 	}
-	if i := strings.Index(t, "gaddr "); i >= 0 {
+	if i := find.Index(t, "gaddr "); i >= 0 {
 		g, _ = asaEndpoint(t[i+6:])
 	}
-	if i := strings.Index(t, "laddr "); i >= 0 {
+	if i := find.Index(t, "laddr "); i >= 0 {
 		l, _ = asaEndpoint(t[i+6:])
 	}
 	f.port, g.port, l.port, f.np, l.np = "", "", "", "", ""
 	l.nat = g.addr
 	switch {
-	case strings.Contains(t[:min(len(t), 24)], "outbound"):
+	case find.Has(t[:min(len(t), 24)], "outbound"):
 		s.asaSource(&l)
 		s.asaDestination(&f)
 		s.str(event.NetworkDirection, "outbound")
@@ -579,7 +584,7 @@ func (s *Set) asaACL(t string) {
 			s.asaUser(w)
 		}
 	}
-	if i := strings.Index(r, "-> "); i >= 0 {
+	if i := find.Index(r, "-> "); i >= 0 {
 		a, _ := asaEndpoint(trim(r[:i]))
 		b, _ := asaEndpoint(r[i+3:])
 		s.asaSource(&a)
@@ -594,9 +599,9 @@ func (s *Set) asaOther(t string) {
 	switch {
 	case strings.HasPrefix(t, "Deny "), strings.HasPrefix(t, "Denied "), strings.HasPrefix(t, "Denying "):
 		s.action("deny", deny)
-	case strings.HasPrefix(t, "Dropping "), strings.HasPrefix(t, "Dropped "), strings.Contains(t, "requested to drop"):
+	case strings.HasPrefix(t, "Dropping "), strings.HasPrefix(t, "Dropped "), find.Has(t, "requested to drop"):
 		s.action("drop", deny)
-	case strings.Contains(t, " denied ") && strings.Contains(t, " from "):
+	case find.Has(t, " denied ") && find.Has(t, " from "):
 		s.action("denied", deny)
 	case strings.HasPrefix(t, "Built "):
 		s.action("built", allow)
@@ -614,39 +619,39 @@ func (s *Set) asaOther(t string) {
 		s.decide(detect)
 		s.alert("intrusion_detection")
 	}
-	if strings.Contains(t, "Username = ") || strings.Contains(t, "Group <") || strings.HasPrefix(t, "Group ") || strings.Contains(t, "IP = ") {
+	if find.Has(t, "Username = ") || find.Has(t, "Group <") || strings.HasPrefix(t, "Group ") || find.Has(t, "IP = ") {
 		s.asaGroup(t)
 		s.str(event.TocsinService, "vpn")
-	} else if strings.Contains(t, "Local:") && strings.Contains(t, "Remote:") {
+	} else if find.Has(t, "Local:") && find.Has(t, "Remote:") {
 		s.endpoint(event.DestinationIP, event.DestinationPort, after(t, "Local:"))
 		s.endpoint(event.SourceIP, event.SourcePort, after(t, "Remote:"))
 		if u := after(t, "Username:"); u != "Unknown" {
 			s.asaUser(u)
 		}
 		s.str(event.TocsinService, "vpn")
-	} else if strings.Contains(t, " src ") && strings.Contains(t, " dst ") {
+	} else if find.Has(t, " src ") && find.Has(t, " dst ") {
 		s.asaPair(t, " src ", "dst ")
 	} else if strings.HasPrefix(t, "Shunned packet: ") {
 		s.action("shunned", deny)
 		s.asaPair(t, "packet: ", "==> ")
-	} else if strings.Contains(t, ", for ") && strings.Contains(t, " to ") {
+	} else if find.Has(t, ", for ") && find.Has(t, " to ") {
 		s.asaPair(t, ", for ", "to ")
 	} else if strings.HasPrefix(t, "Embryonic limit ") {
 		s.action("dropped", deny)
 		s.asaPair(t, " for ", "to ")
-	} else if strings.Contains(t, " for client ") && strings.Contains(t, " to ") {
+	} else if find.Has(t, " for client ") && find.Has(t, " to ") {
 		s.asaPair(t, " for client ", "to ")
-	} else if i := strings.Index(t, ", Addr "); i > 0 && strings.HasPrefix(t, "DAP: User ") {
+	} else if i := find.Index(t, ", Addr "); i > 0 && strings.HasPrefix(t, "DAP: User ") {
 		s.asaUser(t[len("DAP: User "):i])
 		s.ip(event.SourceIP, wordOf(t[i+7:]))
 		s.str(event.TocsinService, "vpn")
 	} else if strings.HasPrefix(t, "AAA Marking ") {
 		s.ip(event.DestinationIP, after(t, " server "))
-	} else if i := strings.Index(t, " from "); i >= 0 && asaLooksAddr(t[i+6:]) {
+	} else if i := find.Index(t, " from "); i >= 0 && asaLooksAddr(t[i+6:]) {
 		s.asaPair(t, " from ", "to ")
-	} else if strings.Contains(t, " between ") {
+	} else if find.Has(t, " between ") {
 		s.asaPair(t, " between ", "and ")
-	} else if strings.Contains(t, "-> ") {
+	} else if find.Has(t, "-> ") {
 		s.asaACL(t)
 	}
 	if e.Has(event.SourceIP) || e.Has(event.DestinationIP) {

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
@@ -452,7 +453,7 @@ func (s *Set) hash(v string) {
 // customField maps a labelled custom value by its label.
 func (s *Set) customField(label, v string) {
 	switch {
-	case containsFold(label, "rule name"), containsFold(label, "rulename"), containsFold(label, "policy name"), equalFold(label, "policy"), equalFold(label, "rule"),
+	case find.HasFold(label, "rule name"), find.HasFold(label, "rulename"), find.HasFold(label, "policy name"), equalFold(label, "policy"), equalFold(label, "rule"),
 		equalFold(label, "policyname"), equalFold(label, "signature"), equalFold(label, "sname"), equalFold(label, "signature name"), equalFold(label, "threat name"):
 		s.str(event.RuleName, v)
 	case equalFold(label, "rule id"), equalFold(label, "ruleid"), equalFold(label, "policy id"), equalFold(label, "signature id"), equalFold(label, "sid"),

@@ -3,13 +3,14 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
 // checkpoint reads Check Point's Log Exporter: syslog ([action:"Accept"; ifdir:"inbound"; src:"..."] and the RFC 5424 form with
 // action="Accept"), splunk (time=..|hostname=..|action=Drop|..) and generic. service is the destination port, s_port the source's.
 func (s *Set) checkpoint(msg string) bool {
-	if !strings.Contains(msg, "loguid") && !strings.Contains(msg, "originsicname") && !strings.Contains(msg, "origin_sic_name") && !strings.Contains(msg, "product=") && !strings.Contains(msg, "product:\"") {
+	if !find.Has(msg, "loguid") && !find.Has(msg, "originsicname") && !find.Has(msg, "origin_sic_name") && !find.Has(msg, "product=") && !find.Has(msg, "product:\"") {
 		return false
 	}
 	mode := byte(0)
@@ -17,17 +18,17 @@ func (s *Set) checkpoint(msg string) bool {
 	switch {
 	case strings.Count(msg[:min(len(msg), 300)], "|") >= 3 && strings.IndexByte(msg, '=') >= 0:
 		mode = '|'
-	case strings.Contains(msg, `:"`) && strings.Contains(msg, `";`):
+	case find.Has(msg, `:"`) && find.Has(msg, `";`):
 		mode = ':'
-	case strings.Contains(msg, `="`):
+	case find.Has(msg, `="`):
 		mode = '='
 	default:
 		return false
 	}
-	if mode == '=' && !strings.Contains(msg, "loguid=") && !strings.Contains(msg, "ifdir=") && !strings.Contains(msg, "originsicname=") {
+	if mode == '=' && !find.Has(msg, "loguid=") && !find.Has(msg, "ifdir=") && !find.Has(msg, "originsicname=") {
 		return false
 	}
-	if mode == '|' && !strings.Contains(msg, "loguid=") && !strings.Contains(msg, "ifdir=") {
+	if mode == '|' && !find.Has(msg, "loguid=") && !find.Has(msg, "ifdir=") {
 		return false
 	}
 	s.device("Check Point", "", "firewall")
@@ -42,7 +43,7 @@ func (s *Set) checkpoint(msg string) bool {
 	case ':':
 		// key:"value"; key:"value"
 		for t != "" {
-			i := strings.Index(t, `:"`)
+			i := find.Index(t, `:"`)
 			if i < 0 {
 				break
 			}
@@ -127,7 +128,7 @@ func (s *Set) cpField(f *cpFields, key, v string) {
 	case "rule":
 		s.str(event.RuleID, v)
 	case "user", "src_user_name", "administrator", "user_name", "src_user":
-		if i := strings.Index(v, " ("); i > 0 && strings.HasSuffix(v, ")") { // "Jane Doe (jdoe)"
+		if i := find.Index(v, " ("); i > 0 && strings.HasSuffix(v, ")") { // "Jane Doe (jdoe)"
 			s.str(event.UserFullName, v[:i])
 			v = v[i+2 : len(v)-1]
 		}
@@ -259,7 +260,7 @@ func (s *Set) cpFinish(f *cpFields) {
 	switch {
 	case f.operation == "Log In" || f.action == "Log In" || f.action == "Failed Log In" || f.action == "Login":
 		s.outcome(f.status)
-		s.signIn("", !containsFold(f.action, "fail"))
+		s.signIn("", !find.HasFold(f.action, "fail"))
 	case f.operation != "":
 		s.outcome(f.status)
 		s.category("configuration")

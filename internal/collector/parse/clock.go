@@ -36,12 +36,18 @@ type zoneCache struct {
 	valid      bool
 }
 
-// offsetAt returns the offset east of UTC in seconds at the wall-clock second w of the location.
+// offsetAt returns the offset east of UTC in seconds at the wall-clock second w of the location. The stretch remembered is asked only where
+// both instants that are looked at below lie in it, so that the hour that a clock shows twice does not depend on the lines before.
 func (s *Set) offsetAt(w int64) int64 {
 	z := &s.zone
-	if z.valid && w-z.offset >= z.start && w-z.offset < z.end {
+	if z.valid && min(w, w-z.offset) >= z.start && max(w, w-z.offset) < z.end {
 		return z.offset
 	}
+	if p := &s.past; p.valid && min(w, w-p.offset) >= p.start && max(w, w-p.offset) < p.end {
+		*z, *p = *p, *z
+		return z.offset
+	}
+	s.past = *z
 	t := time.Unix(w, 0).In(s.loc)
 	_, off := t.Zone()
 	// One step of correction is enough: w minus the offset is within a day of the instant meant.
@@ -156,9 +162,24 @@ func two(s string, i int) int {
 	return int(a-'0')*10 + int(b-'0')
 }
 
+// clock8 reads "hh:mm:ss", two digits each, from eight bytes as load gives them.
+func clock8(w uint64, c *civil) bool {
+	const colons, digit = 0x00ff0000ff0000, 0x30303a30303a3030 // bytes 2 and 5
+	w ^= digit                                                 // digits become their numbers, colons nothing
+	if (w+(ones*(0x80-10)|colons&(ones*0x7f))|w)&highs != 0 {
+		return false
+	}
+	w = w*10 + w>>8 // each two digits stand in the first one's byte
+	c.hour, c.min, c.sec = int(byte(w)), int(byte(w>>24)), int(byte(w>>48))
+	return true
+}
+
 // clockAt reads "hh:mm:ss" with an optional fraction at the start of s and says how long it was.
 func clockAt(s string, c *civil) int {
 	i := 0
+	if len(s) >= 8 && clock8(load(s, 0), c) {
+		return fractionAt(s, 8, c)
+	}
 	if len(s) >= 7 && isDigit(s[0]) && s[1] == ':' { // 9:05:01
 		c.hour = int(s[0] - '0')
 		i = 1
@@ -176,7 +197,11 @@ func clockAt(s string, c *civil) int {
 	if c.min < 0 || c.sec < 0 || s[i+1] == ' ' || s[i+4] == ' ' {
 		return 0
 	}
-	i += 6
+	return fractionAt(s, i+6, c)
+}
+
+// fractionAt reads the fraction of a second that may stand at s[i:], and gives the place behind it.
+func fractionAt(s string, i int, c *civil) int {
 	if i+1 < len(s) && (s[i] == '.' || s[i] == ',') && isDigit(s[i+1]) {
 		i++
 		mult := int64(100_000_000)
@@ -256,7 +281,11 @@ func isoAt(s string, c *civil) int {
 	if sep != '-' && sep != '/' && sep != '.' && sep != ':' { // Sophos UTM writes 2026:11:12-08:50:01
 		return 0
 	}
-	c.year = two(s, 0)*100 + two(s, 2)
+	c.year = int(s[0]-'0')*1000 + int(s[1]-'0')*100 + int(s[2]-'0')*10 + int(s[3]-'0')
+	if len(s) >= 19 && s[7] == sep && (s[10] == 'T' || s[10] == ' ') && isDigit(s[5]) && isDigit(s[6]) && isDigit(s[8]) && isDigit(s[9]) && clock8(load(s, 11), c) { // most
+		c.month, c.day = int(s[5]-'0')*10+int(s[6]-'0'), int(s[8]-'0')*10+int(s[9]-'0')
+		return isoZone(s, fractionAt(s, 19, c), c)
+	}
 	i := 5
 	n, l := digits(s[i:])
 	if l < 1 || l > 2 || i+l >= len(s) || s[i+l] != sep {
@@ -286,7 +315,15 @@ func isoAt(s string, c *civil) int {
 	if l == 0 {
 		return 0
 	}
-	i += l
+	return isoZone(s, i+l, c)
+}
+
+// isoZone reads the zone that may stand at s[i:], and gives the place behind it.
+func isoZone(s string, i int, c *civil) int {
+	if i == len(s) {
+		c.zoned = false
+		return i
+	}
 	j := i
 	if j < len(s) && s[j] == ' ' {
 		j++
@@ -317,30 +354,40 @@ func bsdAt(s string, c *civil) int {
 	if c.month == 0 || s[i+3] != ' ' {
 		return 0
 	}
-	i += 4
-	for i < len(s) && s[i] == ' ' {
-		i++
+	if t := s[i:]; t[6] == ' ' && isDigit(t[5]) && (t[4] == ' ' || isDigit(t[4])) && isDigit(t[7]) { // most
+		c.day = int(t[5] - '0')
+		if t[4] != ' ' {
+			c.day += 10 * int(t[4]-'0')
+		}
+		i += 7
+	} else {
+		i += 4
+		for i < len(s) && s[i] == ' ' {
+			i++
+		}
+		n, l := digits(s[i:])
+		if l < 1 || l > 2 {
+			return 0
+		}
+		c.day = int(n)
+		i += l
+		if i < len(s) && s[i] == ',' {
+			i++
+		}
+		if i >= len(s) || s[i] != ' ' {
+			return 0
+		}
+		for i < len(s) && s[i] == ' ' {
+			i++
+		}
 	}
-	n, l := digits(s[i:])
-	if l < 1 || l > 2 {
-		return 0
+	if i+4 < len(s) && s[i+4] == ' ' {
+		if n, l := digits(s[i:]); l == 4 { // Nov 12 2026 08:50:01
+			c.year = int(n)
+			i += 5
+		}
 	}
-	c.day = int(n)
-	i += l
-	if i < len(s) && s[i] == ',' {
-		i++
-	}
-	if i >= len(s) || s[i] != ' ' {
-		return 0
-	}
-	for i < len(s) && s[i] == ' ' {
-		i++
-	}
-	if n, l := digits(s[i:]); l == 4 && i+4 < len(s) && s[i+4] == ' ' { // Nov 12 2026 08:50:01
-		c.year = int(n)
-		i += 5
-	}
-	l = clockAt(s[i:], c)
+	l := clockAt(s[i:], c)
 	if l == 0 {
 		return 0
 	}

@@ -3,16 +3,19 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
+
+var vigor = newProduct("DrayTek", "Vigor", "firewall", "draytek.vigor")
 
 // DrayTek Vigor: firewall lines "[FILTER][Block][WAN->LAN/RT/VPN, uptime][@S:R=2:4, a:p->b:p][TCP][HLen=..]" with no ports for
 // ICMP and "[PR 47]" for other protocols, and content filter lines [CSM_UF], [CSM_WF], [CSM_DNSF], [CSM_AE] whose destination
 // is a URL followed by its port. Other facilities are plain text: user access, call, WAN and VPN.
 func (s *Set) draytek(msg string) bool {
-	i := strings.Index(msg, "[FILTER]")
+	i := find.Index(msg, "[FILTER]")
 	if i < 0 {
-		i = strings.Index(msg, "[CSM_")
+		i = find.Index(msg, "[CSM_")
 	}
 	if i < 0 || i > 80 {
 		return s.draytekText(msg)
@@ -42,7 +45,7 @@ func (s *Set) draytek(msg string) bool {
 			s.act(body)
 		case strings.HasPrefix(body, "@") || strings.HasPrefix(body, "S:R="):
 			s.draytekFlow(body, csm)
-		case strings.Contains(body, "->") && !e.Has(event.ObserverIngressZone):
+		case find.Has(body, "->") && !e.Has(event.ObserverIngressZone):
 			s.draytekZones(body)
 		case strings.HasPrefix(body, "PR "):
 			s.transport(trim(body[3:]))
@@ -62,8 +65,7 @@ func (s *Set) draytek(msg string) bool {
 	if part < 2 {
 		return false
 	}
-	s.device("DrayTek", "Vigor", "firewall")
-	s.dataset("draytek.vigor")
+	s.of(vigor)
 	if csm {
 		s.category("web")
 		s.str(event.RuleRuleset, tag)
@@ -103,7 +105,7 @@ func (s *Set) draytekZones(body string) {
 	if i := strings.IndexByte(body, ','); i >= 0 {
 		body = body[:i]
 	}
-	i := strings.Index(body, "->")
+	i := find.Index(body, "->")
 	if i < 0 {
 		return
 	}
@@ -124,11 +126,11 @@ func (s *Set) draytekFlow(body string, csm bool) {
 	if i := strings.IndexByte(body, ','); i >= 0 {
 		rule := body[:i]
 		flow = trim(body[i+1:])
-		if j := strings.Index(rule, "S:R="); j >= 0 {
+		if j := find.Index(rule, "S:R="); j >= 0 {
 			s.str(event.RuleID, rule[j+4:])
 		}
 	}
-	i := strings.Index(flow, "->")
+	i := find.Index(flow, "->")
 	if i < 0 {
 		return
 	}
@@ -139,15 +141,15 @@ func (s *Set) draytekFlow(body string, csm bool) {
 	}
 	if j := strings.LastIndexByte(to, ':'); csm && j > 0 && allDigits(to[j+1:]) { // http://bets.example:80/home or bets.example:53
 		s.port(event.DestinationPort, to[j+1:])
-		if !strings.Contains(to, "://") {
+		if !find.Has(to, "://") {
 			to = to[:j]
 		}
 	}
 	if s.e.Text(event.DestinationPort) == "53" {
-		name := to[strings.Index(to, "//")+1:]
+		name := to[find.Index(to, "//")+1:]
 		s.domain(event.DNSQuestionName, hostOf(strings.TrimPrefix(name, "/")))
 	}
-	if strings.Contains(to, "://") {
+	if find.Has(to, "://") {
 		s.urlText(to)
 		if n, ok := s.e.Int(event.URLPort); ok && !s.e.Has(event.DestinationPort) {
 			s.e.SetInt(event.DestinationPort, n)
@@ -175,11 +177,10 @@ func (s *Set) draytekText(msg string) bool {
 		return false
 	}
 	s.draytekHost()
-	s.device("DrayTek", "Vigor", "firewall")
-	s.dataset("draytek.vigor")
+	s.of(vigor)
 	s.str(event.Message, msg)
 	// "Local User (MAC=00-1D-AA-11-22-33): 192.168.1.10:50122 -> 203.0.113.8:443 (TCP)Web"
-	if i := strings.Index(msg, "->"); i > 0 {
+	if i := find.Index(msg, "->"); i > 0 {
 		from := trim(msg[:i])
 		if j := strings.LastIndexByte(from, ' '); j >= 0 {
 			from = from[j+1:]
@@ -191,7 +192,7 @@ func (s *Set) draytekText(msg string) bool {
 				s.mac(event.SourceMAC, p[4:])
 			}
 			for _, p := range [...]string{"(TCP)", "(UDP)", "(ICMP)"} {
-				if strings.Contains(msg, p) {
+				if find.Has(msg, p) {
 					s.transport(p[1 : len(p)-1])
 				}
 			}

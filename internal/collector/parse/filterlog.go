@@ -6,6 +6,8 @@ import (
 	"tocsin/internal/event"
 )
 
+var pfSense = newProduct("Netgate", "pfSense", "firewall", "pfsense.filterlog")
+
 // pf's filterlog of pfSense and OPNsense: CSV whose columns depend on the IP version and the protocol. The fields are listed in
 // "Raw Filter Log Format", Netgate documentation:
 //
@@ -38,8 +40,7 @@ func (s *Set) filterlog(msg string) bool {
 	}
 	e := s.e
 	e.SetString(event.EventAction, c[6+o])
-	s.device("Netgate", "pfSense", "firewall")
-	s.dataset("pfsense.filterlog")
+	s.of(pfSense)
 	tracker := ""
 	if o == 0 {
 		tracker = c[3]

@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -17,19 +18,20 @@ func (s *Set) ftd(code int64, t string) {
 			i++
 		}
 		start := i
-		for i < len(t) && t[i] != ':' {
-			i++
-		}
-		if i >= len(t) {
+		k := strings.IndexByte(t[i:], ':')
+		if k < 0 {
 			break
 		}
+		i += k
 		key := t[start:i]
 		i++
 		end := ftdEnd(t, i)
 		v := trim(t[i:end])
 		i = end
-		if j := strings.LastIndex(key, ", "); j >= 0 {
-			key = key[j+2:]
+		if strings.IndexByte(key, ',') >= 0 {
+			if j := strings.LastIndex(key, ", "); j >= 0 {
+				key = key[j+2:]
+			}
 		}
 		switch key {
 		case "SrcIP":
@@ -168,7 +170,7 @@ func (s *Set) ftd(code int64, t string) {
 
 // firepower reads the same pairs in eStreamer's syslog, which has no message number.
 func (s *Set) firepower(msg string) bool {
-	if !strings.Contains(msg, "SrcIP: ") {
+	if !find.Has(msg, "SrcIP: ") {
 		return false
 	}
 	s.device("Cisco", "Firepower", "firewall")
@@ -176,6 +178,15 @@ func (s *Set) firepower(msg string) bool {
 	s.ftd(0, msg)
 	return true
 }
+
+// ftdName says which bytes a key may have.
+var ftdName = func() (t [256]bool) {
+	for i := range t {
+		c := byte(i)
+		t[i] = isAlpha(c) || isDigit(c) || c == '_' || c == ' ' || c == '-'
+	}
+	return t
+}()
 
 // ftdEnd gives the index of the comma that ends the value at t[i].
 func ftdEnd(t string, i int) int {
@@ -190,7 +201,7 @@ func ftdEnd(t string, i int) int {
 			j++
 		}
 		n := j
-		for n < len(t) && n-j < 40 && (isAlpha(t[n]) || isDigit(t[n]) || t[n] == '_' || t[n] == ' ' || t[n] == '-') {
+		for n < len(t) && n-j < 40 && ftdName[t[n]] {
 			n++
 		}
 		if n > j && n < len(t) && t[n] == ':' {

@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -54,8 +55,8 @@ func (s *Set) ios(m string) bool {
 		return false
 	}
 	switch {
-	case strings.HasPrefix(mnemonic, "IPACCESS"), strings.HasPrefix(mnemonic, "IPV6_ACCESS"), strings.Contains(text, " denied ") && strings.Contains(text, "->"),
-		strings.Contains(text, " permitted ") && strings.Contains(text, "->"):
+	case strings.HasPrefix(mnemonic, "IPACCESS"), strings.HasPrefix(mnemonic, "IPV6_ACCESS"), find.Has(text, " denied ") && find.Has(text, "->"),
+		find.Has(text, " permitted ") && find.Has(text, "->"):
 		s.iosACL(text)
 	case strings.HasPrefix(mnemonic, "LOGIN_") || fac == "SEC_LOGIN":
 		s.user(trim(firstOf(bracket(text, "user:"), bracket(text, "User:"))))
@@ -63,7 +64,7 @@ func (s *Set) ios(m string) bool {
 		s.port(event.DestinationPort, trim(bracket(text, "localport:")))
 		s.str(event.EventReason, trim(bracket(text, "Reason:")))
 		s.low(event.EventAction, mnemonic)
-		s.signIn("ssh", strings.Contains(mnemonic, "SUCCESS"))
+		s.signIn("ssh", find.Has(mnemonic, "SUCCESS"))
 	case strings.HasSuffix(mnemonic, "CONFIG_I"): // "by ann on vty0 (192.0.2.1)", NX-OS "by ann on 192.0.2.1@pts/0"
 		s.user(after(text, " by "))
 		if v, ok := between(text, "(", ")"); ok {
@@ -90,11 +91,11 @@ func (s *Set) ios(m string) bool {
 		}
 		s.low(event.EventAction, mnemonic)
 		if mnemonic == "SSH2_USERAUTH" {
-			s.signIn("ssh", !strings.Contains(text, "Failed"))
+			s.signIn("ssh", !find.Has(text, "Failed"))
 		}
 	default:
 		s.low(event.EventAction, mnemonic)
-		if i := strings.Index(text, " from "); i >= 0 && strings.Contains(text[i:], " to ") && asaLooksAddr(text[i+6:]) {
+		if i := find.Index(text, " from "); i >= 0 && find.Has(text[i:], " to ") && asaLooksAddr(text[i+6:]) {
 			s.asaPair(text, " from ", "to ") // "No MD5 digest from 192.0.2.1(64999) to 192.0.2.2(179)"
 		}
 		s.words(text)
@@ -146,10 +147,10 @@ func (s *Set) iosTime() {
 
 // iosACL reads "list NAME [interface] denied tcp 192.0.2.1(55244) -> 198.51.100.7(445), 1 packet".
 func (s *Set) iosACL(t string) {
-	i := strings.Index(t, " denied ")
+	i := find.Index(t, " denied ")
 	word, v := "denied", deny
 	if i < 0 {
-		if i = strings.Index(t, " permitted "); i < 0 {
+		if i = find.Index(t, " permitted "); i < 0 {
 			return
 		}
 		word, v = "permitted", allow
@@ -167,7 +168,7 @@ func (s *Set) iosACL(t string) {
 	} else if _, _, ok := ipPort(proto); !ok {
 		r = r2
 	}
-	j := strings.Index(r, "-> ")
+	j := find.Index(r, "-> ")
 	if j < 0 { // "list 10 denied 192.0.2.1 1 packet"
 		a, _ := asaEndpoint(r)
 		s.asaSource(&a)
@@ -184,7 +185,7 @@ func (s *Set) iosACL(t string) {
 
 // bracket reads "[key: value]".
 func bracket(t, key string) string {
-	i := strings.Index(t, "["+key)
+	i := find.Index(t, "["+key)
 	if i < 0 {
 		return ""
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -20,7 +21,7 @@ func (s *Set) junosStructured() bool {
 			return true
 		}
 		text = text[i:]
-	case len(text) > 1 && text[0] == '[' && junosTag(h.id) && strings.Contains(text[:min(len(text), 80)], `="`): // a vSRX leaves the name out
+	case len(text) > 1 && text[0] == '[' && junosTag(h.id) && find.Has(text[:min(len(text), 80)], `="`): // a vSRX leaves the name out
 		text = text[1:]
 	default:
 		return false
@@ -202,12 +203,12 @@ func (s *Set) junosMeaning(tag, action, attack string) {
 			s.low(event.EventAction, tag)
 		}
 		s.network()
-	case strings.Contains(tag, "LOGIN_FAILED"), strings.Contains(tag, "AUTH_FAIL"):
+	case find.Has(tag, "LOGIN_FAILED"), find.Has(tag, "AUTH_FAIL"):
 		s.low(event.EventAction, tag)
 		s.signIn("ssh", false)
-	case strings.Contains(tag, "LOGIN"):
+	case find.Has(tag, "LOGIN"):
 		s.low(event.EventAction, tag)
-		if !strings.Contains(tag, "LOGOUT") {
+		if !find.Has(tag, "LOGOUT") {
 			s.signIn("", true)
 		}
 	case strings.HasPrefix(tag, "UI_"):
@@ -226,7 +227,7 @@ func (s *Set) junosMeaning(tag, action, attack string) {
 // junos reads both forms.
 func (s *Set) junos(msg string) bool {
 	// "RT_FLOW_SESSION_DENY [junos@2636... source-address=...]" whose header a relay took off.
-	if i := strings.Index(msg[:min(len(msg), 80)], " ["); i > 4 && junosTag(msg[:i]) {
+	if i := find.Index(msg[:min(len(msg), 80)], " ["); i > 4 && junosTag(msg[:i]) {
 		h := s.h
 		s.h.id = msg[:i]
 		s.h.sd, s.h.msg = structured(msg[i+1:])
@@ -280,7 +281,7 @@ func (s *Set) junosText(msg string) bool {
 		s.junosFlow(tag, t)
 	case strings.HasPrefix(tag, "RT_SCREEN"):
 		attack = t
-		if i := strings.Index(t, " source:"); i > 0 {
+		if i := find.Index(t, " source:"); i > 0 {
 			attack = strings.TrimRight(t[:i], "! ")
 		}
 		s.endpoint(event.SourceIP, event.SourcePort, strings.TrimSuffix(after(t, "source: "), ","))
@@ -301,7 +302,7 @@ func (s *Set) junosText(msg string) bool {
 		if v, ok := between(t, "<", "> for"); ok {
 			s.junosPair(v)
 		}
-		if i := strings.Index(t, "> for "); i >= 0 {
+		if i := find.Index(t, "> for "); i >= 0 {
 			s.transport(wordOf(t[i+6:]))
 		}
 		action = after(t, "action=")
@@ -311,7 +312,7 @@ func (s *Set) junosText(msg string) bool {
 		for r := t; r != ""; {
 			var w string
 			w, r = cutSpace(r)
-			if strings.Contains(w, "->") {
+			if find.Has(w, "->") {
 				s.junosPair(w)
 				break
 			}
@@ -347,7 +348,7 @@ func junosTag(v string) bool {
 
 // junosPair reads "a/p->b/p" and "a(p)->b(p)".
 func (s *Set) junosPair(v string) bool {
-	i := strings.Index(v, "->")
+	i := find.Index(v, "->")
 	if i < 0 {
 		return false
 	}
@@ -378,13 +379,13 @@ func junosEnd(v string) (netip.Addr, string, bool) {
 
 // junosFlow reads the positional text of a session line.
 func (s *Set) junosFlow(tag, t string) {
-	i := strings.Index(t, "->")
+	i := find.Index(t, "->")
 	if i < 0 {
 		return
 	}
 	if j := strings.LastIndexByte(t[:i], ' '); j >= 0 {
-		if strings.Contains(tag, "CLOSE") {
-			if k := strings.Index(t, "session closed "); k >= 0 {
+		if find.Has(tag, "CLOSE") {
+			if k := find.Index(t, "session closed "); k >= 0 {
 				s.str(event.EventReason, strings.TrimSuffix(trim(t[k+15:j+1]), ":"))
 			}
 		}
@@ -397,7 +398,7 @@ func (s *Set) junosFlow(tag, t string) {
 	}
 	svc, r := cutSpace(r)
 	s.low(event.NetworkProtocol, svc)
-	if strings.Contains(tag, "DENY") { // service protocol(icmp-type) policy from-zone to-zone
+	if find.Has(tag, "DENY") { // service protocol(icmp-type) policy from-zone to-zone
 		p, r := cutSpace(r)
 		if k := strings.IndexByte(p, '('); k > 0 {
 			p = p[:k]
@@ -411,8 +412,8 @@ func (s *Set) junosFlow(tag, t string) {
 		s.str(event.ObserverEgressZone, to)
 		return
 	}
-	if w, r2 := cutSpace(r); strings.Contains(w, "->") { // translated
-		k := strings.Index(w, "->")
+	if w, r2 := cutSpace(r); find.Has(w, "->") { // translated
+		k := find.Index(w, "->")
 		if a, p, ok := junosEnd(w[:k]); ok {
 			s.addr(event.SourceNATIP, a)
 			s.port(event.SourceNATPort, p)
@@ -438,7 +439,7 @@ func (s *Set) junosFlow(tag, t string) {
 			s.str(event.RuleName, w[k+1])
 			s.str(event.ObserverIngressZone, w[k+2])
 			s.str(event.ObserverEgressZone, w[k+3])
-			if strings.Contains(tag, "CLOSE") && k+6 < n {
+			if find.Has(tag, "CLOSE") && k+6 < n {
 				s.junosCount(w[k+5], event.SourcePackets, event.SourceBytes)
 				s.junosCount(w[k+6], event.DestinationPackets, event.DestinationBytes)
 				if k+7 < n {
@@ -463,8 +464,8 @@ func (s *Set) junosCount(v string, packets, bytes event.Key) {
 // netscreen reads ScreenOS: "NetScreen device_id=x [Root]system-notification-00257(traffic): start_time=".." policy_id= service= proto=
 // src zone= dst zone= action=Deny sent= rcvd= src= dst= src_port= dst_port=".
 func (s *Set) netscreen(msg string) bool {
-	i := strings.Index(msg, "device_id=")
-	if i < 0 || !strings.Contains(msg[:i], "NetScreen") && !strings.Contains(msg, "system-") {
+	i := find.Index(msg, "device_id=")
+	if i < 0 || !find.Has(msg[:i], "NetScreen") && !find.Has(msg, "system-") {
 		return false
 	}
 	w := kv{s: msg[i:], bare: true}

@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -92,11 +93,8 @@ func (w *kv) value() string {
 		return s[start:i]
 	}
 	if !w.bare {
-		for i < len(s) && s[i] != ' ' && s[i] != '\t' && s[i] != ',' && s[i] != ';' {
-			i++
-		}
-		w.i = i
-		return s[start:i]
+		w.i = valueEnd(s, i)
+		return s[start:w.i]
 	}
 	end := nextKey(s, i)
 	w.i = end
@@ -175,7 +173,7 @@ func (s *Set) genericKV(msg string) bool {
 	} else if strings.IndexByte(msg, '\t') >= 0 && strings.Count(msg, "\t") > 3 {
 		w.sep = '\t'
 	}
-	if strings.Count(msg[:min(len(msg), 400)], ";") > 1 && !strings.Contains(msg, "; ") && w.sep == 0 {
+	if strings.Count(msg[:min(len(msg), 400)], ";") > 1 && !find.Has(msg, "; ") && w.sep == 0 {
 		w.sep = ';'
 	}
 	known := 0
@@ -217,5 +215,5 @@ func (s *Set) telling() bool {
 
 // bareValues guesses whether unquoted values hold blanks: when few values are quoted and most words are not pairs.
 func bareValues(msg string) bool {
-	return strings.IndexByte(msg, '"') < 0 && !strings.Contains(msg, "='") && strings.Count(msg, ", ") < 3 && strings.IndexByte(msg, '|') < 0 && strings.IndexByte(msg, '\t') < 0
+	return strings.IndexByte(msg, '"') < 0 && !find.Has(msg, "='") && strings.Count(msg, ", ") < 3 && strings.IndexByte(msg, '|') < 0 && strings.IndexByte(msg, '\t') < 0
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
@@ -27,16 +28,20 @@ type memory struct {
 type name struct {
 	head, mask uint64   // a blank, and the first seven bytes with the equals sign behind, and which of them count
 	tail       uint64   // the last eight bytes with the equals sign, of names of seven bytes or more
-	next       [2]*name // that stood behind it, never nil
+	next       [4]*name // that stood behind it, never nil
 	size       int      // bytes of the name, of the byte before it and of the equals sign
 	text       string
 	slot       int // -1: the pack does not speak of it
 	mapped     bool
-	plain      bool // good for an extra, and no field of the schema
+	plain      bool   // good for an extra, and no field of the schema
+	seen       uint32 // the turn of the line in which it was met last
 }
 
 // noName stands where none is known. It is found nowhere.
-var noName = &name{head: 1, slot: -1, size: 2}
+var (
+	noName  = &name{head: 1, slot: -1, size: 2}
+	noNames = [4]*name{noName, noName, noName, noName}
+)
 
 type memoryRow struct {
 	head uint64 // the first eight bytes, zeros behind a shorter name
@@ -71,7 +76,7 @@ func newMemory(p *packs.Pack) *memory {
 	m := &memory{own: n, names: make([]*name, 0, n+maxMet), keys: event.NumKeys(), start: *noName}
 	size := bits.Len(uint(2 * (n + maxMet)))
 	m.rows, m.shift = make([]memoryRow, 1<<size), uint(64-size)
-	m.start.next = [2]*name{noName, noName}
+	m.start.next = noNames
 	for i, text := range p.Slots {
 		m.add(text, i, p.Mapped[i])
 	}
@@ -90,12 +95,12 @@ func keyName(name string) bool {
 
 func isPlain(name string) bool {
 	_, field := event.Lookup(name)
-	return !field && extraName(name)
+	return !field && extraName(name) && name != "@timestamp" // no field, and no extra either
 }
 
 // add makes a name, and puts it in the table if it can stand before an equals sign.
 func (m *memory) add(text string, slot int, mapped bool) *name {
-	x := &name{head: 1, next: [2]*name{noName, noName}, size: len(text) + 2, text: text, slot: slot, mapped: mapped}
+	x := &name{head: 1, next: noNames, size: len(text) + 2, text: text, slot: slot, mapped: mapped}
 	m.names = append(m.names, x)
 	if !keyName(text) {
 		return x
@@ -167,81 +172,113 @@ func (x *name) long(t string, i int) bool {
 	return end <= len(t) && load(t, end-8) == x.tail && (x.size <= 16 || t[i+8:end-8] == x.text[7:x.size-9])
 }
 
-// walk takes the pairs from t[i:] on whose names stand as they did in lines before and are the pack's, up to the first other one, and gives
-// the place there, the last name and how many pairs may still come. Values in single quotes and those with backslashes before a quote are
-// left to the caller, and what stands near the end of t.
-func (m *memory) walk(t string, i int, last *name, slots *packs.Values, left int) (int, *name, int) {
-	for left > 0 && i+8 <= len(t) {
-		w := load(t, i) ^ m.gap
+// expected gives the name that stands at t[i:] if it is one of those that stood behind x in lines before; w is the eight bytes there.
+func (x *name) expected(t string, i int, w uint64) *name {
+	for _, y := range x.next {
+		if w&y.mask == y.head && (y.size <= 8 || y.long(t, i)) {
+			return y
+		}
+	}
+	return nil
+}
+
+// walk takes the pairs from t[i:] on whose names stand as they did in lines before, up to the first other one, and gives the place there, the
+// last name and how many pairs may still come. It goes by where quotes and the ends of values are (see find.Pairs). Values in single quotes
+// and those with backslashes before a quote are left to the caller, and with bare all that are not quoted.
+func (s *Set) walk(t string, i int, last *name, left int, bare bool) (int, *name, int) {
+	r := &s.run
+	slots, pairs, gap := &r.slots, &r.pairs, r.memory.gap
+	stop := min(len(t), find.MaxPairs)
+	const words = find.MaxPairs / 64
+	lastWord := min(len(t)>>6, words-1)
+walking:
+	for left > 0 && i+8 <= stop {
+		w := load(t, i) ^ gap
 		x := last.next[0]
 		if w&x.mask != x.head {
 			if x = last.next[1]; w&x.mask != x.head {
-				break
+				if x = last.next[2]; w&x.mask != x.head {
+					if x = last.next[3]; w&x.mask != x.head {
+						break
+					}
+				}
 			}
 		}
-		if !x.mapped || x.size > 8 && !x.long(t, i) {
+		if x.size > 8 && !x.long(t, i) {
 			break
 		}
 		j := i + x.size
-		if j+8 > len(t) {
+		if j+1 >= stop {
 			break
 		}
-		w = load(t, j)
-		k := j
-		if byte(w) == '"' {
+		k := 0
+		if c := t[j]; c == '"' {
 			j++
-			f := uint64(0)
-			for k = j; k+8 <= len(t); k += 8 {
-				if f = zeroBytes(load(t, k) ^ '"'*ones); f != 0 {
-					break
+			at := j >> 6
+			f := pairs.Quotes[at&(words-1)] &^ (1<<(j&63) - 1)
+			for f == 0 {
+				if at++; at > lastWord {
+					break walking
 				}
+				f = pairs.Quotes[at&(words-1)]
 			}
-			if f == 0 {
-				break
-			}
-			k += bits.TrailingZeros64(f) >> 3
+			k = at<<6 + bits.TrailingZeros64(f)
 			if t[k-1] == '\\' {
 				break
 			}
 			i = k + 1
 		} else {
-			if byte(w) == '\'' {
+			if c == '\'' || bare {
 				break
 			}
-			c := byte(0)
-			for k+8 <= len(t) {
-				f := lowBytes(load(t, k), ','+1) | zeroBytes(load(t, k)^';'*ones)
-				if f == 0 {
-					k += 8
-					continue
+			at := j >> 6
+			f := pairs.Ends[at&(words-1)] &^ (1<<(j&63) - 1)
+			for f == 0 {
+				if at++; at > lastWord {
+					break walking
 				}
-				k += bits.TrailingZeros64(f) >> 3
-				if c = t[k]; c == ' ' || c == ',' || c == ';' || c == '\t' {
-					break
-				}
-				c = 0
-				k++
+				f = pairs.Ends[at&(words-1)]
 			}
-			if c == 0 {
-				break
-			}
+			k = at<<6 + bits.TrailingZeros64(f)
 			i = k
 		}
 		left--
 		last = x
-		if j < k {
-			slots.First(x.slot, t[j:k])
+		if j == k {
+			continue
 		}
+		v := t[j:k]
+		if x.slot >= 0 {
+			slots.First(x.slot, v)
+			if x.mapped {
+				continue
+			}
+		}
+		s.otherName(x, v)
 	}
 	return i, last, left
 }
 
+// otherName is other for a name that is remembered.
+func (s *Set) otherName(x *name, v string) {
+	r := &s.run
+	if r.n < packMaxOthers && r.pack.Others != packs.OthersDrop {
+		o := &r.others[r.n]
+		r.n++
+		o.name, o.value, o.leaf, o.plain, o.fresh = x.text, v, 0, x.plain, x.seen != r.turn
+		x.seen = r.turn
+	}
+}
+
 // after notes that y stood behind x.
 func (x *name) after(y *name) {
-	if x.next[0] != y && x.next[1] != y {
-		x.next[1] = x.next[0]
-		x.next[0] = y
+	for _, z := range x.next {
+		if z == y {
+			return
+		}
 	}
+	copy(x.next[1:], x.next[:])
+	x.next[0] = y
 }
 
 // load is the eight bytes of t at i as a number, the first byte the lowest. The caller knows that i+8 <= len(t).

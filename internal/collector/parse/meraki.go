@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -37,6 +38,8 @@ func (s *Set) merakiRelayed(msg string) bool {
 	return true
 }
 
+var merakiProduct = newProduct("Cisco", "Meraki", "firewall", "cisco_meraki.events")
+
 // meraki reads Cisco Meraki MX, MS and MR: "flows src= dst= protocol= sport= dport= pattern: allow all" and its relatives. In
 // patterns 0 and allow permit, 1 and deny refuse.
 func (s *Set) meraki(msg string) bool {
@@ -44,14 +47,13 @@ func (s *Set) meraki(msg string) bool {
 	if !merakiType(typ) {
 		return false
 	}
-	if !strings.Contains(r, "=") && typ != "events" {
+	if !find.Has(r, "=") && typ != "events" {
 		return false
 	}
-	if typ == "firewall" && !strings.Contains(r, "pattern:") {
+	if typ == "firewall" && !find.Has(r, "pattern:") {
 		return false
 	}
-	s.device("Cisco", "Meraki", "firewall")
-	s.dataset("cisco_meraki.events")
+	s.of(merakiProduct)
 	first, _ := cutSpace(r)
 	head := ""
 	if first != "" && strings.IndexByte(first, '=') < 0 {
@@ -133,13 +135,13 @@ func (s *Set) meraki(msg string) bool {
 		case "ssid", "vap", "channel", "rssi", "aid", "radio", "band":
 		}
 	}
-	if i := strings.Index(r, "pattern: "); i >= 0 {
+	if i := find.Index(r, "pattern: "); i >= 0 {
 		pattern = r[i+9:]
 	}
-	if i := strings.Index(r, "request: "); i >= 0 {
+	if i := find.Index(r, "request: "); i >= 0 {
 		request = r[i+9:]
 	}
-	if i := strings.Index(r, "message: "); i >= 0 {
+	if i := find.Index(r, "message: "); i >= 0 {
 		s.str(event.RuleName, trim(r[i+9:]))
 	}
 	switch typ {
@@ -188,7 +190,7 @@ func (s *Set) meraki(msg string) bool {
 		s.network()
 	case "security_event", "ids-alerts":
 		s.alert("intrusion_detection")
-		if strings.Contains(head, "file") || disposition != "" {
+		if find.Has(head, "file") || disposition != "" {
 			s.category("malware")
 		}
 		switch {
@@ -203,23 +205,23 @@ func (s *Set) meraki(msg string) bool {
 		s.network()
 	default:
 		name := head
-		if name == "" || strings.IndexByte(name, '_') < 0 && !strings.Contains(r, "type="+name) && name != "dhcp" {
+		if name == "" || strings.IndexByte(name, '_') < 0 && !find.Has(r, "type="+name) && name != "dhcp" {
 			name = typ
 		}
 		s.str(event.EventAction, name)
 		if peer != "" {
 			s.endpoint(event.SourceIP, event.SourcePort, peer)
 		}
-		if strings.Contains(name, "vpn") {
+		if find.Has(name, "vpn") {
 			s.merakiVPN(r)
 		}
 		switch {
-		case strings.HasSuffix(name, "_block") || strings.Contains(name, "blocked"):
+		case strings.HasSuffix(name, "_block") || find.Has(name, "blocked"):
 			s.decide(deny)
 			s.category("web")
-		case strings.Contains(name, "auth_success") || name == "client_vpn_connect" || name == "8021x_auth" || name == "anyconnect_vpn_connect" || name == "splash_auth":
+		case find.Has(name, "auth_success") || name == "client_vpn_connect" || name == "8021x_auth" || name == "anyconnect_vpn_connect" || name == "splash_auth":
 			s.signIn(merakiService(name), true)
-		case strings.Contains(name, "auth_fail") || name == "8021x_eap_failure":
+		case find.Has(name, "auth_fail") || name == "8021x_eap_failure":
 			s.signIn(merakiService(name), false)
 		case strings.HasPrefix(r, "Blocked ARP Packet from "):
 			s.ip(event.SourceIP, after(r, " with IP "))
@@ -239,7 +241,7 @@ func (s *Set) merakiVPN(r string) {
 	s.port(event.SourcePort, strings.TrimRight(after(r, "Peer port="), ":."))
 	s.ip(event.DestinationIP, after(r, "Server IP="))
 	s.port(event.DestinationPort, after(r, "Server port="))
-	if i := strings.Index(r, "onnected from "); i >= 0 {
+	if i := find.Index(r, "onnected from "); i >= 0 {
 		s.endpoint(event.SourceIP, event.SourcePort, strings.Trim(wordOf(r[i+14:]), "'."))
 	}
 	u := strings.TrimRight(after(r, "User="), ":")
@@ -256,7 +258,7 @@ func (s *Set) merakiVPN(r string) {
 }
 
 func merakiService(name string) string {
-	if strings.Contains(name, "vpn") {
+	if find.Has(name, "vpn") {
 		return "vpn"
 	}
 	return "wireless"

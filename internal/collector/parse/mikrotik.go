@@ -3,7 +3,13 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
+)
+
+var (
+	mikrotikFirewall = newProduct("MikroTik", "RouterOS", "firewall", "mikrotik.firewall")
+	mikrotikLog      = newProduct("MikroTik", "RouterOS", "firewall", "mikrotik.system")
 )
 
 // mikrotik reads RouterOS: "firewall,info PREFIX forward: in:ether1 out:bridge LAN, connection-state:new,snat src-mac ..,
@@ -18,9 +24,9 @@ func (s *Set) mikrotik(msg string) bool {
 		hasTopics = true
 		t = r
 	}
-	i := strings.Index(t, "in:")
-	if i < 0 || i > 0 && t[i-1] != ' ' || !strings.Contains(t, " out:") || !strings.Contains(t, "proto ") {
-		if i == 0 && strings.Contains(t, " out:") {
+	i := find.Index(t, "in:")
+	if i < 0 || i > 0 && t[i-1] != ' ' || !find.Has(t, " out:") || !find.Has(t, "proto ") {
+		if i == 0 && find.Has(t, " out:") {
 			// no prefix
 		} else {
 			return hasTopics && s.mikrotikSystem(topics, t)
@@ -45,17 +51,17 @@ func (s *Set) mikrotik(msg string) bool {
 			prefix = chain
 		}
 	}
-	if j := strings.Index(flow, " out:"); j >= 0 {
+	if j := find.Index(flow, " out:"); j >= 0 {
 		s.mtInterface(event.ObserverIngressInterfaceName, flow[3:j])
 		out := flow[j+5:]
 		if k := strings.IndexByte(out, ','); k >= 0 {
 			s.mtInterface(event.ObserverEgressInterfaceName, out[:k])
 		}
 	}
-	if j := strings.Index(flow, "src-mac "); j >= 0 {
+	if j := find.Index(flow, "src-mac "); j >= 0 {
 		s.mac(event.SourceMAC, wordOf(flow[j+8:]))
 	}
-	if j := strings.Index(flow, "proto "); j >= 0 {
+	if j := find.Index(flow, "proto "); j >= 0 {
 		p := flow[j+6:]
 		if k := strings.IndexAny(p, ", "); k > 0 {
 			s.transport(p[:k])
@@ -64,24 +70,23 @@ func (s *Set) mikrotik(msg string) bool {
 				rest = p[k+1:]
 			}
 			if strings.HasPrefix(trimLeft(rest), "type ") || strings.HasPrefix(trimLeft(rest), "code ") {
-				if k := strings.Index(rest, "), "); k >= 0 {
+				if k := find.Index(rest, "), "); k >= 0 {
 					rest = rest[k+2:]
 				}
 			}
 			s.mtFlow(rest)
 		}
 	}
-	if j := strings.Index(flow, ", len "); j >= 0 {
+	if j := find.Index(flow, ", len "); j >= 0 {
 		n, l := digits(flow[j+6:])
 		if l > 0 && !e.Has(event.NetworkBytes) {
 			e.SetInt(event.NetworkBytes, n)
 		}
 	}
-	if j := strings.Index(flow, "NAT "); j >= 0 {
+	if j := find.Index(flow, "NAT "); j >= 0 {
 		s.mtNAT(flow[j+4:])
 	}
-	s.device("MikroTik", "RouterOS", "firewall")
-	s.dataset("mikrotik.firewall")
+	s.of(mikrotikFirewall)
 	if prefix != "" && len(prefix) < 64 {
 		s.str(event.RuleName, prefix)
 		if w, v := actionWord(prefix); v != noVerdict {
@@ -109,7 +114,7 @@ func (s *Set) mtFlow(r string) {
 			r = ""
 		}
 		part = trim(part)
-		k := strings.Index(part, "->")
+		k := find.Index(part, "->")
 		if k <= 0 || strings.HasPrefix(part, "NAT") {
 			continue
 		}
@@ -121,7 +126,7 @@ func (s *Set) mtFlow(r string) {
 
 // mtNAT reads "(a:p->x:p)->b:p" (source translated to x) and "a:p->(b:p->y:p)" (destination translated to y).
 func (s *Set) mtNAT(r string) {
-	if k := strings.Index(r, ", "); k >= 0 {
+	if k := find.Index(r, ", "); k >= 0 {
 		r = r[:k]
 	}
 	open, end := strings.IndexByte(r, '('), strings.IndexByte(r, ')')
@@ -129,7 +134,7 @@ func (s *Set) mtNAT(r string) {
 		return
 	}
 	in := r[open+1 : end]
-	k := strings.Index(in, "->")
+	k := find.Index(in, "->")
 	if k < 0 {
 		return
 	}
@@ -142,8 +147,7 @@ func (s *Set) mtNAT(r string) {
 
 // mikrotikSystem reads other topics: sign-ins above all.
 func (s *Set) mikrotikSystem(topics, t string) bool {
-	s.device("MikroTik", "RouterOS", "firewall")
-	s.dataset("mikrotik.system")
+	s.of(mikrotikLog)
 	s.str(event.Message, t)
 	svc := after(t, " via ")
 	switch {
@@ -153,20 +157,20 @@ func (s *Set) mikrotikSystem(topics, t string) bool {
 		s.sshAddr(from)
 		s.str(event.EventAction, "login failure")
 		s.signIn(svc, false)
-	case strings.Contains(t, " logged in"):
+	case find.Has(t, " logged in"):
 		if strings.HasPrefix(t, "user ") {
 			u, _ := cutSpace(t[5:])
 			s.user(u)
 			s.cue(t, " from ")
 		} else {
-			u := t[:strings.Index(t, " logged in")]
+			u := t[:find.Index(t, " logged in")]
 			s.user(strings.TrimPrefix(strings.Trim(u, "<> "), "user "))
 			s.cue(t, " from ") // "anna logged in, 10.0.0.2 from 203.0.113.5"
 			svc = "vpn"
 		}
 		s.str(event.EventAction, "logged in")
 		s.signIn(svc, true)
-	case strings.Contains(t, " logged out"):
+	case find.Has(t, " logged out"):
 		s.str(event.EventAction, "logged out")
 		if strings.HasPrefix(t, "user ") {
 			u, _ := cutSpace(t[5:])
@@ -183,7 +187,7 @@ func (s *Set) mikrotikSystem(topics, t string) bool {
 		s.mtStation(t)
 	case strings.HasPrefix(topics, "system,info") && s.mtChange(t):
 	default:
-		if u, ok := between(t, "<", ">"); ok && strings.Contains(topics, "ppp") { // "<l2tp-anna>: connected"
+		if u, ok := between(t, "<", ">"); ok && find.Has(topics, "ppp") { // "<l2tp-anna>: connected"
 			if k := strings.IndexByte(u, '-'); k > 0 {
 				s.user(u[k+1:])
 				s.low(event.EventAction, after(t, ">: "))
@@ -218,13 +222,13 @@ func (s *Set) mtTunnel(t string) {
 		}
 		return
 	}
-	if strings.HasPrefix(t, "respond ") || strings.Contains(t, " SA (R)") {
+	if strings.HasPrefix(t, "respond ") || find.Has(t, " SA (R)") {
 		ours, theirs = theirs, ours
 	}
 	s.mtEnd(event.SourceIP, event.SourcePort, ours)
 	s.mtEnd(event.DestinationIP, event.DestinationPort, theirs)
 	s.str(event.NetworkProtocol, "ipsec")
-	if strings.Contains(t, "failed") {
+	if find.Has(t, "failed") {
 		s.str(event.EventOutcome, "failure")
 	}
 	s.network()
@@ -273,7 +277,7 @@ func (s *Set) mtStation(t string) {
 
 // mtChange reads "filter rule changed by admin" and "nat rule added by winbox-3.41/tcp-msg(winbox):admin@192.0.2.5 (*2 = ...)".
 func (s *Set) mtChange(t string) bool {
-	i := strings.Index(t, "ed by ")
+	i := find.Index(t, "ed by ")
 	if i < 0 || i > 60 {
 		return false
 	}

@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -14,8 +15,8 @@ func (s *Set) bind(msg string) bool {
 	if s.bindResolver(msg) {
 		return true
 	}
-	i := strings.Index(msg, "client ")
-	if i < 0 || i > 120 || !strings.Contains(msg, "query") && !strings.Contains(msg, "): answer: ") && !strings.Contains(msg, "): rpz ") && !strings.Contains(msg, "update") && !strings.Contains(msg, "zone transfer") && !strings.Contains(msg, "rate limit") {
+	i := find.Index(msg, "client ")
+	if i < 0 || i > 120 || !find.Has(msg, "query") && !find.Has(msg, "): answer: ") && !find.Has(msg, "): rpz ") && !find.Has(msg, "update") && !find.Has(msg, "zone transfer") && !find.Has(msg, "rate limit") {
 		return false
 	}
 	r := msg[i+7:]
@@ -37,7 +38,7 @@ func (s *Set) bind(msg string) bool {
 		s.port(event.SourcePort, port[:l])
 	}
 	name, class, typ := "", "", ""
-	if k := strings.Index(rest, "query: "); k >= 0 {
+	if k := find.Index(rest, "query: "); k >= 0 {
 		name, rest = cutSpace(rest[k+7:])
 		class, rest = cutSpace(rest)
 		typ, rest = cutSpace(rest)
@@ -45,24 +46,24 @@ func (s *Set) bind(msg string) bool {
 		if flags, _ := cutSpace(rest); len(flags) > 1 && (flags[0] == '+' || flags[0] == '-') && strings.IndexByte(flags, 'T') > 0 {
 			s.transport("tcp")
 		}
-		if k := strings.Index(rest, "response: "); k >= 0 {
+		if k := find.Index(rest, "response: "); k >= 0 {
 			s.str(event.DNSResponseCode, wordOf(rest[k+10:]))
 		}
 		if k := strings.LastIndexByte(rest, '('); k >= 0 && strings.HasSuffix(rest, ")") {
 			s.ip(event.DestinationIP, rest[k+1:len(rest)-1])
 		}
-	} else if k := strings.Index(rest, "answer: "); k >= 0 {
+	} else if k := find.Index(rest, "answer: "); k >= 0 {
 		name, rest = cutSpace(rest[k+8:])
 		class, rest = cutSpace(rest)
 		typ, rest = cutSpace(rest)
 		s.str(event.EventAction, "answer")
-		if k := strings.Index(rest, "-> "); k >= 0 {
+		if k := find.Index(rest, "-> "); k >= 0 {
 			s.str(event.DNSResponseCode, wordOf(rest[k+3:]))
 		}
 		if v, ok := between(rest, "(", ")"); ok {
 			s.ip(event.DestinationIP, v)
 		}
-	} else if k := strings.Index(rest, " rewrite "); k >= 0 && strings.Contains(rest, "rpz ") {
+	} else if k := find.Index(rest, " rewrite "); k >= 0 && find.Has(rest, "rpz ") {
 		s.str(event.EventAction, "rewrite")
 		name, _ = cutSpace(rest[k+9:])
 		name, _, _ = strings.Cut(name, "/")
@@ -85,11 +86,11 @@ func (s *Set) bind(msg string) bool {
 	if len(typ) < 12 {
 		s.str(event.DNSQuestionType, typ)
 	}
-	if strings.Contains(rest, " denied") || strings.HasSuffix(rest, "denied") {
+	if find.Has(rest, " denied") || strings.HasSuffix(rest, "denied") {
 		s.e.Del(event.EventAction)
 		s.action("denied", deny)
 	}
-	if strings.Contains(msg, ": UDP:") {
+	if find.Has(msg, ": UDP:") {
 		s.transport("udp")
 	}
 	s.str(event.NetworkProtocol, "dns")
@@ -106,10 +107,10 @@ func (s *Set) bind(msg string) bool {
 // example.org/A: no valid signature found".
 func (s *Set) bindResolver(msg string) bool {
 	name, rest := "", ""
-	if i := strings.Index(msg, " resolving '"); i > 0 && i < 80 {
+	if i := find.Index(msg, " resolving '"); i > 0 && i < 80 {
 		name, rest, _ = strings.Cut(msg[i+12:], "'")
 		s.str(event.EventAction, strings.TrimPrefix(trim(msg[:i]), "error "))
-	} else if i := strings.Index(msg, "validating "); i >= 0 && i < 40 && strings.Contains(msg, ": ") {
+	} else if i := find.Index(msg, "validating "); i >= 0 && i < 40 && find.Has(msg, ": ") {
 		name, rest, _ = strings.Cut(msg[i+11:], ":")
 		s.str(event.EventAction, "validating")
 		s.str(event.EventReason, trim(rest))
@@ -173,7 +174,7 @@ func (s *Set) dhcp(msg string) bool {
 			s.ip(event.SourceIP, w)
 		}
 	}
-	if v, ok := between(msg, "(", ")"); ok && domainLike(v) && v != "eth0" && !strings.Contains(v, ":") {
+	if v, ok := between(msg, "(", ")"); ok && domainLike(v) && v != "eth0" && !find.Has(v, ":") {
 		if a, isIP := parseIP(v); isIP { // "DHCPREQUEST for 192.0.2.56 (192.0.2.1)": the server that is asked
 			s.addr(event.DestinationIP, a)
 		} else {

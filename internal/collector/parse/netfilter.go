@@ -1,20 +1,32 @@
 package parse
 
 import (
+	"math/bits"
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
+)
+
+var (
+	netfilterProduct  = newProduct("Linux", "netfilter", "firewall", "netfilter.iptables")
+	ufwProduct        = newProduct("Linux", "ufw", "firewall", "netfilter.iptables")
+	shorewallProduct  = newProduct("Linux", "Shorewall", "firewall", "netfilter.iptables")
+	unifiProduct      = newProduct("Ubiquiti", "UniFi", "firewall", "unifi.firewall")
+	vyosProduct       = newProduct("VyOS", "VyOS", "firewall", "vyos.firewall")
+	smoothwallProduct = newProduct("Smoothwall", "Smoothwall", "firewall", "smoothwall.firewall")
+	utmProduct        = newProduct("Sophos", "UTM", "firewall", "sophos.utm")
 )
 
 // netfilter reads the kernel's LOG target: "PREFIX IN=eth0 OUT= MAC=.. SRC=.. DST=.. PROTO=TCP SPT=.. DPT=.. SYN". Linux
 // iptables and nftables, ufw ("[UFW BLOCK]"), Shorewall, SuSEfirewall2, UniFi gateways ("[WAN_IN-D-2001] DESCR=.."), Smoothwall
 // ("REJECT_FORWARD"), Sophos UTM and others write it. The action is what the administrator's prefix says.
 func (s *Set) netfilter(msg string) bool {
-	src := strings.Index(msg, "SRC=")
+	src := find.Index(msg, "SRC=")
 	if src < 0 || (src > 0 && msg[src-1] != ' ') {
 		return false
 	}
-	in := strings.Index(msg, "IN=")
+	in := find.Index(msg, "IN=")
 	if in < 0 || in > src {
 		in = src
 	}
@@ -25,20 +37,42 @@ func (s *Set) netfilter(msg string) bool {
 			prefix = trim(prefix[j+1:])
 		}
 	}
-	i, n := in, len(msg)
+	s.netfilterPairs(msg, in)
+	if !e.Has(event.SourceIP) && !e.Has(event.DestinationIP) {
+		return false
+	}
+	if !s.netfilterPrefix(prefix) {
+		s.network()
+	}
+	return true
+}
+
+// netfilterPairs reads NAME=VALUE and single words from msg[i:] on, up to a bracket: behind it stands the packet an ICMP error is about, which
+// is not this flow.
+func (s *Set) netfilterPairs(msg string, i int) {
+	n := len(msg)
 	seenProto := false
-	for i < n {
+	for {
 		for i < n && msg[i] == ' ' {
 			i++
 		}
 		start := i
+		for i+8 <= n {
+			w := load(msg, i)
+			f := zeroBytes(w^'='*ones) | zeroBytes(w^' '*ones) | zeroBytes(w^'['*ones)
+			if f != 0 {
+				i += bits.TrailingZeros64(f) >> 3
+				break
+			}
+			i += 8
+		}
 		for i < n && msg[i] != '=' && msg[i] != ' ' && msg[i] != '[' {
 			i++
 		}
-		if i < n && msg[i] == '[' { // the packet an ICMP error is about: not this flow
-			break
+		if i >= n || msg[i] == '[' {
+			return
 		}
-		if i >= n || msg[i] == ' ' {
+		if msg[i] == ' ' {
 			continue
 		}
 		key := msg[start:i]
@@ -47,47 +81,60 @@ func (s *Set) netfilter(msg string) bool {
 		if i < n && msg[i] == '"' {
 			i = quoteEnd(msg, i)
 		} else {
-			for i < n && msg[i] != ' ' {
-				i++
-			}
+			i = blankAt(msg, i)
 		}
 		v := msg[start:i]
 		if v == "" {
 			continue
 		}
-		switch key {
-		case "IN":
-			s.str(event.ObserverIngressInterfaceName, v)
-		case "OUT":
-			s.str(event.ObserverEgressInterfaceName, v)
-		case "MAC": // destination, source, ether type
-			if len(v) >= 35 {
-				s.mac(event.DestinationMAC, v[:17])
-				s.mac(event.SourceMAC, v[18:35])
+		switch len(key) {
+		case 2:
+			if key == "IN" {
+				s.str(event.ObserverIngressInterfaceName, v)
 			}
-		case "SRC":
-			s.ip(event.SourceIP, v)
-		case "DST":
-			s.ip(event.DestinationIP, v)
-		case "LEN":
-			if !seenProto {
-				s.int(event.NetworkBytes, v)
+		case 3:
+			switch uint32(key[0])<<16 | uint32(key[1])<<8 | uint32(key[2]) {
+			case 'O'<<16 | 'U'<<8 | 'T':
+				s.str(event.ObserverEgressInterfaceName, v)
+			case 'M'<<16 | 'A'<<8 | 'C': // destination, source, ether type
+				if len(v) >= 35 {
+					s.mac(event.DestinationMAC, v[:17])
+					s.mac(event.SourceMAC, v[18:35])
+				}
+			case 'S'<<16 | 'R'<<8 | 'C':
+				s.ip(event.SourceIP, v)
+			case 'D'<<16 | 'S'<<8 | 'T':
+				s.ip(event.DestinationIP, v)
+			case 'L'<<16 | 'E'<<8 | 'N':
+				if !seenProto {
+					s.int(event.NetworkBytes, v)
+				}
+			case 'S'<<16 | 'P'<<8 | 'T':
+				s.port(event.SourcePort, v)
+			case 'D'<<16 | 'P'<<8 | 'T':
+				s.port(event.DestinationPort, v)
 			}
-		case "PROTO":
-			seenProto = true
-			s.transport(v)
-		case "SPT":
-			s.port(event.SourcePort, v)
-		case "DPT":
-			s.port(event.DestinationPort, v)
+		case 5:
+			if key == "PROTO" {
+				seenProto = true
+				s.transport(v)
+			}
 		}
 	}
-	if !e.Has(event.SourceIP) && !e.Has(event.DestinationIP) {
-		return false
+}
+
+// blankAt gives the place of the first blank of t at or behind i, or its length.
+func blankAt(t string, i int) int {
+	for i+8 <= len(t) {
+		if f := zeroBytes(load(t, i) ^ ' '*ones); f != 0 {
+			return i + bits.TrailingZeros64(f)>>3
+		}
+		i += 8
 	}
-	s.netfilterPrefix(prefix)
-	s.network()
-	return true
+	for i < len(t) && t[i] != ' ' {
+		i++
+	}
+	return i
 }
 
 func uptime(v string) bool {
@@ -99,15 +146,17 @@ func uptime(v string) bool {
 	return true
 }
 
-// netfilterPrefix finds the product, the rule and the action in the text before IN=.
-func (s *Set) netfilterPrefix(p string) {
+// netfilterPrefix finds the product, the rule and the action in the text before IN=. It answers whether what network sets is set as well.
+func (s *Set) netfilterPrefix(p string) bool {
 	e := s.e
-	p = strings.TrimRight(p, ": ")
-	vendor, product, dataset := "Linux", "netfilter", "netfilter.iptables"
+	for p != "" && (p[len(p)-1] == ':' || p[len(p)-1] == ' ') {
+		p = p[:len(p)-1]
+	}
+	product := netfilterProduct
 	rule := p
 	switch {
 	case strings.HasPrefix(p, "[UFW "):
-		product = "ufw"
+		product = ufwProduct
 		word := strings.TrimSuffix(p[5:], "]")
 		if i := strings.IndexByte(word, ']'); i >= 0 {
 			word = word[:i]
@@ -123,7 +172,7 @@ func (s *Set) netfilterPrefix(p string) {
 			s.decide(detect)
 		}
 	case strings.HasPrefix(p, "[") && unifiPrefix(p):
-		vendor, product, dataset = "Ubiquiti", "UniFi", "unifi.firewall"
+		product = unifiProduct
 		end := strings.IndexByte(p, ']')
 		name := p[1:end]
 		rule = name
@@ -147,36 +196,64 @@ func (s *Set) netfilterPrefix(p string) {
 		}
 		s.ruleLetter(letter)
 	case strings.HasPrefix(p, "[") && vyosPrefix(p):
-		vendor, product, dataset = "VyOS", "VyOS", "vyos.firewall"
+		product = vyosProduct
 		rule = p[1 : len(p)-1]
 		s.ruleLetter(rule[strings.LastIndexByte(rule, '-')+1:])
 	case strings.HasPrefix(p, "Shorewall:"):
-		product = "Shorewall"
+		product = shorewallProduct
 		if i := strings.LastIndexByte(p, ':'); i > 9 {
 			s.act(p[i+1:])
 			rule = strings.TrimPrefix(p[:i], "Shorewall:")
 		}
 	case hasFold(s.h.host, "smoothwall"), smoothwallPrefix(p):
-		vendor, product, dataset = "Smoothwall", "Smoothwall", "smoothwall.firewall"
-	case s.h.app == "ulogd" || strings.Contains(p, "sys=\"SecureNet\""):
-		vendor, product, dataset = "Sophos", "UTM", "sophos.utm"
+		product = smoothwallProduct
+	case s.h.app == "ulogd" || find.Has(p, "sys=\"SecureNet\""):
+		product = utmProduct
 	}
 	if p == "" && s.h.app != "kernel" { // "DENY: IN=": the prefix was taken for the program
 		if _, v := actionWord(s.h.app); v != noVerdict {
 			rule, s.h.app = s.h.app, ""
 		}
 	}
-	s.device(vendor, product, "firewall")
-	s.dataset(dataset)
-	rule = strings.Trim(rule, "[]* ")
+	s.of(product)
+	rule = trimRule(rule)
 	if rule != "" && len(rule) <= 128 {
 		s.str(event.RuleName, rule)
 	}
 	if !e.Has(event.EventAction) {
 		if w, v := actionWord(rule); v != noVerdict {
-			s.action(w, v)
+			s.str(event.EventAction, w)
+			if g := packetGroups[v]; g != nil && e.SetGroup(g) {
+				return true
+			}
+			s.decide(v)
 		}
 	}
+	return false
+}
+
+// What a verdict on a packet means: decide and network in one.
+var packetGroups = [...]*event.Group{
+	allow:  newPacket("allow", "allowed", "success"),
+	deny:   newPacket("deny", "denied", "failure"),
+	detect: nil,
+}
+
+func newPacket(verdict, kind, outcome string) *event.Group {
+	return event.NewGroup([]event.Key{event.TocsinVerdict, event.EventType, event.EventType, event.EventOutcome, event.EventCategory, event.EventKind},
+		verdict, kind, "connection", outcome, "network", "event")
+}
+
+// trimRule takes brackets, stars and blanks from both ends.
+func trimRule(v string) string {
+	mark := func(c byte) bool { return c == '[' || c == ']' || c == '*' || c == ' ' }
+	for v != "" && mark(v[0]) {
+		v = v[1:]
+	}
+	for v != "" && mark(v[len(v)-1]) {
+		v = v[:len(v)-1]
+	}
+	return v
 }
 
 // smoothwallPrefix says whether a prefix is the chain's name that Smoothwall writes: "REJECT_FORWARD", "DROP_INPUT".
@@ -222,11 +299,11 @@ func unifiPrefix(p string) bool {
 	}
 	name := p[1:end]
 	for _, z := range [...]string{"WAN", "LAN", "GUEST", "DMZ", "CUSTOM", "VPN", "PREROUTING", "UBIOS", "GEOIP", "TOR", "FW_A"} {
-		if strings.HasPrefix(name, z) && (strings.Contains(name, "-") || strings.Contains(name, "_")) {
+		if strings.HasPrefix(name, z) && (find.Has(name, "-") || find.Has(name, "_")) {
 			return true
 		}
 	}
-	return strings.Contains(p, "DESCR=")
+	return find.Has(p, "DESCR=")
 }
 
 // actionWord finds an action in a name that an administrator gave to a rule: a part of it between separators.
@@ -241,21 +318,33 @@ func actionWord(name string) (string, verdict) {
 		if len(w) < 3 || len(w) > 10 {
 			continue
 		}
-		switch {
-		case equalFold(w, "drop"), equalFold(w, "dropped"), equalFold(w, "drp"):
-			return "drop", deny
-		case equalFold(w, "block"), equalFold(w, "blocked"):
-			return "block", deny
-		case equalFold(w, "deny"), equalFold(w, "denied"):
-			return "deny", deny
-		case equalFold(w, "reject"), equalFold(w, "rejected"):
-			return "reject", deny
-		case equalFold(w, "accept"), equalFold(w, "accepted"), equalFold(w, "acc"):
-			return "accept", allow
-		case equalFold(w, "allow"), equalFold(w, "allowed"):
-			return "allow", allow
-		case equalFold(w, "pass"), equalFold(w, "passed"), equalFold(w, "permit"):
-			return "pass", allow
+		switch w[0] | 0x20 {
+		case 'd':
+			switch {
+			case equalFold(w, "drop"), equalFold(w, "dropped"), equalFold(w, "drp"):
+				return "drop", deny
+			case equalFold(w, "deny"), equalFold(w, "denied"):
+				return "deny", deny
+			}
+		case 'b':
+			if equalFold(w, "block") || equalFold(w, "blocked") {
+				return "block", deny
+			}
+		case 'r':
+			if equalFold(w, "reject") || equalFold(w, "rejected") {
+				return "reject", deny
+			}
+		case 'a':
+			switch {
+			case equalFold(w, "accept"), equalFold(w, "accepted"), equalFold(w, "acc"):
+				return "accept", allow
+			case equalFold(w, "allow"), equalFold(w, "allowed"):
+				return "allow", allow
+			}
+		case 'p':
+			if equalFold(w, "pass") || equalFold(w, "passed") || equalFold(w, "permit") {
+				return "pass", allow
+			}
 		}
 	}
 	return "", noVerdict

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
@@ -35,6 +36,7 @@ type pair struct {
 	name, value string
 	leaf        int  // where the last part of a JSON path starts
 	plain       bool // the name is known to be good for an extra
+	fresh       bool // no other pair of the line has that name, nor can an extra that a pack has made
 }
 
 // run is what reading one line with one pack needs.
@@ -52,6 +54,8 @@ type run struct {
 	name   string
 	words  string // a sentence to search
 
+	pairs    find.Pairs
+	turn     uint32  // counts what is read
 	memory   *memory // of the pack at work
 	memories map[*packs.Pack]*memory
 	last     *packs.Pack // whose memory it is
@@ -126,28 +130,36 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 	}
 	r := &s.run
 	r.slots.Clear()
+	r.turn++
 	r.pack, r.n, r.header, r.cef, r.name, r.words = p, 0, false, "", "", ""
 	// What a line may cost grows with its length alone, however many packs and patterns there are (see package packs).
 	if s.fuelFor != s.e {
 		r.fuel, s.fuelFor = packFuel+len(msg), s.e
 	}
-	utc, loc, zone := s.utc, s.loc, s.zone
-	switch p.Zone {
-	case nil:
-	case time.UTC:
-		s.utc = true
-	default:
-		s.loc, s.zone = p.Zone, zoneCache{}
-	}
 	s.weak = ""
-	ok := s.packRead(p, msg)
-	if p.Zone != nil {
-		s.utc, s.loc, s.zone = utc, loc, zone
+	ok := false
+	if p.Zone == nil {
+		ok = s.packRead(p, msg)
+	} else {
+		ok = s.packReadIn(p, msg)
 	}
 	r.pack = nil
 	if !ok {
 		s.undo()
 	}
+	return ok
+}
+
+// packReadIn is packRead for a pack whose times without a zone are of one that it names.
+func (s *Set) packReadIn(p *packs.Pack, msg string) bool {
+	utc, loc, zone, past := s.utc, s.loc, s.zone, s.past
+	if p.Zone == time.UTC {
+		s.utc = true
+	} else {
+		s.loc, s.zone, s.past = p.Zone, zoneCache{}, zoneCache{}
+	}
+	ok := s.packRead(p, msg)
+	s.utc, s.loc, s.zone, s.past = utc, loc, zone, past
 	return ok
 }
 
@@ -175,11 +187,13 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 	if !s.recall(p) && !s.decideAll(p, msg) {
 		return false
 	}
-	s.device(p.Vendor, p.Product, p.Kind)
-	if !e.Has(event.EventDataset) {
-		e.SetString(event.EventDataset, p.Dataset)
+	if !e.SetGroup(p.About) {
+		s.device(p.Vendor, p.Product, p.Kind)
+		if !e.Has(event.EventDataset) {
+			e.SetString(event.EventDataset, p.Dataset)
+		}
+		e.SetString(event.EventModule, p.Module)
 	}
-	e.SetString(event.EventModule, p.Module)
 	if r.words != "" && !(e.Has(event.SourceIP) && e.Has(event.UserName)) {
 		s.words(r.words)
 		s.signInWords(r.words)
@@ -275,12 +289,16 @@ func (s *Set) packOthers(p *packs.Pack) {
 		s.genericDone(p.Dataset)
 		return
 	}
+	first := len(s.e.Extras()) == 0 // nothing can have taken a name before
 	for i := range r.others[:r.n] {
 		o := &r.others[i]
 		switch {
 		case !o.plain:
 			s.extra(o.name, o.value)
-		case !empty(o.value):
+		case empty(o.value):
+		case first && o.fresh:
+			s.e.AddExtra(o.name, o.value)
+		default:
 			s.e.SetExtra(o.name, o.value)
 		}
 	}

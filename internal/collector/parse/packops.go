@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"strings"
 	"time"
+	"unsafe"
 
 	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
@@ -74,7 +75,7 @@ func (s *Set) quick(q *packs.Quick, v string) {
 		if v[0] <= ' ' || v[len(v)-1] <= ' ' {
 			v = trim(v)
 		}
-		if empty(v) {
+		if len(v) <= 4 && empty(v) {
 			return
 		}
 		if q.Verb == packs.VerbLower {
@@ -124,8 +125,8 @@ func (s *Set) due(op *packs.Op, v string) {
 	s.op(op, v)
 }
 
-// joined makes one text of several values and literals; "" when one of the values is missing. Pieces that stand side by side in the
-// line are cut from it instead of being copied.
+// joined makes one text of several values and literals; "" when one of the values is missing. A time is only read, so it stands in scratch
+// memory; all others are copied.
 func (s *Set) joined(op *packs.Op) string {
 	b := s.buf[:0]
 	for i := range op.Join {
@@ -141,6 +142,9 @@ func (s *Set) joined(op *packs.Op) string {
 		b = append(b, v...)
 	}
 	s.buf = b
+	if op.Verb == packs.VerbTime || op.Verb == packs.VerbTimeField {
+		return unsafe.String(unsafe.SliceData(b), len(b))
+	}
 	return s.e.Copy(b)
 }
 

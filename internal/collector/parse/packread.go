@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/collector/parse/packs"
 )
 
@@ -12,7 +13,7 @@ import (
 func (s *Set) step(st *packs.Step, msg string) bool {
 	t := s.run.slots.Get(st.In)
 	if st.After != "" {
-		i := strings.Index(t, st.After)
+		i := find.Index(t, st.After)
 		if i < 0 {
 			return false
 		}
@@ -95,23 +96,18 @@ func (s *Set) stepPairs(t string, bare bool) bool {
 		s.remember(r.pack)
 	}
 	m, slots := r.memory, &r.slots
-	keep := r.pack.Others != packs.OthersDrop
+	r.pairs.Find(t)
 	i, left := 0, maxPairs
 	last := &m.start
 	for ; left > 0; left-- {
-		if !bare {
-			if i, last, left = m.walk(t, i, last, slots, left); left == 0 {
-				break
-			}
+		if i, last, left = s.walk(t, i, last, left, bare); left == 0 {
+			break
 		}
 		var x *name
 		text := ""
 		if i+8 <= len(t) { // the names expected here
-			w := load(t, i) ^ m.gap
-			if y := last.next[0]; w&y.mask == y.head && (y.size <= 8 || y.long(t, i)) {
-				x, i = y, i+y.size
-			} else if y := last.next[1]; w&y.mask == y.head && (y.size <= 8 || y.long(t, i)) {
-				x, i = y, i+y.size
+			if x = last.expected(t, i, load(t, i)^m.gap); x != nil {
+				i += x.size
 			}
 		}
 		if x == nil {
@@ -168,16 +164,16 @@ func (s *Set) stepPairs(t string, bare bool) bool {
 				continue
 			}
 		}
-		if keep && r.n < packMaxOthers {
-			o := &r.others[r.n]
-			r.n++
-			*o = pair{name: text, value: v}
-			if x != nil {
-				o.plain = x.plain
-				if text == "" {
-					o.name = x.text
-				}
+		if x != nil {
+			if text == "" {
+				text = x.text
 			}
+			n := r.n
+			if s.otherName(x, v); r.n > n {
+				r.others[n].name = text
+			}
+		} else {
+			s.other(text, v, 0)
 		}
 	}
 	return left < maxPairs
@@ -199,7 +195,7 @@ func cutPair(t, sep string) (item, rest string) {
 	}
 	at := 0
 	for {
-		i := strings.Index(t[at:], sep)
+		i := find.Index(t[at:], sep)
 		if i < 0 {
 			return t, ""
 		}

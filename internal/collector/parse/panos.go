@@ -3,8 +3,11 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
+
+var panosProduct = newProduct("Palo Alto Networks", "PAN-OS", "firewall", "panw.panos")
 
 // panos reads Palo Alto Networks PAN-OS syslog: CSV whose columns grow with the version but keep their places ("Syslog Field
 // Descriptions", PAN-OS Administrator's Guide). Times are local and carry no zone. Types: TRAFFIC, THREAT, SYSTEM, CONFIG, USERID,
@@ -36,8 +39,7 @@ func (s *Set) panos(msg string) bool {
 		return ""
 	}
 	typ, sub := at(3), at(4)
-	s.device("Palo Alto Networks", "PAN-OS", "firewall")
-	s.dataset("panw.panos")
+	s.of(panosProduct)
 	if v := at(2); len(v) > 5 {
 		s.str(event.ObserverSerialNumber, v)
 	}
@@ -98,7 +100,7 @@ func (s *Set) panos(msg string) bool {
 		s.str(event.LogLevel, at(13))
 		s.str(event.Message, text)
 		switch {
-		case sub == "auth" || strings.HasPrefix(ev, "auth-") || strings.Contains(ev, "login") || strings.Contains(ev, "-auth-"):
+		case sub == "auth" || strings.HasPrefix(ev, "auth-") || find.Has(ev, "login") || find.Has(ev, "-auth-"):
 			if v, ok := between(text, "user '", "'"); ok {
 				s.user(v)
 			} else if v, ok := between(text, "User name: ", ","); ok {
@@ -108,12 +110,12 @@ func (s *Set) panos(msg string) bool {
 			}
 			s.panosServer(text)
 			switch {
-			case strings.Contains(text, "From: "):
+			case find.Has(text, "From: "):
 				s.ip(event.SourceIP, strings.TrimSuffix(after(text, "From: "), "."))
 			default:
 				s.cue(text, " from ")
 			}
-			fail := strings.Contains(ev, "fail") || strings.Contains(text, "fail") || strings.Contains(text, "invalid") || strings.Contains(text, "denied")
+			fail := find.Has(ev, "fail") || find.Has(text, "fail") || find.Has(text, "invalid") || find.Has(text, "denied")
 			s.signIn("", !fail)
 		case sub == "globalprotect" || strings.HasPrefix(ev, "globalprotect"):
 			if v, ok := between(text, "User name: ", ","); ok {
@@ -124,15 +126,15 @@ func (s *Set) panos(msg string) bool {
 			}
 			s.str(event.TocsinService, "vpn")
 			switch {
-			case strings.Contains(ev, "auth-succ") || strings.Contains(ev, "login-succ"):
+			case find.Has(ev, "auth-succ") || find.Has(ev, "login-succ"):
 				s.signIn("vpn", true)
-			case strings.Contains(ev, "auth-fail") || strings.Contains(ev, "login-fail"):
+			case find.Has(ev, "auth-fail") || find.Has(ev, "login-fail"):
 				s.signIn("vpn", false)
 			}
 		default:
 			s.str(event.RuleName, object)
 			s.panosServer(text)
-			if i := strings.Index(text, "initiated by"); i >= 0 {
+			if i := find.Index(text, "initiated by"); i >= 0 {
 				s.ip(event.SourceIP, strings.TrimLeft(text[i+12:], ": "))
 			}
 			s.words(text)
@@ -172,7 +174,7 @@ func (s *Set) panos(msg string) bool {
 		s.str(event.EventReason, at(25))
 		s.outcome(at(28))
 		s.str(event.TocsinService, "vpn")
-		if ev := at(8); strings.Contains(ev, "auth") || strings.Contains(ev, "login") || strings.Contains(ev, "connected") {
+		if ev := at(8); find.Has(ev, "auth") || find.Has(ev, "login") || find.Has(ev, "connected") {
 			s.category("authentication")
 			s.kind("start")
 		} else {
@@ -207,7 +209,7 @@ func (s *Set) panos(msg string) bool {
 // panosServer takes the server that a system message names: "server address '192.0.2.1'", "connected to server 192.0.2.1:389".
 func (s *Set) panosServer(text string) {
 	for _, cue := range [...]string{"erver address ", "erver Address ", "to server ", "connect to address: "} {
-		if i := strings.Index(text, cue); i >= 0 {
+		if i := find.Index(text, cue); i >= 0 {
 			w := strings.TrimRight(wordOf(text[i+len(cue):]), ".")
 			if s.endpoint(event.DestinationIP, event.DestinationPort, w) {
 				return
@@ -303,7 +305,7 @@ func (s *Set) panosThreat(sub string, at func(int) string) {
 		s.str(event.FileName, baseName(misc))
 	case "spyware", "vulnerability", "scan", "flood", "packet", "dns", "dns-security":
 		s.alert("intrusion_detection")
-		if misc != "" && strings.Contains(misc, "/") {
+		if misc != "" && find.Has(misc, "/") {
 			s.urlText(misc)
 		}
 	default:

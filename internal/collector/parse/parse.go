@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
@@ -137,7 +138,7 @@ func (s *Set) guarded(hint string) (name string, ok bool) {
 // afterPanic puts back what a parser that was broken off would have put back itself.
 func (s *Set) afterPanic() {
 	s.h = header{pri: -1}
-	s.loc, s.zone = s.home, zoneCache{}
+	s.loc, s.zone, s.past = s.home, zoneCache{}, zoneCache{}
 	s.run.pack, s.run.head, s.run.last = nil, nil, nil
 	s.recipes.notes.on, s.inside = false, false
 }
@@ -192,7 +193,7 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		switch {
 		case s.junosStructured() || s.undo():
 			return "junos", true
-		case strings.Contains(sd, "loguid") && (s.checkpoint(sd) || s.undo()):
+		case find.Has(sd, "loguid") && (s.checkpoint(sd) || s.undo()):
 			return "checkpoint", true
 		case len(msg) < 2 && (s.structuredData(sd, msg) || s.undo()):
 			return "kv", true
@@ -207,7 +208,7 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		if s.asa(msg) || s.undo() {
 			return "asa", true
 		}
-	case s.h.app == "kernel" && s.code.netfilter && strings.Contains(msg, "SRC="):
+	case s.h.app == "kernel" && s.code.netfilter && find.Has(msg, "SRC="):
 		if s.netfilter(msg) || s.undo() {
 			return "netfilter", true
 		}
@@ -279,11 +280,11 @@ func (s *Set) dispatch(msg string) (string, bool) {
 		if sshdStart(msg) && (s.sshd(msg) || s.undo()) {
 			return "sshd", true
 		}
-		if strings.Contains(msg, "SRC=") && (s.netfilter(msg) || s.undo()) {
+		if find.Has(msg, "SRC=") && (s.netfilter(msg) || s.undo()) {
 			return "netfilter", true
 		}
 	case "kernel", "ulogd":
-		if strings.Contains(msg, "SRC=") && (s.netfilter(msg) || s.undo()) {
+		if find.Has(msg, "SRC=") && (s.netfilter(msg) || s.undo()) {
 			return "netfilter", true
 		}
 	case "CEF":
@@ -308,7 +309,7 @@ func (s *Set) search(msg string) (string, bool) {
 	}
 	for i := range marks {
 		m := &marks[i]
-		at := strings.Index(msg, m.text)
+		at := find.Index(msg, m.text)
 		if at < 0 {
 			continue
 		}
@@ -339,7 +340,7 @@ func (s *Set) search(msg string) (string, bool) {
 		}
 		s.undo()
 	}
-	if i := strings.Index(msg, "{"); i >= 0 && i < 300 && i+1 < len(msg) && (msg[i+1] == '"' || msg[i+1] == ' ' || msg[i+1] == '\n') {
+	if i := find.Index(msg, "{"); i >= 0 && i < 300 && i+1 < len(msg) && (msg[i+1] == '"' || msg[i+1] == ' ' || msg[i+1] == '\n') {
 		switch {
 		case s.eve(msg[i:]) || s.undo():
 			return "eve", true

@@ -33,8 +33,9 @@ type sameValue struct {
 
 // recipeStep puts some fields at once, some of them with a value of the line, then does one op.
 type recipeStep struct {
-	keys   []event.Key
-	values []event.Value // those of the line are to be filled in
+	keys   []event.Key   // while it is written
+	values []event.Value // likewise; those of the line are to be filled in
+	group  *event.Group  // of both; nil: none
 	texts  []fill
 	others []fill
 	op     *packs.Op // nil in the last step
@@ -150,8 +151,10 @@ func (s *Set) follow(rc *recipe) bool {
 func (s *Set) followStep(st *recipeStep) bool {
 	e, slots := s.e, &s.run.slots
 	at := e.Len()
-	if len(st.keys) > 0 {
-		e.Append(st.keys, st.values)
+	if st.group != nil {
+		if !e.AppendGroup(st.group) {
+			return false
+		}
 		for _, f := range st.texts {
 			v := slots.Known(int(f.slot))
 			if v[0] <= ' ' || v[len(v)-1] <= ' ' {
@@ -167,7 +170,7 @@ func (s *Set) followStep(st *recipeStep) bool {
 				return false
 			}
 		}
-		at += len(st.keys)
+		at += st.group.Len()
 	}
 	op := st.op
 	if op == nil {
@@ -457,6 +460,14 @@ func (s *Set) write(start, fuel int) *recipe {
 		return nil
 	}
 	rc.steps = append(rc.steps, now)
+	for i := range rc.steps {
+		if st := &rc.steps[i]; len(st.keys) > 0 {
+			if st.group = event.GroupOf(st.keys, st.values); st.group == nil {
+				return nil
+			}
+			st.keys, st.values = nil, nil
+		}
+	}
 	return rc
 }
 

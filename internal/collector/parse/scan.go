@@ -1,8 +1,11 @@
 package parse
 
 import (
+	"math/bits"
 	"net/netip"
 	"strings"
+
+	"tocsin/internal/collector/parse/find"
 )
 
 // The functions of this file read one thing from a string without allocating. They are the hot path: loops over bytes, no
@@ -111,6 +114,9 @@ func parseIP(s string) (netip.Addr, bool) {
 	if len(s) < 2 || len(s) > 64 {
 		return netip.Addr{}, false
 	}
+	if a, ok := ipv6Hex(s); ok {
+		return a, true
+	}
 	if s[0] == '[' && s[len(s)-1] == ']' {
 		s = s[1 : len(s)-1]
 	}
@@ -127,7 +133,7 @@ func parseIP(s string) (netip.Addr, bool) {
 			return netip.Addr{}, false
 		}
 	}
-	if colons < 2 || colons > 8 || colons < 7 && !strings.Contains(s, "::") && strings.IndexByte(s, '.') < 0 {
+	if colons < 2 || colons > 8 || colons < 7 && !find.Has(s, "::") && strings.IndexByte(s, '.') < 0 {
 		return netip.Addr{}, false
 	}
 	a, err := netip.ParseAddr(s)
@@ -135,6 +141,70 @@ func parseIP(s string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return a.WithZone("").Unmap(), true
+}
+
+// hexDigit is the number of a hexadecimal digit, 16 for other bytes.
+var hexDigit = func() (t [256]byte) {
+	for i := range t {
+		switch c := byte(i); {
+		case isDigit(c):
+			t[i] = c - '0'
+		case isHex(c):
+			t[i] = c | 0x20 - 'a' + 10
+		default:
+			t[i] = 16
+		}
+	}
+	return t
+}()
+
+// ipv6Hex reads an IPv6 address of groups in hexadecimal that fills s; all other forms are left to netip.
+func ipv6Hex(s string) (netip.Addr, bool) {
+	if len(s) < 2 || len(s) > 39 {
+		return netip.Addr{}, false
+	}
+	var b [16]byte
+	groups, gap, i := 0, -1, 0
+	if s[0] == ':' {
+		if s[1] != ':' {
+			return netip.Addr{}, false
+		}
+		gap, i = 0, 2
+	}
+	for i < len(s) {
+		v, start := uint32(0), i
+		for i < len(s) && hexDigit[s[i]] < 16 {
+			v = v<<4 | uint32(hexDigit[s[i]])
+			i++
+		}
+		if i == start || i-start > 4 || groups == 8 {
+			return netip.Addr{}, false
+		}
+		b[2*groups], b[2*groups+1] = byte(v>>8), byte(v)
+		groups++
+		if i == len(s) {
+			break
+		}
+		if s[i] != ':' || i+1 == len(s) {
+			return netip.Addr{}, false
+		}
+		if i++; s[i] == ':' {
+			if gap >= 0 {
+				return netip.Addr{}, false
+			}
+			gap = groups
+			i++
+		}
+	}
+	switch {
+	case gap < 0 && groups < 8, gap >= 0 && groups == 8:
+		return netip.Addr{}, false
+	case gap >= 0:
+		from := 16 - 2*(groups-gap)
+		copy(b[from:], b[2*gap:2*groups])
+		clear(b[2*gap : from])
+	}
+	return netip.AddrFrom16(b).Unmap(), true
 }
 
 // ipPort reads "addr", "addr:port", "[addr]:port" and "v6addr:port" is left alone (it is an address). port is "" when absent.
@@ -222,12 +292,12 @@ func unquote(s string) string {
 
 // between returns what stands between the first a and the next b; ok is false when either is missing.
 func between(s, a, b string) (string, bool) {
-	i := strings.Index(s, a)
+	i := find.Index(s, a)
 	if i < 0 {
 		return "", false
 	}
 	s = s[i+len(a):]
-	j := strings.Index(s, b)
+	j := find.Index(s, b)
 	if j < 0 {
 		return "", false
 	}
@@ -236,7 +306,7 @@ func between(s, a, b string) (string, bool) {
 
 // after returns the word (up to a blank, comma, semicolon, quote or bracket) that follows the first a.
 func after(s, a string) string {
-	i := strings.Index(s, a)
+	i := find.Index(s, a)
 	if i < 0 {
 		return ""
 	}
@@ -305,6 +375,51 @@ func (c *csv) next() (string, bool) {
 
 // split fills dst with the comma-separated values of s and returns how many there are, at most len(dst).
 func split(dst []string, s string) int {
+	const most = 1024 // bytes whose commas are found at once; what stands behind is cut value by value
+	var commas [most / 64]uint64
+	words := min((len(s)+63)>>6, len(commas))
+	find.Masks(s, ',', commas[:words])
+	start, w, bit := 0, 0, uint64(0)
+	if words > 0 {
+		bit = commas[0]
+	}
+	n := 0
+	for n < len(dst) {
+		if start < len(s) && s[start] == '"' {
+			c := csv{s: s[start:]}
+			dst[n], _ = c.next()
+			n++
+			if c.done {
+				return n
+			}
+			start = len(s) - len(c.s)
+			if w = start >> 6; w >= words {
+				return n + splitSlow(dst[n:], s[start:])
+			}
+			bit = commas[w] &^ (1<<(start&63) - 1)
+			continue
+		}
+		for bit == 0 {
+			if w++; w >= words {
+				if len(s) > most {
+					return n + splitSlow(dst[n:], s[start:])
+				}
+				dst[n] = s[start:]
+				return n + 1
+			}
+			bit = commas[w]
+		}
+		i := w<<6 + bits.TrailingZeros64(bit)
+		bit &= bit - 1
+		dst[n] = s[start:i]
+		n++
+		start = i + 1
+	}
+	return n
+}
+
+// splitSlow is split, value by value.
+func splitSlow(dst []string, s string) int {
 	c := csv{s: s}
 	for n := range dst {
 		v, ok := c.next()
@@ -335,25 +450,3 @@ func hasFold(s, p string) bool {
 
 // equalFold is hasFold for the whole of s.
 func equalFold(s, p string) bool { return len(s) == len(p) && hasFold(s, p) }
-
-// containsFold says whether the lower-case ASCII word p occurs in s in any case. Only for short strings.
-func containsFold(s, p string) bool {
-	if p == "" {
-		return true
-	}
-	first := p[0]
-	if !isAlpha(first) {
-		for i := 0; i+len(p) <= len(s); i++ {
-			if s[i] == first && hasFold(s[i:], p) {
-				return true
-			}
-		}
-		return false
-	}
-	for i := 0; i+len(p) <= len(s); i++ {
-		if s[i]|0x20 == first && hasFold(s[i:], p) {
-			return true
-		}
-	}
-	return false
-}

@@ -3,20 +3,21 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
 // netscaler reads Citrix ADC: "GUI CMD_EXECUTED : User nsroot - Remote_ip 192.0.2.1 - Command ..", "TCP CONN_TERMINATE 12 0 : Source
 // a:p - Destination b:p - ...", "SSLVPN LOGIN 12 : Context user@192.0.2.1 - ... Client_ip ..".
 func (s *Set) netscaler(msg string) bool {
-	i := strings.Index(msg, "-PPE-")
+	i := find.Index(msg, "-PPE-")
 	if i < 0 {
-		if i = strings.Index(msg, "SSLVPN "); i < 0 {
+		if i = find.Index(msg, "SSLVPN "); i < 0 {
 			return false
 		}
 	}
 	t := msg[i:]
-	k := strings.Index(t, " : ")
+	k := find.Index(t, " : ")
 	if k < 0 {
 		return false
 	}
@@ -24,7 +25,7 @@ func (s *Set) netscaler(msg string) bool {
 		t = t[k+3:]
 	}
 	head := t
-	if k := strings.Index(t, " : "); k >= 0 {
+	if k := find.Index(t, " : "); k >= 0 {
 		head, t = t[:k], t[k+3:]
 	}
 	feature, r := cutSpace(strings.TrimPrefix(head, "default "))
@@ -62,14 +63,14 @@ func (s *Set) netscaler(msg string) bool {
 		if u := after(t, "URL: "); u != "" {
 			s.urlText(u)
 		}
-		if strings.Contains(t, "<blocked>") {
+		if find.Has(t, "<blocked>") {
 			s.decide(deny)
-		} else if strings.Contains(t, "<not blocked>") {
+		} else if find.Has(t, "<not blocked>") {
 			s.decide(detect)
 		}
 	case feature == "SSLVPN" && (ev == "LOGIN" || ev == "LOGOUT"):
 		s.signIn("vpn", true)
-	case strings.Contains(ev, "LOGIN_FAILED"):
+	case find.Has(ev, "LOGIN_FAILED"):
 		s.signIn("vpn", false)
 	case feature == "TCP" || feature == "UDP":
 		s.transport(feature)
@@ -103,7 +104,7 @@ func aclRule(t string) string {
 // older bracket form "ive - [192.0.2.1] user(realm)[roles] - text".
 func (s *Set) pulse(msg string) bool {
 	t := msg
-	if i := strings.Index(t, " | "); i >= 0 && strings.Count(t, " | ") >= 8 {
+	if i := find.Index(t, " | "); i >= 0 && strings.Count(t, " | ") >= 8 {
 		var c [12]string
 		n := 0
 		for n < len(c) {
@@ -137,7 +138,7 @@ func (s *Set) pulse(msg string) bool {
 		s.str(event.EventKind, "event")
 		return true
 	}
-	i := strings.Index(t, " - [")
+	i := find.Index(t, " - [")
 	if i < 0 || i > 80 {
 		return false
 	}
@@ -152,7 +153,7 @@ func (s *Set) pulse(msg string) bool {
 	rest := t[i+4+len(addr):]
 	rest = trimLeft(strings.TrimPrefix(rest, "]"))
 	p := strings.IndexByte(rest, '(')
-	if p <= 0 || strings.Index(rest, ")[") < p {
+	if p <= 0 || find.Index(rest, ")[") < p {
 		return false
 	}
 	s.addr(event.SourceIP, a)
@@ -164,7 +165,7 @@ func (s *Set) pulse(msg string) bool {
 		u = u[j+1:]
 	}
 	s.user(u)
-	if k := strings.Index(rest, "] - "); k >= 0 {
+	if k := find.Index(rest, "] - "); k >= 0 {
 		m := rest[k+4:]
 		s.str(event.Message, m)
 		s.signInWords(m)
@@ -178,7 +179,7 @@ func (s *Set) pulse(msg string) bool {
 
 // vpcFlow reads AWS VPC flow logs (version 2): "2 123456789010 eni-1235b8ca 172.31.16.139 172.31.16.21 20641 22 6 20 4249 start end ACCEPT OK".
 func (s *Set) vpcFlow(msg string) bool {
-	if !isDigit(msg[0]) || !strings.Contains(msg[:min(len(msg), 40)], " eni-") {
+	if !isDigit(msg[0]) || !find.Has(msg[:min(len(msg), 40)], " eni-") {
 		return false
 	}
 	var w [14]string
@@ -269,10 +270,10 @@ func (s *Set) alb(msg string) bool {
 // nginxError reads nginx's error log: "2026/11/12 08:50:01 [error] 298#298: *1093 text, client: 192.0.2.1, server: _, request: "GET / HTTP/1.1",
 // upstream: .., host: "www.example"".
 func (s *Set) nginxError(msg string) bool {
-	i := strings.Index(msg, ", client: ")
+	i := find.Index(msg, ", client: ")
 	if i < 0 {
-		i = strings.Index(msg, "client: ")
-		if i < 0 || !strings.Contains(msg, "server: ") {
+		i = find.Index(msg, "client: ")
+		if i < 0 || !find.Has(msg, "server: ") {
 			return false
 		}
 	} else {
@@ -315,7 +316,7 @@ func (s *Set) ise(msg string) bool {
 	}
 	body, ok := iseBody(t)
 	if !strings.HasPrefix(name, "CISE_") && !strings.HasPrefix(name, "CSCOacs") {
-		if !ok || !strings.Contains(body, "=") {
+		if !ok || !find.Has(body, "=") {
 			return false
 		}
 		name = ""
@@ -367,13 +368,13 @@ func (s *Set) ise(msg string) bool {
 	}
 	s.low(event.EventAction, strings.TrimPrefix(name, "CISE_"))
 	switch {
-	case strings.Contains(name, "Passed_Auth"), strings.HasPrefix(name, "Passed-Auth"):
+	case find.Has(name, "Passed_Auth"), strings.HasPrefix(name, "Passed-Auth"):
 		s.signIn("", true)
-	case strings.Contains(name, "Failed_Att"), strings.HasPrefix(name, "Failed-Att"):
+	case find.Has(name, "Failed_Att"), strings.HasPrefix(name, "Failed-Att"):
 		s.signIn("", false)
 	case strings.HasPrefix(name, "Administrator-Login"):
 		s.signInWords(s.e.Str(event.Message))
-	case strings.Contains(name, "Administrative"):
+	case find.Has(name, "Administrative"):
 		s.category("configuration")
 	}
 	if strings.HasPrefix(name, "CSCOacs") {

@@ -25,6 +25,7 @@ type Set struct {
 	loc  *time.Location // the same, or that of the pack at work
 	now  func() time.Time
 	zone zoneCache
+	past zoneCache // the one before
 
 	ref       int64 // receipt of the line at hand, UTC nanoseconds; 0 until asked for
 	refYearOf int64 // day number for which refYear was computed
@@ -85,10 +86,10 @@ func defaultLocation() *time.Location {
 
 // str sets a string unless the field is set already or v says "nothing" in one of the ways devices do.
 func (s *Set) str(k event.Key, v string) {
-	if empty(v) || s.e.Has(k) {
+	if len(v) <= 4 && empty(v) {
 		return
 	}
-	s.e.SetString(k, v)
+	s.e.SetNew(k, v)
 }
 
 // empty says whether a device means "no value".
@@ -128,6 +129,10 @@ func person(v string) string {
 func (s *Set) ip(k event.Key, v string) bool {
 	if v == "" || s.e.Has(k) {
 		return false
+	}
+	if a, n := ipv4At(v); n > 0 && n == len(v) {
+		s.e.SetIPv4(k, a)
+		return true
 	}
 	a, _, ok := ipPort(v)
 	if !ok {
@@ -249,6 +254,18 @@ func (s *Set) transport(v string) {
 
 // transportName gives the ECS name of a transport protocol, "" when v is none (a service name, for example).
 func transportName(v string) string {
+	switch v {
+	case "TCP", "tcp":
+		return "tcp"
+	case "UDP", "udp":
+		return "udp"
+	case "ICMP", "icmp":
+		return "icmp"
+	case "6":
+		return "tcp"
+	case "17":
+		return "udp"
+	}
 	if len(v) == 0 || len(v) > 16 {
 		return ""
 	}
@@ -384,6 +401,26 @@ func (s *Set) device(vendor, product, kind string) {
 	}
 	if kind != "" && !s.e.Has(event.ObserverType) {
 		s.e.SetString(event.ObserverType, kind)
+	}
+}
+
+// product is what every event of one product carries.
+type product struct {
+	vendor, name, kind, set string
+	group                   *event.Group
+}
+
+func newProduct(vendor, name, kind, dataset string) *product {
+	module, _, _ := strings.Cut(dataset, ".")
+	return &product{vendor, name, kind, dataset, event.NewGroup([]event.Key{event.ObserverVendor, event.ObserverProduct, event.ObserverType, event.EventDataset, event.EventModule},
+		vendor, name, kind, dataset, module)}
+}
+
+// of sets what every event of one product carries: device and dataset in one step.
+func (s *Set) of(p *product) {
+	if !s.e.SetGroup(p.group) {
+		s.device(p.vendor, p.name, p.kind)
+		s.dataset(p.set)
 	}
 }
 
@@ -546,10 +583,20 @@ func (s *Set) act(word string) {
 	s.decide(verdictOf(word))
 }
 
+// What a verdict means for an event that has none of the fields yet.
+var verdictGroups = [...]*event.Group{
+	allow:  event.NewGroup([]event.Key{event.TocsinVerdict, event.EventType, event.EventOutcome}, "allow", "allowed", "success"),
+	deny:   event.NewGroup([]event.Key{event.TocsinVerdict, event.EventType, event.EventOutcome}, "deny", "denied", "failure"),
+	detect: nil,
+}
+
 // decide records a verdict: event.type allowed or denied, tocsin.verdict, and the outcome where nothing else said one.
 // The first verdict stands.
 func (s *Set) decide(v verdict) {
 	if v == noVerdict || s.e.Has(event.TocsinVerdict) {
+		return
+	}
+	if g := verdictGroups[v]; g != nil && s.e.SetGroup(g) {
 		return
 	}
 	switch v {
@@ -570,8 +617,13 @@ func (s *Set) decide(v verdict) {
 	}
 }
 
+var networkGroup = event.NewGroup([]event.Key{event.EventCategory, event.EventType, event.EventKind}, "network", "connection", "event")
+
 // network is what every parser of a packet or session line ends with.
 func (s *Set) network() {
+	if s.e.SetGroup(networkGroup) {
+		return
+	}
 	s.category("network")
 	s.kind("connection")
 	if !s.e.Has(event.EventKind) {

@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -163,7 +164,7 @@ func (s *Set) squid(msg string) bool {
 	if n, ok := atoi(ms); ok {
 		s.e.SetInt(event.EventDuration, n*1e6)
 	}
-	if strings.Contains(code, "DENIED") {
+	if find.Has(code, "DENIED") {
 		s.decide(deny)
 	} else {
 		s.decide(allow)
@@ -258,17 +259,17 @@ func (s *Set) snort(msg string) bool {
 	}
 	ids := msg[i+1 : i+end]
 	rest := trimLeft(msg[i+end+1:])
-	brace := strings.Index(rest, "{")
-	arrow := strings.Index(rest, " -> ")
-	full := brace < 0 && strings.Contains(rest, "[**]")
+	brace := find.Index(rest, "{")
+	arrow := find.Index(rest, " -> ")
+	full := brace < 0 && find.Has(rest, "[**]")
 	if full {
-		brace = strings.Index(rest, "[**]")
+		brace = find.Index(rest, "[**]")
 	}
 	if brace < 0 || arrow < brace {
 		return false
 	}
 	name := rest[:brace]
-	if j := strings.Index(name, " ["); j > 0 {
+	if j := find.Index(name, " ["); j > 0 {
 		name = name[:j]
 	}
 	parts := ids
@@ -307,7 +308,7 @@ func (s *Set) snort(msg string) bool {
 	}
 	s.hostPort(event.SourceIP, event.SourcePort, from)
 	s.hostPort(event.DestinationIP, event.DestinationPort, to)
-	if strings.Contains(msg, "[Drop]") || strings.Contains(msg, "[drop]") {
+	if find.Has(msg, "[Drop]") || find.Has(msg, "[drop]") {
 		s.action("drop", deny)
 	} else {
 		s.action("alert", detect)
@@ -321,7 +322,7 @@ func (s *Set) snort(msg string) bool {
 
 // hostPort is endpoint for "v6addr:port" without brackets, whose last colon stands before the port.
 func (s *Set) hostPort(ip, port event.Key, v string) {
-	if _, n := ipv4Prefix(v); n == 0 && strings.Count(v, ":") > 7 || strings.Count(v, ":") > 2 && !strings.Contains(v, "::") {
+	if _, n := ipv4Prefix(v); n == 0 && strings.Count(v, ":") > 7 || strings.Count(v, ":") > 2 && !find.Has(v, "::") {
 		if i := strings.LastIndexByte(v, ':'); strings.Count(v, ":") == 8 && i > 0 {
 			s.ip(ip, v[:i])
 			s.port(port, v[i+1:])

@@ -3,14 +3,15 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
 // windowsXML reads a Windows event as XML, the form in which it is kept: <Event ...><System>...<EventID>4625</EventID>...
 // <EventData><Data Name='IpAddress'>192.0.2.7</Data>....
 func (s *Set) windowsXML(msg string) bool {
-	i := strings.Index(msg, "<Event ")
-	if i < 0 || !strings.Contains(msg, "<EventID") {
+	i := find.Index(msg, "<Event ")
+	if i < 0 || !find.Has(msg, "<EventID") {
 		return false
 	}
 	t := msg[i:]
@@ -19,7 +20,7 @@ func (s *Set) windowsXML(msg string) bool {
 			s.str(event.EventCode, trim(v[j+1:]))
 		}
 	}
-	if j := strings.Index(t, "SystemTime="); j >= 0 {
+	if j := find.Index(t, "SystemTime="); j >= 0 {
 		s.setTime(wordOf(t[j+11:]))
 	}
 	if v, ok := between(t, "<Computer>", "</Computer>"); ok {
@@ -28,14 +29,14 @@ func (s *Set) windowsXML(msg string) bool {
 	if v, ok := between(t, "<Channel>", "</Channel>"); ok {
 		s.str(event.LogLogger, v)
 	}
-	if j := strings.Index(t, "<Provider Name="); j >= 0 {
+	if j := find.Index(t, "<Provider Name="); j >= 0 {
 		s.str(event.EventProvider, wordOf(t[j+15:]))
 	}
 	if v, ok := between(t, "<Level>", "</Level>"); ok {
 		s.windowsNative("Level", v)
 	}
 	for pairs, r := 0, t; pairs < 200; pairs++ {
-		j := strings.Index(r, "<Data Name=")
+		j := find.Index(r, "<Data Name=")
 		if j < 0 {
 			break
 		}
@@ -54,7 +55,7 @@ func (s *Set) windowsXML(msg string) bool {
 			break
 		}
 		r = r[open+1:]
-		shut := strings.Index(r, "</Data>")
+		shut := find.Index(r, "</Data>")
 		if shut < 0 {
 			break
 		}
@@ -72,12 +73,12 @@ func (s *Set) windowsXML(msg string) bool {
 func (s *Set) windowsUnnamed(t string) {
 	if r, ok := between(t, "<EventData>", "</EventData>"); ok {
 		for n := 1; n <= len(unnamed); n++ {
-			j := strings.Index(r, "<Data>")
+			j := find.Index(r, "<Data>")
 			if j < 0 {
 				break
 			}
 			r = r[j+6:]
-			shut := strings.Index(r, "</Data>")
+			shut := find.Index(r, "</Data>")
 			if shut < 0 {
 				break
 			}

@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -31,7 +32,7 @@ func (s *Set) genericDone(dataset string) {
 	if m := e.Str(event.Message); m != "" && (!e.Has(event.SourceIP) || !e.Has(event.UserName)) && len(m) > 12 {
 		s.words(m) // the sentence inside says what the fields did not
 	}
-	if n := e.Str(event.EventCode); len(n) == 4 && strings.Contains(e.Raw()[:min(len(e.Raw()), 4096)], "Microsoft-Windows-") {
+	if n := e.Str(event.EventCode); len(n) == 4 && find.Has(e.Raw()[:min(len(e.Raw()), 4096)], "Microsoft-Windows-") {
 		s.windowsMeaning()
 	}
 	s.signInWords(e.Str(event.EventAction))
@@ -46,13 +47,16 @@ func (s *Set) signInWords(t string) {
 	if t == "" || len(t) > 300 || s.e.HasString(event.EventCategory, "authentication") {
 		return
 	}
-	if !containsFold(t, "login") && !containsFold(t, "logon") && !containsFold(t, "log in") && !containsFold(t, "logged in") && !containsFold(t, "signed in") &&
-		!containsFold(t, "sign in") && !containsFold(t, "signin") && !containsFold(t, "sign-in") && !containsFold(t, "authenticat") && !containsFold(t, "password") {
+	if !mayBeSignIn(t) {
+		return
+	}
+	if !find.HasFold(t, "login") && !find.HasFold(t, "logon") && !find.HasFold(t, "log in") && !find.HasFold(t, "logged in") && !find.HasFold(t, "signed in") &&
+		!find.HasFold(t, "sign in") && !find.HasFold(t, "signin") && !find.HasFold(t, "sign-in") && !find.HasFold(t, "authenticat") && !find.HasFold(t, "password") {
 		return
 	}
 	fail, good := failWords(t), goodWords(t)
 	if !fail && !good {
-		if s.e.Has(event.EventOutcome) && containsFold(t, "log") {
+		if s.e.Has(event.EventOutcome) && find.HasFold(t, "log") {
 			s.category("authentication")
 		}
 		return
@@ -64,10 +68,15 @@ func (s *Set) signInWords(t string) {
 	}
 }
 
+// mayBeSignIn says whether one of the parts stands in a text without which it says nothing of a sign-in.
+func mayBeSignIn(t string) bool {
+	return find.HasFold(t, "log") || find.HasFold(t, "sign") || find.HasFold(t, "auth") || find.HasFold(t, "pass")
+}
+
 func failWords(t string) bool {
 	for _, w := range [...]string{"fail", "invalid", "incorrect", "denied", "unsuccess", "wrong", "bad ", "not present", "rejected", "locked", "unknown user", "error",
 		"nonexistent", "no matching", "not allowed", "mismatch"} {
-		if containsFold(t, w) {
+		if find.HasFold(t, w) {
 			return true
 		}
 	}
@@ -76,7 +85,7 @@ func failWords(t string) bool {
 
 func goodWords(t string) bool {
 	for _, w := range [...]string{"success", "succeed", "accepted", "logged in", "signed in", "authenticated", "login ok"} {
-		if containsFold(t, w) {
+		if find.HasFold(t, w) {
 			return true
 		}
 	}
@@ -100,8 +109,8 @@ func (s *Set) words(t string) bool {
 		}
 	}
 	fail, good := false, false
-	if containsFold(t, "login") || containsFold(t, "logon") || containsFold(t, "logged in") || containsFold(t, "authenticat") || containsFold(t, "password") ||
-		containsFold(t, "sign in") || containsFold(t, "sign-in") || containsFold(t, "auth ") || containsFold(t, "credential") || containsFold(t, "auth-") || containsFold(t, "user") {
+	if (mayBeSignIn(t) || find.HasFold(t, "credential") || find.HasFold(t, "user")) && (find.HasFold(t, "login") || find.HasFold(t, "logon") || find.HasFold(t, "logged in") || find.HasFold(t, "authenticat") || find.HasFold(t, "password") ||
+		find.HasFold(t, "sign in") || find.HasFold(t, "sign-in") || find.HasFold(t, "auth ") || find.HasFold(t, "credential") || find.HasFold(t, "auth-") || find.HasFold(t, "user")) {
 		fail, good = failWords(t), goodWords(t)
 	}
 	if u := s.namedUser(t); u != "" && (fail || good || found) {
@@ -122,7 +131,7 @@ func (s *Set) words(t string) bool {
 func (s *Set) cue(t, cue string) bool {
 	at := 0
 	for tries := 0; tries < 8; tries++ {
-		i := strings.Index(t[at:], cue)
+		i := find.Index(t[at:], cue)
 		if i < 0 {
 			return false
 		}
@@ -165,7 +174,7 @@ func (s *Set) cue(t, cue string) bool {
 				d, _ := cutSpace(rest[4:])
 				s.endpoint(event.DestinationIP, event.DestinationPort, strings.TrimRight(d, ",.;\""))
 			}
-			if i := strings.Index(rest[:min(len(rest), 24)], "port "); i >= 0 && !s.e.Has(event.SourcePort) {
+			if i := find.Index(rest[:min(len(rest), 24)], "port "); i >= 0 && !s.e.Has(event.SourcePort) {
 				if n, l := digits(rest[i+5:]); l > 0 && n > 0 && n < 65536 {
 					s.e.SetInt(event.SourcePort, n)
 				}
@@ -206,7 +215,7 @@ func (s *Set) namedUser(t string) string {
 	for _, cue := range [...]string{"user name ", "username ", "Username: ", "username: ", "for user ", "user: ", "login: ", "AccountID=", "user=", "usr=", "USER ", "name: ", "User=", "User: ", "account ", "set_id=", " user ", "User ", "for "} {
 		at := 0
 		for tries := 0; tries < 4; tries++ {
-			i := strings.Index(t[at:], cue)
+			i := find.Index(t[at:], cue)
 			if i < 0 {
 				break
 			}

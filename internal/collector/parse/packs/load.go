@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"tocsin/internal/event"
 )
 
 // The descriptions and the documentation of all products that the program knows from the start.
@@ -217,6 +219,8 @@ func (c *compiler) description(n *yaml.Node) {
 			break
 		}
 	}
+	p.About = event.NewGroup([]event.Key{event.ObserverVendor, event.ObserverProduct, event.ObserverType, event.EventDataset, event.EventModule},
+		p.Vendor, p.Product, p.Kind, p.Dataset, p.Module)
 	p.Names = newNames(c.fold)
 	if recognise == nil {
 		c.fail(n, "recognise is missing: say how a line of this product is known")

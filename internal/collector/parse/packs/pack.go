@@ -9,14 +9,15 @@ import (
 
 // Pack is one product's compiled description. It is never changed after it was loaded, so any number of goroutines may use it.
 type Pack struct {
-	Name    string // of the format, as hints and docs write it
-	Version int    // rises with every change
-	Vendor  string // observer.vendor
-	Product string // observer.product
-	Kind    string // observer.type
-	Dataset string // event.dataset
-	Module  string // event.module: the dataset up to its dot
-	Code    string // name of the parser in Go that reads this product; then there is nothing else but documentation
+	Name    string       // of the format, as hints and docs write it
+	Version int          // rises with every change
+	Vendor  string       // observer.vendor
+	Product string       // observer.product
+	Kind    string       // observer.type
+	Dataset string       // event.dataset
+	Module  string       // event.module: the dataset up to its dot
+	About   *event.Group // the five above
+	Code    string       // name of the parser in Go that reads this product; then there is nothing else but documentation
 	Readme  string
 	Digest  [32]byte // SHA-256 of parser.yaml
 	Seed    uint64   // a number of its own, for hashing

@@ -7,6 +7,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"tocsin/internal/collector/parse/find"
 )
 
 // Set is packs that are in use together, with what is needed to find the one that a line belongs to. It is never changed.
@@ -78,17 +80,17 @@ func (f *Ref) head(l *Line) bool {
 // texts says whether the conditions hold on what stands in the message. indexed: those that the index looked for are known to hold.
 func (f *Ref) texts(l *Line, indexed bool) bool {
 	for _, c := range f.contains { // of JSON only the names are in the index
-		if (!indexed || len(c) < minText || f.isJSON) && !strings.Contains(l.Message, c) && (l.Data == "" || !strings.Contains(l.Data, c)) {
+		if (!indexed || len(c) < minText || f.isJSON) && !find.Has(l.Message, c) && (l.Data == "" || !find.Has(l.Data, c)) {
 			return false
 		}
 	}
 	for _, c := range f.json {
-		if (!indexed || len(c) < minText) && !strings.Contains(l.Message, c) {
+		if (!indexed || len(c) < minText) && !find.Has(l.Message, c) {
 			return false
 		}
 	}
 	for _, c := range f.lacks {
-		if strings.Contains(l.Message, c) {
+		if find.Has(l.Message, c) {
 			return false
 		}
 	}

@@ -1,0 +1,191 @@
+package parse
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"tocsin/internal/event"
+)
+
+// TestClocks reads times in the forms whose digits stand in fixed places, and the same with one byte changed, and compares with the long way.
+func TestClocks(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	layouts := []string{"Jan _2 15:04:05", "Jan 02 15:04:05 host", "Jan  2 2006 15:04:05: x", "Jan 02 15:04:05 2006", "Jan 2 15:04:05.000", "2006-01-02 15:04:05", "2006/01/02 15:04:05",
+		"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05.000000-07:00 h", "2006:01:02-15:04:05"}
+	for range 20000 {
+		at := time.Unix(r.Int64N(4e9), 1000*r.Int64N(1e6)).UTC()
+		layout := layouts[r.IntN(len(layouts))]
+		text := at.Format(layout)
+		var c civil
+		read := isoAt
+		if layout[0] == 'J' {
+			read = bsdAt
+		}
+		if read(text, &c) == 0 {
+			t.Fatalf("%q is not read", text)
+		}
+		year := c.year
+		if year == 0 {
+			year = at.Year()
+		}
+		if year != at.Year() || c.month != int(at.Month()) || c.day != at.Day() || c.hour != at.Hour() || c.min != at.Minute() || c.sec != at.Second() {
+			t.Fatalf("%q is read as %+v", text, c)
+		}
+		b := []byte(text)
+		b[r.IntN(len(b))] = " 0159:.,-Tx\xb5"[r.IntN(12)]
+		var w uint64
+		for i := 0; i+8 <= len(b); i++ { // every eight bytes of it
+			var x, y civil
+			w = load(string(b[i:i+8]), 0)
+			if clock8(w, &x) != (clockSlow(string(b[i:i+8]), &y) && b[i] != ' ') || x != y && b[i] != ' ' {
+				t.Fatalf("%q: %+v and %+v", b[i:i+8], x, y)
+			}
+		}
+	}
+}
+
+// clockSlow reads two digits, a colon, and so on, byte by byte.
+func clockSlow(s string, c *civil) bool {
+	for i := range s {
+		if i == 2 || i == 5 {
+			if s[i] != ':' {
+				return false
+			}
+		} else if !isDigit(s[i]) && !(i == 0 && s[i] == ' ') {
+			return false
+		}
+	}
+	c.hour, c.min, c.sec = two(s, 0), two(s, 3), two(s, 6)
+	return true
+}
+
+// TestTwiceShownHour: what is read of the hour that a clock shows twice does not depend on the lines before it.
+func TestTwiceShownHour(t *testing.T) {
+	var e event.Event
+	read := func(s *Set, text string) int64 {
+		e.Reset()
+		e.SetRaw([]byte(text))
+		e.Created = received.UnixNano()
+		s.Parse(&e, "")
+		return e.Time
+	}
+	before := []string{"", "2026-07-01 12:00:00 h x: y", "2026-12-01 12:00:00 h x: y", "2026-10-25 00:30:00 h x: y", "2026-10-25 03:30:00 h x: y"}
+	for _, text := range []string{"2026-10-25 01:30:00 h x: y", "2026-03-29 01:30:00 h x: y", "2026-10-25 00:59:59 h x: y", "2026-10-25 02:00:00 h x: y"} {
+		want := int64(0)
+		for _, a := range before {
+			for _, b := range before {
+				s := testSet(t)
+				read(s, a)
+				read(s, b)
+				if got := read(s, text); want == 0 {
+					want = got
+				} else if got != want {
+					t.Errorf("%s behind %q and %q: %v, else %v", text, a, b, time.Unix(0, got).UTC(), time.Unix(0, want).UTC())
+				}
+			}
+		}
+	}
+}
+
+// TestIPv6Hex compares with netip.
+func TestIPv6Hex(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	known := 0
+	for range 200000 {
+		s := ""
+		if r.IntN(2) == 0 { // groups with at most one gap
+			for i := range 1 + r.IntN(9) {
+				if i > 0 || r.IntN(3) == 0 {
+					s += ":"
+				}
+				if r.IntN(6) > 0 {
+					s += fmt.Sprintf("%x", r.IntN(1<<(1+r.IntN(17))))
+				}
+			}
+		} else {
+			for range r.IntN(12) {
+				s += string("0af1:::."[r.IntN(8)])
+			}
+		}
+		a, ok := ipv6Hex(s)
+		b, err := netip.ParseAddr(s)
+		if ok {
+			known++
+		}
+		if ok && (err != nil || b.Unmap() != a) || !ok && err == nil && b.Is6() && !dotted(s) {
+			t.Fatalf("%q: %v %v, netip %v %v", s, a, ok, b, err)
+		}
+	}
+	if known < 10000 {
+		t.Errorf("only %d addresses", known)
+	}
+}
+
+func dotted(s string) bool {
+	for i := range len(s) {
+		if s[i] == '.' {
+			return true
+		}
+	}
+	return false
+}
+
+// TestMemoryOfNames: what a Set remembers of the names of lines before changes no answer. One Set reads all lines, the other forgets before each.
+func TestMemoryOfNames(t *testing.T) {
+	x := newTwins(t)
+	r := rand.New(rand.NewPCG(9, 10))
+	rounds := 6
+	if testing.Short() {
+		rounds = 2
+	}
+	n := 0
+	for _, sample := range samples(t) {
+		for _, line := range readLines(t, sample.input) {
+			if !kvLike(line) {
+				continue
+			}
+			for range rounds {
+				x.without.run.memories, x.without.run.memory, x.without.run.last = nil, nil, nil
+				x.same(t, vary(r, line), "")
+				n++
+			}
+		}
+	}
+	t.Logf("%d lines", n)
+}
+
+// kvLike says whether a line has a few names and values.
+func kvLike(line []byte) bool {
+	n := 0
+	for _, c := range line {
+		if c == '=' {
+			n++
+		}
+	}
+	return n > 5
+}
+
+// TestSplit compares the cutting of columns by a mask with cutting them one by one.
+func TestSplit(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for range 20000 {
+		b := make([]byte, r.IntN(200))
+		if r.IntN(20) == 0 {
+			b = make([]byte, 900+r.IntN(400))
+		}
+		for i := range b {
+			b[i] = "abc,,\"\"x"[r.IntN(8)]
+			if r.IntN(4) > 0 {
+				b[i] = 'y'
+			}
+		}
+		var x, y [40]string
+		n, m := split(x[:], string(b)), splitSlow(y[:], string(b))
+		if n != m || x != y {
+			t.Fatalf("%q: %d %q, else %d %q", b, n, x[:n], m, y[:m])
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package find
+
+import "golang.org/x/sys/cpu"
+
+// pairAVX2 gives the first place below n at which a stands, and b gap bytes behind it; -1 when there is none. The bits of fold are set in the
+// bytes of the text before they are compared. n must be 32 or more, and n+gap bytes readable.
+//
+//go:noescape
+func pairAVX2(p *byte, n, gap int, a, b, fold byte) int
+
+// masksAVX2 sets a bit for each byte c of blocks of 64 bytes; blocks must not be 0.
+//
+//go:noescape
+func masksAVX2(p *byte, blocks int, c byte, out *uint64)
+
+// pairsAVX2 sets a bit in quotes for each double quote of blocks of 64 bytes, and one in ends for each blank, tab, comma and semicolon; blocks
+// must not be 0.
+//
+//go:noescape
+func pairsAVX2(p *byte, blocks int, quotes, ends *uint64)
+
+// wide says whether pairAt may be asked.
+var wide = cpu.X86.HasAVX2
+
+func pairAt(p *byte, n, gap int, a, b, fold byte) int { return pairAVX2(p, n, gap, a, b, fold) }
+
+func masks(p *byte, blocks int, c byte, out *uint64) {
+	if wide {
+		masksAVX2(p, blocks, c, out)
+	} else {
+		masksPlain(p, blocks, c, out)
+	}
+}
+
+func pairs(p *byte, blocks int, quotes, ends *uint64) {
+	if wide {
+		pairsAVX2(p, blocks, quotes, ends)
+	} else {
+		pairsPlain(p, blocks, quotes, ends)
+	}
+}

@@ -1,0 +1,133 @@
+#include "textflag.h"
+
+// func pairAVX2(p *byte, n, gap int, a, b, fold byte) int
+TEXT ·pairAVX2(SB), NOSPLIT, $0-40
+	MOVQ p+0(FP), SI
+	MOVQ n+8(FP), CX
+	MOVQ gap+16(FP), DI
+	VPBROADCASTB a+24(FP), Y0
+	VPBROADCASTB b+25(FP), Y1
+	VPBROADCASTB fold+26(FP), Y2 // case
+	ADDQ SI, DI
+	SUBQ $32, CX // the last place of a block
+	XORQ AX, AX
+
+loop:
+	VPOR (SI)(AX*1), Y2, Y3
+	VPOR (DI)(AX*1), Y2, Y4
+	VPCMPEQB Y3, Y0, Y3
+	VPCMPEQB Y4, Y1, Y4
+	VPAND Y3, Y4, Y3
+	VPMOVMSKB Y3, BX
+	TESTL BX, BX
+	JNZ found
+	ADDQ $32, AX
+	CMPQ AX, CX
+	JLE loop
+
+	// The rest, in a block that covers bytes seen before: nothing was found in those.
+	LEAQ 32(CX), DX
+	CMPQ AX, DX
+	JGE none
+	MOVQ CX, AX
+	VPOR (SI)(AX*1), Y2, Y3
+	VPOR (DI)(AX*1), Y2, Y4
+	VPCMPEQB Y3, Y0, Y3
+	VPCMPEQB Y4, Y1, Y4
+	VPAND Y3, Y4, Y3
+	VPMOVMSKB Y3, BX
+	TESTL BX, BX
+	JNZ found
+
+none:
+	VZEROUPPER
+	MOVQ $-1, ret+32(FP)
+	RET
+
+found:
+	TZCNTL BX, BX
+	ADDQ BX, AX
+	VZEROUPPER
+	MOVQ AX, ret+32(FP)
+	RET
+
+// func masksAVX2(p *byte, blocks int, c byte, out *uint64)
+TEXT ·masksAVX2(SB), NOSPLIT, $0-32
+	MOVQ p+0(FP), SI
+	MOVQ blocks+8(FP), CX
+	VPBROADCASTB c+16(FP), Y0
+	MOVQ out+24(FP), DI
+
+maskloop:
+	VPCMPEQB (SI), Y0, Y1
+	VPCMPEQB 32(SI), Y0, Y2
+	VPMOVMSKB Y1, AX
+	VPMOVMSKB Y2, BX
+	SHLQ $32, BX
+	ORQ BX, AX
+	MOVQ AX, (DI)
+	ADDQ $64, SI
+	ADDQ $8, DI
+	DECQ CX
+	JNZ maskloop
+	VZEROUPPER
+	RET
+
+// func pairsAVX2(p *byte, blocks int, quotes, ends *uint64)
+TEXT ·pairsAVX2(SB), NOSPLIT, $0-32
+	MOVQ p+0(FP), SI
+	MOVQ blocks+8(FP), CX
+	MOVQ quotes+16(FP), DI
+	MOVQ ends+24(FP), DX
+	MOVL $0x22222222, AX
+	VMOVD AX, X0
+	VPBROADCASTD X0, Y0 // quotes
+	MOVL $0x20202020, AX
+	VMOVD AX, X1
+	VPBROADCASTD X1, Y1 // blanks
+	MOVL $0x09090909, AX
+	VMOVD AX, X2
+	VPBROADCASTD X2, Y2 // tabs
+	MOVL $0x2c2c2c2c, AX
+	VMOVD AX, X3
+	VPBROADCASTD X3, Y3 // commas
+	MOVL $0x3b3b3b3b, AX
+	VMOVD AX, X4
+	VPBROADCASTD X4, Y4 // semicolons
+
+pairsloop:
+	VMOVDQU (SI), Y5
+	VMOVDQU 32(SI), Y6
+	VPCMPEQB Y5, Y0, Y7
+	VPCMPEQB Y6, Y0, Y8
+	VPMOVMSKB Y7, AX
+	VPMOVMSKB Y8, BX
+	SHLQ $32, BX
+	ORQ BX, AX
+	MOVQ AX, (DI)
+	VPCMPEQB Y5, Y1, Y7
+	VPCMPEQB Y5, Y2, Y8
+	VPCMPEQB Y5, Y3, Y9
+	VPCMPEQB Y5, Y4, Y10
+	VPOR Y7, Y8, Y7
+	VPOR Y9, Y10, Y9
+	VPOR Y7, Y9, Y7
+	VPMOVMSKB Y7, AX
+	VPCMPEQB Y6, Y1, Y7
+	VPCMPEQB Y6, Y2, Y8
+	VPCMPEQB Y6, Y3, Y9
+	VPCMPEQB Y6, Y4, Y10
+	VPOR Y7, Y8, Y7
+	VPOR Y9, Y10, Y9
+	VPOR Y7, Y9, Y7
+	VPMOVMSKB Y7, BX
+	SHLQ $32, BX
+	ORQ BX, AX
+	MOVQ AX, (DX)
+	ADDQ $64, SI
+	ADDQ $8, DI
+	ADDQ $8, DX
+	DECQ CX
+	JNZ pairsloop
+	VZEROUPPER
+	RET
