@@ -591,8 +591,14 @@ func TestCrossing(t *testing.T) {
 		if n, err := f.OpenCounts(ctx, scope); err != nil || len(n) != 0 {
 			t.Errorf("%v counts %v, %v", scope, n, err)
 		}
+		if n, err := f.Unanswered(ctx, scope); err != nil || len(n) != 0 {
+			t.Errorf("%v counts %v, %v", scope, n, err)
+		}
 	}
 	if n, err := f.OpenCounts(ctx, access.Only(1)); err != nil || len(n) != 1 || n[Medium] != 1 {
+		t.Errorf("%v, %v", n, err)
+	}
+	if n, err := f.Unanswered(ctx, access.Only(1)); err != nil || len(n) != 1 || n[Medium] != 1 {
 		t.Errorf("%v, %v", n, err)
 	}
 	// The member sees its own and not the centre's.

@@ -195,6 +195,28 @@ func (s *Store) OpenCounts(ctx context.Context, scope access.Scope) (map[Severit
 	return out, nil
 }
 
+// Unanswered counts a scope's open alerts that nobody at the member has dealt with, by severity, on the rows themselves: for one member,
+// whose open alerts are few.
+func (s *Store) Unanswered(ctx context.Context, scope access.Scope) (map[Severity]int64, error) {
+	q := query{Filter: Filter{View: ViewOpen}, scope: scope, tx: s.db.Read()}
+	rows, err := q.where(s.db.Read().NewSelect().TableExpr("alerts AS a").ColumnExpr("a.severity, count(*)")).
+		Where("a.open = 1 AND a.acknowledged_ns = 0").GroupExpr("a.severity").Rows(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("counting the open alerts nobody has answered: %w", err)
+	}
+	defer rows.Close()
+	out := map[Severity]int64{}
+	for rows.Next() {
+		var sev Severity
+		var n int64
+		if err := rows.Scan(&sev, &n); err != nil {
+			return nil, fmt.Errorf("counting the open alerts nobody has answered: %w", err)
+		}
+		out[sev] = n
+	}
+	return out, rows.Err()
+}
+
 // Between counts the alerts that a scope's members got in a span of hub time, by
 // family, for reports.
 func (s *Store) Between(ctx context.Context, scope access.Scope, from, to int64) ([]Facet, error) {

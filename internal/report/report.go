@@ -38,6 +38,7 @@ type Events interface {
 type Alerts interface {
 	Span(ctx context.Context, scope access.Scope, from, to int64, limit int) ([]alert.Alert, int64, error)
 	Between(ctx context.Context, scope access.Scope, from, to int64) ([]alert.Facet, error)
+	Unanswered(ctx context.Context, scope access.Scope) (map[alert.Severity]int64, error)
 }
 
 // Members is what a report needs of the members' records; *member.Store is it.
@@ -222,6 +223,7 @@ type Report struct {
 	Made         time.Time      `json:"made"` // when the report was made
 	Partial      bool           `json:"partial,omitempty"`
 	Invented     bool           `json:"invented,omitempty"`
+	Unserved     bool           `json:"unserved,omitempty"` // no collector was in service in this week
 
 	Tone    string `json:"tone"` // good, warn, bad
 	Verdict string `json:"verdict"`
@@ -229,7 +231,8 @@ type Report struct {
 
 	Events, Sources, SignInFailed, Recognised Figure // Recognised: by an intrusion sensor or virus protection
 	NewAlerts                                 Figure
-	OpenAlerts, OpenGrave                     int
+	OpenAlerts, OpenGrave                     int             // of this week
+	Standing                                  member.Standing // when the report was made, of whatever week
 
 	Days      []Day       `json:"days"`
 	Tried     []Line      `json:"tried"`
@@ -438,6 +441,11 @@ func (m *Maker) alerts(ctx context.Context, scope access.Scope, r *Report, befor
 		return err
 	}
 	r.AllAlerts = total
+	open, err := m.o.Alerts.Unanswered(ctx, scope)
+	if err != nil {
+		return err
+	}
+	r.Standing = member.Standing{Critical: open[alert.Critical], High: open[alert.High], Medium: open[alert.Medium]}
 	for _, s := range []struct {
 		span
 		n *int64
@@ -507,9 +515,6 @@ func steps(text string) []string {
 	return out
 }
 
-// quietFor is how long a collector may say nothing before it counts as silent: it sends a sign of life every few minutes at most.
-const quietFor = 30 * time.Minute
-
 // lines fills in what became of the lines, and how the collectors are.
 func (m *Maker) lines(ctx context.Context, scope access.Scope, r *Report, before span, first bool, collectors []member.Collector) error {
 	const day = 24 * time.Hour
@@ -549,7 +554,9 @@ func (m *Maker) lines(ctx context.Context, scope access.Scope, r *Report, before
 	earliest := int64(math.MaxInt64)
 	for i := range collectors {
 		c := &collectors[i]
-		if c.State == member.Revoked {
+		state := c.Condition(r.Made)
+		r.Standing.Count(state)
+		if state == member.ShutOut {
 			if c.RevokedNS >= r.From.UnixNano() && c.RegisteredNS < r.To.UnixNano() {
 				r.Reporters = append(r.Reporters, Collector{c.Name, c.Site, "Taken out of service", "warn", "on " + time.Unix(0, c.RevokedNS).In(london).Format("2 January 2006")})
 				earliest = min(earliest, c.RegisteredNS)
@@ -557,22 +564,25 @@ func (m *Maker) lines(ctx context.Context, scope access.Scope, r *Report, before
 			continue
 		}
 		earliest = min(earliest, c.RegisteredNS)
-		x := Collector{Name: c.Name, Site: c.Site, State: "Healthy", Tone: "good"}
-		silence := r.Made.Sub(time.Unix(0, c.LastSeenNS))
-		switch {
-		case c.LastSeenNS == 0:
-			x.State, x.Tone, x.Note = "Silent", "bad", "has never sent anything"
-		case c.State == member.Quarantined:
-			x.State, x.Tone, x.Note = "One step left", "warn", "compare its check words in the portal, under Collectors"
-		case silence > quietFor:
-			x.State, x.Tone, x.Note = "Silent", "bad", "last heard of on "+time.Unix(0, c.LastSeenNS).In(london).Format("Monday 2 January at 15:04")
-		case c.Balance.Gap != 0:
-			x.State, x.Tone, x.Note = "Working", "warn", count(absolute(c.Balance.Gap), "line")+" cannot be accounted for; the centre looks into it"
-		default:
-			x.Note = "last heard of on " + time.Unix(0, c.LastSeenNS).In(london).Format("Monday 2 January at 15:04")
+		x := Collector{Name: c.Name, Site: c.Site, State: state.String(), Tone: state.Tone(), Note: "has never sent anything"}
+		if c.LastSeenNS > 0 {
+			x.Note = "last heard of on " + time.Unix(0, c.LastSeenNS).In(london).Format("Monday 2 January at 15:04 MST")
+		}
+		switch state {
+		case member.Unconfirmed:
+			x.Note = "compare its check words in the portal, under Collectors"
+		case member.Copied:
+			x.Note = "two different records came under one number, as after a restore from a backup; the centre looks into it"
+		case member.Unbalanced:
+			x.Note = count(absolute(c.Balance.Gap), "line") + " cannot be accounted for; the centre looks into it"
+		case member.Idle:
+			x.Note = "it is connected, but no device of yours has sent it a line"
+		case member.NotUnderstood:
+			x.Note = "more than a fifth of the lines is in a form that is not known yet; they stay with you"
 		}
 		r.Reporters = append(r.Reporters, x)
 	}
+	r.Unserved = earliest >= r.To.UnixNano()
 	if earliest != math.MaxInt64 {
 		for i := range r.Days {
 			d := r.Days[i].Date
@@ -602,9 +612,9 @@ func absolute(n int64) int64 {
 	return n
 }
 
-// silent says whether a collector is, or for a whole day was, not heard.
+// silent says whether a collector is not well, or for a whole day was not heard.
 func (r *Report) silent() bool {
-	return len(r.Quiet) > 0 || slices.ContainsFunc(r.Reporters, func(c Collector) bool { return c.Tone == "bad" })
+	return len(r.Quiet) > 0 || r.Standing.Unwell > 0
 }
 
 // judge answers "are we all right?" as the report is made.
@@ -618,22 +628,43 @@ func (r *Report) judge() {
 			seen += ": " + r.Events.Compared() + "."
 		}
 	}
-	switch {
-	case r.OpenGrave == 1:
-		r.Tone, r.Verdict, r.Reason = "bad", "One serious alert is still open.", seen+" Please start with that alert."
-	case r.OpenGrave > 1:
-		r.Tone, r.Verdict, r.Reason = "bad", chart.Number(int64(r.OpenGrave))+" serious alerts are still open.", seen+" Please start with these alerts."
-	case len(r.Reporters) == 0:
-		r.Tone, r.Verdict, r.Reason = "warn", "We cannot say yet.", "No collector sends anything, so nothing can be seen. Set one up, and the next report fills by itself."
-	case r.silent():
-		r.Tone, r.Verdict, r.Reason = "warn", "We cannot be sure.", seen+" But a collector was silent for part of the time, so attacks may have gone unseen."
-	case r.OpenAlerts > 0:
-		r.Tone, r.Verdict, r.Reason = "warn", "Mostly, with something to look at.", fmt.Sprintf("%s %s still open; none is serious.", seen, are(int64(r.OpenAlerts), "alert"))
-	case r.Events.Now == 0:
-		r.Tone, r.Verdict, r.Reason = "good", "Yes. It was a quiet week.", seen+" Your collector was working, and we kept watch."
-	default:
-		r.Tone, r.Verdict, r.Reason = "good", "Yes. Nothing needs you.", seen+" Attempts like these reach every connection to the internet; your defences turned them away, as far as we can see."
+	if len(r.Quiet) > 0 && r.Standing.Unwell == 0 && r.Standing.Well > 0 {
+		r.Standing.Unwell = 1 // healthy again, but not for the whole week
 	}
+	r.Tone, r.Verdict = r.Standing.Tone(), r.Standing.Words()
+	switch r.Standing.Answer() {
+	case member.NotQuite:
+		r.Reason = seen + " Please start with " + r.grave() + "."
+	case member.NearlyThere:
+		r.Reason = "Your collector has joined. Confirm its check words in the portal, under Collectors, and the watch begins."
+	case member.CannotSay:
+		r.Reason = "No collector sends anything, so nothing can be seen. Set one up, and the next report fills by itself."
+	case member.CannotBeSure:
+		r.Reason = seen + " But a collector was not well for part of the time, so attacks may have gone unseen."
+	case member.Mostly:
+		r.Reason = fmt.Sprintf("%s %s worth a look; none is serious.", seen, are(r.Standing.Medium, "open alert"))
+	default:
+		r.Reason = seen + " Your collector was working, and we kept watch."
+		if r.Events.Now > 0 {
+			r.Reason = seen + " Attempts like these reach every connection to the internet; your defences turned them away, as far as we can see."
+		}
+	}
+}
+
+// grave says where the serious alerts are that are open: they may be of another week than the report's.
+func (r *Report) grave() string {
+	n, here := r.Standing.Serious(), int64(r.OpenGrave)
+	switch {
+	case here >= n && n == 1:
+		return "the serious alert below"
+	case here >= n:
+		return fmt.Sprintf("the %s serious alerts below", chart.Number(n))
+	case here > 0:
+		return fmt.Sprintf("the %s below; the portal has %s more of another week", count(here, "serious alert"), chart.Number(n-here))
+	case n == 1:
+		return "the serious alert in the portal; it is of another week than this report"
+	}
+	return fmt.Sprintf("the %s serious alerts in the portal; they are of other weeks than this report", chart.Number(n))
 }
 
 func are(n int64, one string) string {

@@ -2,6 +2,8 @@ package report
 
 import (
 	"time"
+
+	"tocsin/internal/member"
 )
 
 // sample is a full report, all of it invented.
@@ -11,7 +13,7 @@ func sample() *Report {
 		Tenant: 7, Organisation: "Millbrook College, Coleg y Felin Wen ŵ ŷ", Area: "Northshire Police area", Scheme: "Northshire Cyber Alarm", PublicURL: "https://alarm.example.org", Week: w,
 		From: w.Start(), To: w.End(), Made: time.Date(2026, 11, 23, 7, 0, 0, 0, london),
 		Events: Figure{Now: 48210, Before: 43044}, Sources: Figure{Now: 3914, Before: 4077}, SignInFailed: Figure{Now: 212, Before: 12}, Recognised: Figure{Now: 3}, NewAlerts: Figure{Now: 5, Before: 2},
-		OpenAlerts: 2, OpenGrave: 1, AllAlerts: 5, Quiet: nil,
+		OpenAlerts: 2, OpenGrave: 1, AllAlerts: 5, Quiet: nil, Standing: member.Standing{Critical: 1, Well: 1, Unwell: 1},
 	}
 	for i, n := range []int64{5300, 6120, 5874, 6010, 17320, 4102, 3484} {
 		r.Days = append(r.Days, Day{Date: r.From.AddDate(0, 0, i), Low: n - n/3 - n/40, Medium: n / 3, High: n / 50, Critical: n/40 - n/50, Before: 5200 + 400*int64(i%4)})
@@ -47,7 +49,7 @@ func sample() *Report {
 			Do: []string{"Nothing urgent. Check that the services you offer to the Internet are the ones you mean to offer, and that they are up to date."}, Subject: "198.51.100.9", State: "Open", Open: true, First: at(18, 12, 4), Last: at(18, 12, 5), Events: 61},
 	}
 	r.Lines = Lines{Received: Figure{Now: 12840113, Before: 12700221}, Kept: Figure{Now: 12790004, Before: 12655000}, Left: Figure{Now: 48210, Before: 43044}, NotUnderstood: Figure{Now: 1899, Before: 2177}}
-	r.Reporters = []Collector{{"server room", "Main site", "Healthy", "good", "last heard of on Monday 23 November at 06:59"}, {"annexe", "Sixth form centre", "Silent", "bad", "last heard of on Sunday 22 November at 17:12"}}
+	r.Reporters = []Collector{{"server room", "Main site", "Healthy", "good", "last heard of on Monday 23 November at 06:59 GMT"}, {"annexe", "Sixth form centre", "Silent", "bad", "last heard of on Sunday 22 November at 17:12 GMT"}}
 	r.judge()
 	r.Advice = []Advice{
 		{"Turn on two-step sign-in for everybody who signs in from outside", "212 sign-ins from outside failed this week; some of them are attackers who try passwords.", []string{"Turn it on for the VPN, for e-mail and for every administrator. A stolen password alone is then not enough.", "Close the accounts of people who have left.", "Ask staff to use three random words as a password, and a different one for each service."}},

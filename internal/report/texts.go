@@ -34,7 +34,11 @@ func (r *Report) Subtitle() string { return r.subtitle() }
 func (r *Report) Period() string {
 	s := "Monday " + strings.Replace(r.Week.Words(), " to ", " to Sunday ", 1) + " (week " + fmt.Sprint(r.Week.Number) + ")"
 	if r.Partial {
-		s += ", which is not over: figures up to " + r.To.Format("Monday 2 January, 15:04") + ", compared with the same part of the week before"
+		to := r.To // the end of the hour that runs
+		if r.Made.Before(to) {
+			to = r.Made
+		}
+		s += ", which is not over: figures up to " + to.In(london).Format("Monday 2 January, 15:04 MST") + ", compared with the same part of the week before"
 	}
 	return s + "."
 }
@@ -127,9 +131,14 @@ func (a Alert) Facts() string {
 	if a.Subject != "" {
 		parts = append(parts, "about "+clip(a.Subject, 80))
 	}
-	when := a.First.Format("Mon 2 Jan, 15:04")
-	if to := a.Last.Format("Mon 2 Jan, 15:04"); to != when {
-		when += " to " + to
+	const day, clock = "Mon 2 Jan, ", "15:04"
+	when := a.First.Format(day + clock)
+	switch {
+	case a.Last.Format(day+clock) == when:
+	case a.Last.Format(day) == a.First.Format(day):
+		when += " to " + a.Last.Format(clock)
+	default:
+		when += " to " + a.Last.Format(day+clock)
 	}
 	parts = append(parts, when, count(a.Events, "event"))
 	if a.Older {
@@ -142,6 +151,9 @@ func (a Alert) Facts() string {
 func (r *Report) LinesText() string {
 	l := r.Lines
 	if l.Received.Now == 0 {
+		if r.Unserved {
+			return "No collector of yours was in service in this week, so there are no sums."
+		}
 		return "Your collector reported no line of your devices in this week."
 	}
 	share := 100 * l.KeptShare()

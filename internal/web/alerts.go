@@ -16,6 +16,7 @@ import (
 	"tocsin/internal/chart"
 	"tocsin/internal/event"
 	"tocsin/internal/eventstore"
+	"tocsin/internal/member"
 )
 
 // engineTime is how long a page waits for the event store before it shows the
@@ -532,9 +533,10 @@ func (s *server) memberAlerts(w http.ResponseWriter, r *request) error {
 
 // openAlerts is what a member's picture needs to know of its open alerts.
 type openAlerts struct {
-	total, critical, high int64
-	grave                 []alert.Alert // critical and high ones nobody at the member has dealt with, at most three
-	newest                []alert.Alert // in the queue's order, at most five
+	total    int64
+	standing member.Standing // what nobody at the member has dealt with
+	grave    []alert.Alert   // of it critical and high ones, at most three
+	newest   []alert.Alert   // in the queue's order, at most five
 }
 
 func (s *server) openAlerts(ctx context.Context, scope access.Scope) (openAlerts, error) {
@@ -546,21 +548,17 @@ func (s *server) openAlerts(ctx context.Context, scope access.Scope) (openAlerts
 	if err != nil {
 		return openAlerts{}, err
 	}
-	out := openAlerts{critical: counts[alert.Critical], high: counts[alert.High], newest: page.Alerts[:min(5, len(page.Alerts))]}
+	unanswered, err := s.o.Alerts.Unanswered(ctx, scope)
+	if err != nil {
+		return openAlerts{}, err
+	}
+	out := openAlerts{newest: page.Alerts[:min(5, len(page.Alerts))]}
+	out.standing = member.Standing{Critical: unanswered[alert.Critical], High: unanswered[alert.High], Medium: unanswered[alert.Medium]}
 	for _, n := range counts {
 		out.total += n
 	}
 	for _, a := range page.Alerts {
-		if a.AcknowledgedNS > 0 {
-			switch a.Severity {
-			case alert.Critical:
-				out.critical--
-			case alert.High:
-				out.high--
-			}
-			continue
-		}
-		if a.Severity >= alert.High && len(out.grave) < 3 {
+		if a.AcknowledgedNS == 0 && a.Severity >= alert.High && len(out.grave) < 3 {
 			out.grave = append(out.grave, a)
 		}
 	}

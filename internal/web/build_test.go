@@ -226,6 +226,29 @@ func TestTimes(t *testing.T) {
 			t.Errorf("%v: %q, want %q", d, got, want)
 		}
 	}
+	// A column of times: never the day without the time, while the day is of this year.
+	for _, tc := range []struct {
+		at           time.Time
+		layout, want string
+	}{
+		{now, "15:04:05", "13:00:00"},
+		{now.AddDate(0, 0, -1), "15:04:05", "30 Jun 13:00"},
+		{now.AddDate(0, 0, -1), "15:04:05.000", "30 Jun 13:00:00.000"},
+		{now.AddDate(-1, 0, 0), "15:04:05", "1 Jul 2025"},
+		{time.Time{}, "15:04:05", "–"},
+	} {
+		if got := r.clock(tc.at, tc.layout); got != tc.want {
+			t.Errorf("%v as %s: %q, want %q", tc.at, tc.layout, got, tc.want)
+		}
+	}
+}
+
+func TestCode(t *testing.T) {
+	for text, want := range map[string]string{"plain <b>": "plain &lt;b&gt;", "type `a <b>` and go": `type <code class="mono">a &lt;b&gt;</code> and go`, "one ` alone": "one ` alone"} {
+		if got := string(code(text)); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
 }
 
 func TestLocal(t *testing.T) {

@@ -14,10 +14,6 @@ import (
 	"tocsin/internal/member"
 )
 
-// When a collector is called silent: it asks at least every 30 seconds, and
-// ten minutes are beyond any restart or update.
-const silentAfter = 10 * time.Minute
-
 // collectorsShown bounds the list; a search finds the others.
 const collectorsShown = 200
 
@@ -113,43 +109,43 @@ func (s *server) collectorView(c *member.Collector, r *request) collectorView {
 	}
 	v.Clock, v.ClockBad = clockText(c.ClockOffset)
 	seen := instant(c.LastSeenNS)
-	v.Tone, v.VerdictTone = "good", "good"
-	switch {
-	case c.State == member.Revoked:
-		v.Status, v.Tone, v.VerdictTone, v.VerdictHeading = "Shut out", "bad", "bad", "Shut out"
+	state := c.Condition(now)
+	v.Status, v.VerdictHeading, v.Tone, v.VerdictTone = state.String(), state.String(), state.Tone(), state.Tone()
+	switch state {
+	case member.ShutOut:
 		v.StatusText = fmt.Sprintf("The centre takes nothing from it since %s: %s", full(instant(c.RevokedNS)), c.RevokeReason)
-	case c.State == member.Quarantined:
-		v.Status, v.Tone, v.VerdictTone, v.VerdictHeading = "Waiting for check words", "warn", "warn", "Waiting for check words"
+	case member.Unconfirmed:
 		v.StatusText = "It has joined and sends, but nothing is shown or shared until its check words are confirmed."
-	case now.Sub(seen) > silentAfter:
-		v.Status, v.Tone, v.VerdictTone, v.VerdictHeading = "Silent", "bad", "bad", "Silent"
+	case member.Silent:
 		v.StatusText = fmt.Sprintf("Nothing has been heard from it since %s (%s). Check that the machine runs and can reach the internet; on it, run tocsin-collector doctor.", full(seen), relative(now.Sub(seen)))
-	case c.Forks > 0:
-		v.Status, v.Tone, v.VerdictTone, v.VerdictHeading = "Copied?", "bad", "bad", "There may be a copy of this collector"
+		if c.LastSeenNS == 0 {
+			v.StatusText = "Nothing has ever been heard from it. Check that the machine runs and can reach the internet; on it, run tocsin-collector doctor."
+		}
+	case member.Copied:
+		v.VerdictHeading = "There may be a copy of this collector"
 		v.StatusText = "Two different records came under one number. Was the machine restored from a backup or cloned? Nothing is lost; the centre looks into it."
-	case c.Balance.Gap != 0:
-		v.Status, v.Tone, v.VerdictTone, v.VerdictHeading = "Gap", "bad", "bad", "Some lines are not accounted for"
+	case member.Unbalanced:
+		v.VerdictHeading = "Some lines are not accounted for"
 		v.StatusText = "The sums below do not meet. The centre looks into it."
-	case c.Balance.Received == 0:
-		v.Status, v.Tone, v.VerdictTone, v.VerdictHeading = "No lines yet", "warn", "warn", "No lines yet"
+	case member.Idle:
 		v.StatusText = "It is connected, but no device has sent it a line. Point your firewall's syslog at this machine."
-	case c.Balance.Received > 100 && c.Balance.NotUnderstood*5 > c.Balance.Received:
-		v.Status, v.Tone, v.VerdictTone, v.VerdictHeading = "Not understood", "warn", "warn", "Many lines are not understood"
+	case member.NotUnderstood:
+		v.VerdictHeading = "Many lines are not understood"
 		v.StatusText = "More than a fifth of the lines is in a form that is not known yet. They are kept at home. Tell the centre which device sends them."
 	default:
-		v.Status, v.VerdictHeading = "Healthy", "Working"
+		v.VerdictHeading = "Working"
 		v.StatusText = "Lines arrive, are understood, and what should leave has left."
 	}
 	kept := "–"
 	if c.Balance.Received > 0 {
-		kept = fmt.Sprintf("%.1f %%", 100*float64(v.Balance.KeptAll+v.Balance.NotUnderstood)/float64(c.Balance.Received))
+		kept = fmt.Sprintf("%.1f%%", 100*float64(v.Balance.KeptAll+v.Balance.NotUnderstood)/float64(c.Balance.Received))
 	}
 	last := tile{Label: "Last data", Figure: "none yet", Words: true}
 	if c.LastBatchNS > 0 {
 		last.Figure, last.Note = short(now.Sub(v.LastData)), full(v.LastData)
 	}
 	understood := tile{Label: "Not understood", Figure: chart.Number(v.Balance.NotUnderstood), Note: "of " + chart.Number(v.Balance.Received) + " lines"}
-	if v.Tone == "warn" && v.Status == "Not understood" {
+	if state == member.NotUnderstood {
 		understood.Tone = "bad"
 	}
 	clock := tile{Label: "Clock", Figure: v.Clock, Words: true, Note: "Fine", Tone: "good"}
@@ -214,7 +210,13 @@ func otherWord(name string) string {
 	case "clock_replaced":
 		return "Lines whose device clock was wrong"
 	}
-	return sentence(strings.NewReplacer("_", " ", ".", " ").Replace(name))
+	words := strings.NewReplacer("_", " ", ".", " ")
+	if way, ok := strings.CutPrefix(name, "input."); ok {
+		if by, what, ok := strings.Cut(way, "."); ok { // input.syslog.lines
+			return sentence(words.Replace(what)) + " by " + words.Replace(by)
+		}
+	}
+	return sentence(words.Replace(name))
 }
 
 // balanceOf sets out the account. Lines and events are separate sums: one line

@@ -25,10 +25,10 @@ func TestRealEvents(t *testing.T) {
 	id := w.alertID(0, "vpn_sign_in")
 	_, body := c.get("/alerts/" + id)
 	contains(t, "alert", body, "tunnel-up", "ssl-login-fail", "AS64511", "Netherlands", "Somebody signed in: the address is real", "Fortinet FortiGate", "Sign-in failed for user85", "Signed in for j.marlowe",
-		`tunnel-up&#34; remip=203.0.113.77`, "in 24 hours", "2 other members", "Kirkdale Borough Council")
+		`tunnel-up&#34; remip=203.0.113.77`, "in the 24 hours up to it", "2 other members", "Kirkdale Borough Council")
 	lacks(t, "alert", body, "<script>alert", "cannot be read at the moment")
 	_, body = c.get("/queue?selected=" + id)
-	contains(t, "pane", body, "Newest events", "Raw line", "Last 24 hours")
+	contains(t, "pane", body, "Newest events", "Raw line", "24 hours up to it")
 
 	m := w.client("member1")
 	for _, days := range []string{"", "1", "7", "30", "90", "zzz"} {

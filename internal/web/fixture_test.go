@@ -157,7 +157,7 @@ func examplePicture(now time.Time) *pictureView {
 	return &pictureView{
 		Organisation: "Millbrook College", Area: "Northshire Police area", Heading: "Your attack picture",
 		Periods: []link{{Key: "7", Text: "Last 7 days"}, {Key: "30", Text: "Last 30 days", Current: true}, {Key: "90", Text: "Last 90 days"}},
-		Verdict: verdict{"bad", "Are we all right? Not quite: one thing needs you today.", "Your firewall turned away 48,187 attempts. One of them may have got through."},
+		Verdict: verdict{"bad", "Are we all right? Not quite: one thing needs you.", "Your firewall turned away 48,187 attempts. One of them may have got through."},
 		Actions: []actionLink{{"Somebody may have got in through your VPN.", "/alerts/01990002", "See what to do"}},
 		Tiles: []tile{{Label: "Suspicious events", Figure: "48,210", Note: "↑ 12 % on the 30 days before"}, {Label: "Attacking addresses", Figure: "3,914", Note: "↓ 4 % on the 30 days before", Tone: "good"},
 			{Label: "Open alerts", Figure: "7", Note: "2 critical", Tone: "bad"}, {Label: "Collector", Figure: "Healthy", Words: true, Note: "Last data", Since: now.Add(-40 * time.Second).UnixMilli(), SinceText: "40 seconds ago", Tone: "good"}},

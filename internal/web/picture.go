@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"tocsin/internal/access"
@@ -221,9 +222,9 @@ func changeTile(label string, n, was uint64, days int) tile {
 		if change < 0 {
 			arrow, change, t.Tone = "↓", -change, "good"
 		}
-		share := fmt.Sprintf("%.0f %%", change)
+		share := fmt.Sprintf("%.0f%%", change)
 		if change < 1 {
-			share = "less than 1 %"
+			share = "less than 1%"
 		}
 		if change > 999 {
 			share = fmt.Sprintf("%.0f times", float64(n)/float64(was))
@@ -238,7 +239,7 @@ func changeTile(label string, n, was uint64, days int) tile {
 // verdict answers "are we all right?" from what needs somebody: grave alerts
 // first, then whether the member is watched at all.
 func (s *server) verdict(v *pictureView, r *request, collectors []member.Collector, open openAlerts, sum eventstore.Summary, days int) {
-	live, silent, waiting := 0, 0, 0
+	standing := open.standing
 	var newest time.Time
 	for i := range collectors {
 		c := &collectors[i]
@@ -246,18 +247,16 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 		if view.LastData.After(newest) {
 			newest = view.LastData
 		}
-		switch {
-		case c.State == member.Revoked:
-		case c.State == member.Quarantined:
-			waiting++
+		state := c.Condition(s.o.Now())
+		standing.Count(state)
+		switch state {
+		case member.ShutOut, member.Healthy:
+		case member.Unconfirmed:
 			if !r.staff() {
 				v.Actions = append(v.Actions, actionLink{fmt.Sprintf("Your collector %q waits for its check words.", c.Name), "/collectors/" + c.ID, "Confirm it"})
 			}
-		case view.VerdictTone == "good":
-			live++
 		default:
-			silent++
-			v.Actions = append(v.Actions, actionLink{fmt.Sprintf("Your collector %q: %s.", c.Name, lower(view.VerdictHeading)), "/collectors/" + c.ID, "See what to do"})
+			v.Actions = append(v.Actions, actionLink{fmt.Sprintf("%s collector %q: %s.", whose(r, true), c.Name, lower(view.VerdictHeading)), "/collectors/" + c.ID, "See what to do"})
 		}
 	}
 	for i := range open.grave {
@@ -266,10 +265,12 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	}
 	alerts := tile{Label: "Open alerts", Figure: chart.Number(open.total), Href: v.AlertsHref, Note: "none is urgent"}
 	switch {
-	case open.critical > 0:
-		alerts.Note, alerts.Tone = fmt.Sprintf("%d critical", open.critical), "bad"
-	case open.high > 0:
-		alerts.Note, alerts.Tone = fmt.Sprintf("%d high", open.high), "warn"
+	case standing.Critical > 0:
+		alerts.Note, alerts.Tone = fmt.Sprintf("%d critical", standing.Critical), "bad"
+	case standing.High > 0:
+		alerts.Note, alerts.Tone = fmt.Sprintf("%d high", standing.High), "bad"
+	case standing.Medium > 0:
+		alerts.Note, alerts.Tone = fmt.Sprintf("%d worth a look", standing.Medium), "warn"
 	case open.total == 0:
 		alerts.Note, alerts.Tone, alerts.Href = "nothing to do", "good", ""
 	}
@@ -278,12 +279,12 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 		collector.Label = "Collectors"
 	}
 	switch {
-	case silent > 0:
-		collector.Figure, collector.Note, collector.Tone = "Needs a look", fmt.Sprintf("%d of %d not well", silent, len(collectors)), "bad"
-	case live > 0:
+	case standing.Unwell > 0:
+		collector.Figure, collector.Note, collector.Tone = "Needs a look", fmt.Sprintf("%d of %d not well", standing.Unwell, len(collectors)), "bad"
+	case standing.Well > 0:
 		collector.Figure, collector.Tone, collector.Href = "Healthy", "good", ""
 		collector.Note, collector.Since, collector.SinceText = "Last data", newest.UnixMilli(), relative(s.o.Now().Sub(newest))
-	case waiting > 0:
+	case standing.Waiting > 0:
 		collector.Figure, collector.Note, collector.Tone = "One step left", "waits for its check words", "warn"
 	default:
 		collector.Figure, collector.Note, collector.Tone = "None yet", "see how to join", "warn"
@@ -294,11 +295,7 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	if days == 1 {
 		period = "In the last 24 hours"
 	}
-	whose := "your"
-	if r.staff() {
-		whose = "their"
-	}
-	seen := fmt.Sprintf("%s %s devices reported %s suspicious %s from %s %s.", period, whose, chart.Number(int64(sum.Events)), plural(int64(sum.Events), "event"), chart.Number(int64(sum.Sources)), plural2(int64(sum.Sources), "address", "addresses"))
+	seen := fmt.Sprintf("%s %s devices reported %s suspicious %s from %s %s.", period, whose(r, false), chart.Number(int64(sum.Events)), plural(int64(sum.Events), "event"), chart.Number(int64(sum.Sources)), plural2(int64(sum.Sources), "address", "addresses"))
 	if sum.Events == 0 {
 		seen = period + " nothing suspicious was reported."
 	}
@@ -309,27 +306,37 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	if r.staff() {
 		question = "Are they all right? "
 	}
-	switch {
-	case open.critical > 0:
-		v.Verdict = verdict{"bad", question + fmt.Sprintf("Not quite: %s today.", needs(open.critical+open.high)), seen + " Please start with what is below; our analysts see it too."}
-	case open.high > 0:
-		v.Verdict = verdict{"warn", question + "Mostly, with something to look at.", seen + fmt.Sprintf(" %s worth a look today.", areWorth(open.high))}
-	case live == 0 && waiting > 0:
-		v.Verdict = verdict{"warn", question + "Nearly there.", "Your collector has joined. Confirm its check words, and the watch begins."}
-	case live == 0 && silent == 0:
-		v.Verdict = verdict{"warn", question + "We cannot say yet.", "No collector sends anything, so nothing can be seen. Set one up and this page fills by itself."}
-	case silent > 0:
-		v.Verdict = verdict{"warn", question + "We cannot be sure.", seen + " But a collector is not well, so attacks may go unseen."}
-	default:
-		v.Verdict = verdict{"good", question + "Yes. Nothing needs you today.", seen + " We keep watching."}
+	why := seen + " We keep watching."
+	switch standing.Answer() {
+	case member.NotQuite:
+		why = seen + " Please start with what is below; our analysts see it too."
+	case member.NearlyThere:
+		why = whose(r, true) + " collector has joined. Confirm its check words, and the watch begins."
+	case member.CannotSay:
+		why = "No collector sends anything, so nothing can be seen. Set one up and this page fills by itself."
+	case member.CannotBeSure:
+		why = seen + " But a collector is not well, so attacks may go unseen."
+	case member.Mostly:
+		why = seen + fmt.Sprintf(" %s worth a look; none is serious.", areWorth(standing.Medium))
 	}
+	words := standing.Words()
+	if r.staff() {
+		words = strings.NewReplacer("need you.", "need them.", "needs you.", "needs them.").Replace(words)
+	}
+	v.Verdict = verdict{standing.Tone(), question + words, strings.TrimSpace(why)}
 }
 
-func needs(n int64) string {
-	if n == 1 {
-		return "one thing needs you"
+// whose is how a page speaks of what is the member's: to the member, or to the centre.
+func whose(r *request, start bool) string {
+	switch {
+	case r.staff() && start:
+		return "Their"
+	case r.staff():
+		return "their"
+	case start:
+		return "Your"
 	}
-	return fmt.Sprintf("%d things need you", n)
+	return "your"
 }
 
 func areWorth(n int64) string {

@@ -187,11 +187,13 @@ func (r *renderer) funcs() template.FuncMap {
 		"asset":        r.href,
 		"number":       number,
 		"plural":       plural,
+		"sentence":     sentence,
 		"sevword":      severityWord,
 		"country":      chart.Country,
 		"bars":         chart.Bars,
 		"clock":        func(t time.Time) string { return r.clock(t, "15:04:05") },
 		"clockms":      func(t time.Time) string { return r.clock(t, "15:04:05.000") },
+		"code":         code,
 		"iso":          func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"full":         full,
 		"day":          func(t time.Time) string { return t.In(london).Format("2 Jan 2006") },
@@ -240,17 +242,38 @@ func severityWord(s string) string {
 	return "Info"
 }
 
-// clock is the time of day for today's instants and the date for others, which
-// fits a narrow column.
+// clock is the time of day for today's instants, with the day before it for others of this year, and the date alone beyond.
 func (r *renderer) clock(t time.Time, layout string) string {
 	if t.IsZero() {
 		return "–"
 	}
 	t, now := t.In(london), r.now().In(london)
-	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
+	switch {
+	case t.Year() != now.Year():
+		return t.Format("2 Jan 2006")
+	case t.YearDay() == now.YearDay():
 		return t.Format(layout)
+	case layout == "15:04:05": // a narrow column, and on another day seconds say nothing
+		layout = "15:04"
 	}
-	return t.Format("2 Jan")
+	return t.Format("2 Jan " + layout)
+}
+
+// code writes text in which `this` is to be typed as it stands.
+func code(text string) template.HTML {
+	var b strings.Builder
+	parts := strings.Split(text, "`")
+	for i, part := range parts {
+		part = template.HTMLEscapeString(part)
+		switch {
+		case i%2 == 1 && i == len(parts)-1: // one mark alone is a mark
+			part = "`" + part
+		case i%2 == 1:
+			part = `<code class="mono">` + part + "</code>"
+		}
+		b.WriteString(part)
+	}
+	return template.HTML(b.String())
 }
 
 // full is date, time and zone: "22 Nov 2026, 03:14:32 GMT".
@@ -358,7 +381,7 @@ func short(d time.Duration) string {
 func balanceParts(b balance) []chart.Part {
 	parts := []chart.Part{
 		{Name: "Kept at home", Class: "s-low", Value: b.KeptAll},
-		{Name: "Left your site", Class: "s-brand", Value: b.LeftAll},
+		{Name: "Left the site", Class: "s-brand", Value: b.LeftAll},
 		{Name: "Not understood", Class: "s-high", Value: b.NotUnderstood},
 	}
 	if b.LineGap > 0 {

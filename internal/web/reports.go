@@ -28,6 +28,7 @@ type reportsView struct {
 	Organisation string
 	Problem      string
 	Base         string // of the links: /reports or /members/7/reports
+	MemberHref   string // of the member's page, for the centre; "" for the member
 	Now          reportRow
 	Weeks        []reportRow
 }
@@ -61,7 +62,7 @@ func (s *server) showReports(w http.ResponseWriter, r *request, tenant event.Ten
 	}
 	now := s.o.Now()
 	week := report.WeekOf(now)
-	v := reportsView{Organisation: org.Name, Base: base, Now: reportRow{Week: week.String(), Days: week.Words()}}
+	v := reportsView{Organisation: org.Name, Base: base, MemberHref: strings.TrimSuffix(base, "/reports"), Now: reportRow{Week: week.String(), Days: week.Words()}}
 	first := week
 	for range listedWeeks {
 		first = first.Before()

@@ -109,7 +109,7 @@ func TestReportInBrowser(t *testing.T) {
 	ctx := browser(t)
 	week := report.Week{Year: 2026, Number: 47}
 	r := &report.Report{Organisation: "Millbrook College", Area: "Northshire Police area", Scheme: "Northshire Cyber Alarm", PublicURL: "https://alarm.example.org", Week: week, From: week.Start(), To: week.End(), Made: week.End().Add(7 * time.Hour),
-		Invented: true, Tone: "bad", Verdict: "One serious alert is still open.", Reason: "Your devices reported 48,210 suspicious events.", Events: report.Figure{Now: 48210, Before: 43044}, Sources: report.Figure{Now: 3914, Before: 4077}, NewAlerts: report.Figure{Now: 3}, OpenAlerts: 2, OpenGrave: 1, AllAlerts: 3,
+		Invented: true, Tone: "bad", Verdict: "Not quite: one thing needs you.", Reason: "Your devices reported 48,210 suspicious events.", Events: report.Figure{Now: 48210, Before: 43044}, Sources: report.Figure{Now: 3914, Before: 4077}, NewAlerts: report.Figure{Now: 3}, OpenAlerts: 2, OpenGrave: 1, AllAlerts: 3,
 		Tried:     []report.Line{{Name: "Remote desktop", Note: "working on a computer from far away", Figure: report.Figure{Now: 18802, Before: 12010}, Share: 0.39}, {Name: "SSH sign-in", Figure: report.Figure{Now: 201}, Share: 0.004}},
 		Countries: []report.Line{{Name: "Netherlands", Figure: report.Figure{Now: 17320, Before: 2010}, Share: 0.36}},
 		Addresses: []report.Line{{Name: "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", Note: "Netherlands, Example Hosting BV", Figure: report.Figure{Now: 11240}, Share: 0.23}},

@@ -77,6 +77,7 @@ type Alerts interface {
 	Queue(ctx context.Context, scope access.Scope, f alert.Filter) (alert.Page, error)
 	Facets(ctx context.Context, scope access.Scope, f alert.Filter) (alert.Facets, error)
 	OpenCounts(ctx context.Context, scope access.Scope) (map[alert.Severity]int64, error)
+	Unanswered(ctx context.Context, scope access.Scope) (map[alert.Severity]int64, error)
 	Get(ctx context.Context, scope access.Scope, id string) (alert.Alert, error)
 	Events(ctx context.Context, scope access.Scope, id string) ([]event.ID, error)
 	Timeline(ctx context.Context, scope access.Scope, id string) ([]alert.Activity, error)

@@ -66,8 +66,10 @@ func reasonText(reasons []policyReason, word string, leaves bool) string {
 		return "Given up because the collector's disk was full while the centre was away: " + lower(reasonText(reasons, what, true))
 	}
 	switch word {
-	case "site_detection", "detection":
-		return "Findings of the rules that run on your site"
+	case "site_detection":
+		return "A rule on the site fired on them"
+	case "detection":
+		return "Findings of the rules on the site"
 	case "evidence":
 		return "Events that explain a finding"
 	case "spool_full":

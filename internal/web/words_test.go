@@ -7,7 +7,7 @@ func TestReasonText(t *testing.T) {
 	for word, want := range map[string]string{
 		"denied_inbound":                "Traffic from outside was refused",
 		"spool_full.denied_inbound":     "Given up because the collector's disk was full while the centre was away: traffic from outside was refused",
-		"spool_full.site_detection":     "Given up because the collector's disk was full while the centre was away: findings of the rules that run on your site",
+		"spool_full.site_detection":     "Given up because the collector's disk was full while the centre was away: a rule on the site fired on them",
 		"spool_full":                    "Given up because the collector's disk was full while the centre was away",
 		"spool_damage":                  "Their file on the collector was damaged",
 		"unsendable":                    "Too long to be sent",
