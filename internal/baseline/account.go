@@ -2,22 +2,57 @@ package baseline
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"tocsin/internal/baseline/sketch"
 )
 
-// account is one that signs in: where from, how often, when last. Its name is not kept, only a keyed hash.
+// account is one that signs in: where from, how often, when last.
 type account struct {
-	h         uint64
-	first     uint32 // seconds
-	lastAt    uint32
-	days      uint16 // on which it signed in
-	lastDay   uint16
+	visits
 	lastPlace uint16 // country of the last sign-in that had one
 	placeAt   uint32 // when that was
 	countries [accountCountries]seenPlace
 	nets      [accountNets]seenNet
+}
+
+// visits is when something was there: an account, or a machine. Its name is not kept, only a keyed hash.
+type visits struct {
+	h       uint64
+	first   uint32 // seconds
+	lastAt  uint32
+	days    uint16 // on which it was there
+	lastDay uint16
+}
+
+func (v *visits) key() uint64 { return v.h }
+
+// note notes that it is there.
+func (v *visits) note(now uint32, day uint16) {
+	if v.lastDay != day || v.days == 0 {
+		if v.days < 1<<16-1 {
+			v.days++
+		}
+		v.lastDay = day
+	}
+	v.lastAt = now
+}
+
+// worthFor is worth for what is no loss after so many days away.
+func (v *visits) worthFor(days, now uint32) int64 {
+	if now > v.lastAt && now-v.lastAt > days*86400 {
+		return 0
+	}
+	return int64(v.lastAt)
+}
+
+func (v *visits) code(c *sketch.Codec) {
+	c.U64(&v.h)
+	c.U32(&v.first)
+	c.U32(&v.lastAt)
+	c.U16(&v.days)
+	c.U16(&v.lastDay)
 }
 
 type seenPlace struct {
@@ -44,22 +79,11 @@ const (
 	establishedUses = 3
 )
 
-func (a *account) key() uint64 { return a.h }
-
 // worth: the longest away goes first; who has not signed in for half a year is no loss.
-func (a *account) worth(now uint32) int64 {
-	if now > a.lastAt && now-a.lastAt > placeAge*86400 {
-		return 0
-	}
-	return int64(a.lastAt)
-}
+func (a *account) worth(now uint32) int64 { return a.worthFor(placeAge, now) }
 
 func (a *account) code(c *sketch.Codec) {
-	c.U64(&a.h)
-	c.U32(&a.first)
-	c.U32(&a.lastAt)
-	c.U16(&a.days)
-	c.U16(&a.lastDay)
+	a.visits.code(c)
 	c.U16(&a.lastPlace)
 	c.U32(&a.placeAt)
 	for i := range a.countries {
@@ -152,7 +176,7 @@ func (a *account) usual(name func(string) string) string {
 	for range accountCountries {
 		best := -1
 		for i, s := range a.countries {
-			if s.place != 0 && (best < 0 || s.n > a.countries[best].n) && !contains(out, name(placeText(s.place))) {
+			if s.place != 0 && (best < 0 || s.n > a.countries[best].n) && !slices.Contains(out, name(placeText(s.place))) {
 				best = i
 			}
 		}
@@ -162,15 +186,6 @@ func (a *account) usual(name func(string) string) string {
 		out = append(out, name(placeText(a.countries[best].place)))
 	}
 	return and(out)
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // and joins words as people do.
@@ -186,7 +201,7 @@ func and(list []string) string {
 
 // signIn takes a completed sign-in.
 func (e *Engine) signIn(t *tenant, o *Observation) {
-	if o.User == "" || !t.teaches(lessonSignIn, o) {
+	if o.User == "" || !e.teaches(t, lessonSignIn, o) {
 		return
 	}
 	now, day := uint32(o.At/1e9), dayOf(o.At)
@@ -200,14 +215,9 @@ func (e *Engine) signIn(t *tenant, o *Observation) {
 	a := t.accounts.find(h)
 	if a == nil {
 		a = t.accounts.place(h, now, e.lim.accounts*t.share)
-		*a = account{h: h, first: now}
+		*a = account{visits: visits{h: h, first: now}}
 	}
-	if a.lastDay != day || a.days == 0 {
-		if a.days < 1<<16-1 {
-			a.days++
-		}
-		a.lastDay = day
-	}
+	a.note(now, day)
 	age := now - min(a.first, now)
 	warm := age >= accountWarmDays*86400 && a.days > accountUsedDays
 	place := placeOf(o.Country)
@@ -249,5 +259,4 @@ func (e *Engine) signIn(t *tenant, o *Observation) {
 				fmt.Sprintf("%s signed in from %s, a network from which nobody here signed in during the last weeks; the account used %s in %d days.", who, networkText(o), plural(n, "network"), age/86400))
 		}
 	}
-	a.lastAt = now
 }

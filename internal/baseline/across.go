@@ -318,7 +318,7 @@ func (e *Engine) crossing(t *tenant, o *Observation, k kind, h uint64, name stri
 	now, day := uint32(o.At/1e9), dayOf(o.At)
 	x := e.crossings.find(h)
 	if x == nil {
-		if hr := int32(o.At / hourNS); t.keysHour != hr {
+		if hr := int32(o.At / hourNS); hr > t.keysHour {
 			t.keysHour, t.keys = hr, 0
 		}
 		if t.keys >= keysAnHour {
@@ -332,8 +332,8 @@ func (e *Engine) crossing(t *tenant, o *Observation, k kind, h uint64, name stri
 	x.last = max(x.last, now)
 	x.known = x.known || o.Proven
 	v, fresh := e.vote(x, t.id, now)
-	if !fresh && (v == nil || v.told) {
-		return
+	if !fresh {
+		return // nothing has changed: a flood from one source must cost no more than this
 	}
 	n, exact := 0, false
 	if v != nil {
@@ -345,9 +345,9 @@ func (e *Engine) crossing(t *tenant, o *Observation, k kind, h uint64, name stri
 		}
 		n = int(m.est)
 	}
-	if n < e.crossingAt() {
-		if n <= 1 {
-			x.told = 0
+	if at := e.crossingAt(); n < at {
+		if 2*n <= at+1 {
+			x.told = 0 // over, though it may go on at some: what comes next is new
 		}
 		return
 	}
@@ -362,7 +362,7 @@ func (e *Engine) crossing(t *tenant, o *Observation, k kind, h uint64, name stri
 	if x.told == 0 {
 		x.since = now
 	}
-	if fresh && (x.told == 0 || n >= 2*int(x.told)) {
+	if x.told == 0 || n >= 2*int(x.told) {
 		x.told = uint32(n)
 		e.tellCentre(x, o, k, name, n, exact, now)
 	}
@@ -500,4 +500,7 @@ func (s *spread) note(h uint64, id event.TenantID, day uint16) int {
 	return n
 }
 
-const spreadMost = 16_384
+const (
+	spreadMost  = 16_384
+	spreadBytes = 32
+)

@@ -107,6 +107,36 @@ func TestAcrossMembers(t *testing.T) {
 	}
 }
 
+// A source that stays at one member does not make what it does to others a week later a thing of the past.
+func TestAcrossAgain(t *testing.T) {
+	e := scheme(t, 10)
+	at := weekday(3, 0, 10*time.Hour)
+	var centre []event.Detection
+	see := func(m event.TenantID, at int64) {
+		for _, d := range e.Observe(attack(m, at, "198.51.100.7"), at) {
+			if d.Tenant == 0 {
+				centre = append(centre, d)
+			}
+		}
+	}
+	for m := event.TenantID(1); m <= 5; m++ {
+		see(m, at)
+	}
+	for h := range 7 * 24 {
+		see(1, at+int64(h)*int64(time.Hour))
+	}
+	if len(centre) != 1 {
+		t.Fatalf("five members: %d words to the centre", len(centre))
+	}
+	later := at + int64(7*24*time.Hour)
+	for m := event.TenantID(6); m <= 8; m++ {
+		see(m, later)
+	}
+	if len(centre) != 2 || centre[1].Key == centre[0].Key || centre[1].Count != 3 {
+		t.Errorf("a week later at two others more: %d words, the last of %d members", len(centre), centre[len(centre)-1].Count)
+	}
+}
+
 // Beyond the exact list the number is estimated, within the sketch's error.
 func TestAcrossManyMembers(t *testing.T) {
 	const n = 1000

@@ -156,7 +156,7 @@ func (t *tenant) vote(h uint64, voter, now uint32, most int) (enough bool, since
 // beatOf takes a connection from inside to outside as one contact.
 func (e *Engine) beatOf(t *tenant, o *Observation) {
 	in := o.inside()
-	if !in.IsValid() || !o.Destination.IsValid() || o.Port == 123 || o.Port == 53 || !t.teaches(lessonBeat, o) {
+	if !in.IsValid() || !o.Destination.IsValid() || o.Port == 123 || o.Port == 53 || !e.teaches(t, lessonBeat, o) {
 		return // time and names are asked for in a beat by nature
 	}
 	now := uint32(o.At / 1e9)

@@ -18,7 +18,8 @@ type subject struct {
 
 // spend takes one of the detections of a kind that a member may have in a day.
 func (t *tenant) spend(k kind, proven bool, at int64) bool {
-	if day := dayOf(at); t.day != day {
+	// What came a little late is of the day before, and must not begin a new account.
+	if day := dayOf(at); day > t.day {
 		t.day, t.spent = day, [2][kinds]uint8{}
 	}
 	lane, most := 0, 5

@@ -46,8 +46,8 @@ type Options struct {
 	AcrossAt   int
 	MaxTenants int // default 20,000 at the hub, 200 on a site
 	Logger     *slog.Logger
-
-	key *sketch.Key // for tests: the secret of the hashes
+	// Key is the secret of the hashes, for a simulation that must be the same again. nil: a random one, and nothing else where strangers send.
+	Key *sketch.Key
 }
 
 // Engine learns and tells. It belongs to one goroutine, but for Stats.
@@ -132,8 +132,8 @@ func (e *Engine) forget() {
 	var b [16]byte
 	rand.Read(b[:])
 	e.key = sketch.Key{A: binary.LittleEndian.Uint64(b[:]), B: binary.LittleEndian.Uint64(b[8:])}
-	if e.opts.key != nil {
-		e.key = *e.opts.key
+	if e.opts.Key != nil {
+		e.key = *e.opts.Key
 	}
 	e.tenants, e.order = map[event.TenantID]*tenant{}, nil
 	e.centre = tenant{share: 1}
@@ -154,7 +154,7 @@ func (e *Engine) Stats() Stats {
 		s.Told[k] = n
 	}
 	s.Tenants, s.Keys = len(e.tenants), e.crossings.used
-	s.Bytes = len(e.crossings.slots)*crossingBytes + e.big*votesBytes + e.patterns.Bytes() + len(e.signatures.slots)*32
+	s.Bytes = len(e.crossings.slots)*crossingBytes + e.big*votesBytes + e.patterns.Bytes() + len(e.signatures.slots)*spreadBytes
 	s.Evicted += uint64(e.crossings.Evicted) + uint64(e.signatures.Evicted)
 	for _, t := range e.order {
 		s.Bytes += t.bytes()
@@ -176,7 +176,7 @@ func (e *Engine) Process(ev *event.Event, now int64) []event.Detection {
 	return e.observe(&o, now)
 }
 
-// Observe is Process for who has no event.
+// Observe is Process for who has no event. A time that lies after now is set to now.
 func (e *Engine) Observe(o *Observation, now int64) []event.Detection {
 	e.mu.Lock()
 	defer e.mu.Unlock()

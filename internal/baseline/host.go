@@ -8,13 +8,9 @@ import (
 
 // host is a machine inside that speaks with the outside.
 type host struct {
-	h       uint64
-	first   uint32 // seconds
+	visits
 	lastNew uint32 // when it last spoke with a network that was new for it
-	lastAt  uint32
 	nets    uint16 // networks it spoke with
-	days    uint16
-	lastDay uint16
 }
 
 const (
@@ -23,31 +19,21 @@ const (
 	hostUsedDays = 20 // have been active on so many days,
 	hostMostNets = 20 // with no more networks,
 	hostQuiet    = 14 // and none new for so many days
+	hostAge      = 60 // days after which one that is not seen is no loss
 )
 
-func (h *host) key() uint64 { return h.h }
-
-func (h *host) worth(now uint32) int64 {
-	if now > h.lastAt && now-h.lastAt > 60*86400 {
-		return 0
-	}
-	return int64(h.lastAt)
-}
+func (h *host) worth(now uint32) int64 { return h.worthFor(hostAge, now) }
 
 func (h *host) code(c *sketch.Codec) {
-	c.U64(&h.h)
-	c.U32(&h.first)
+	h.visits.code(c)
 	c.U32(&h.lastNew)
-	c.U32(&h.lastAt)
 	c.U16(&h.nets)
-	c.U16(&h.days)
-	c.U16(&h.lastDay)
 }
 
 // contact takes a connection from inside to outside.
 func (e *Engine) contact(t *tenant, o *Observation) {
 	in, net := o.inside(), o.network()
-	if !in.IsValid() || net == 0 || !t.teaches(lessonContact, o) {
+	if !in.IsValid() || net == 0 || !e.teaches(t, lessonContact, o) {
 		return
 	}
 	now, day := uint32(o.At/1e9), dayOf(o.At)
@@ -57,15 +43,9 @@ func (e *Engine) contact(t *tenant, o *Observation) {
 	h := t.hosts.find(id)
 	if h == nil {
 		h = t.hosts.place(id, now, e.lim.hosts*t.share)
-		*h = host{h: id, first: now, lastNew: now}
+		*h = host{visits: visits{h: id, first: now}, lastNew: now}
 	}
-	if h.lastDay != day || h.days == 0 {
-		if h.days < 1<<16-1 {
-			h.days++
-		}
-		h.lastDay = day
-	}
-	h.lastAt = now
+	h.note(now, day)
 	if known {
 		return
 	}
@@ -83,7 +63,7 @@ func (e *Engine) contact(t *tenant, o *Observation) {
 
 // letIn takes a connection that the firewall let in from outside.
 func (e *Engine) letIn(t *tenant, o *Observation) {
-	if !o.Destination.IsValid() || o.Port == 0 || !t.teaches(lessonLetIn, o) {
+	if !o.Destination.IsValid() || o.Port == 0 || !e.teaches(t, lessonLetIn, o) {
 		return
 	}
 	day := dayOf(o.At)
@@ -96,7 +76,7 @@ func (e *Engine) letIn(t *tenant, o *Observation) {
 
 // intrusion takes a hit of an intrusion signature.
 func (e *Engine) intrusion(t *tenant, o *Observation) {
-	if o.Signature == "" || !t.teaches(lessonIntrusion, o) {
+	if o.Signature == "" || !e.teaches(t, lessonIntrusion, o) {
 		return
 	}
 	day := dayOf(o.At)

@@ -128,3 +128,14 @@ func containsWord(s, w string) bool {
 	}
 	return false
 }
+
+// What exceptions can be made by is a field of events.
+func TestEntityFields(t *testing.T) {
+	for _, k := range baseline.Infos() {
+		for _, f := range k.EntityFields {
+			if _, ok := event.Lookup(f); !ok {
+				t.Errorf("%s: there is no field %s", k.ID, f)
+			}
+		}
+	}
+}

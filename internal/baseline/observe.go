@@ -45,6 +45,9 @@ type Observation struct {
 	JA3                 string
 }
 
+// mostBytes is more than one connection sends; what says more must not be able to make sums of it overflow.
+const mostBytes = 1 << 50
+
 // Read takes from an event what the engine looks at. ok is false when it is nothing that baselines are made of, or must not teach.
 func Read(e *event.Event) (o Observation, ok bool) {
 	switch {
@@ -108,7 +111,7 @@ func Read(e *event.Event) (o Observation, ok bool) {
 	if o.What&Outbound != 0 {
 		country, as, name = event.DestinationGeoCountryISOCode, event.DestinationASNumber, event.DestinationASOrganizationName
 		if n, ok := e.Int(event.SourceBytes); ok && n > 0 {
-			o.Bytes = uint64(n)
+			o.Bytes = min(uint64(n), mostBytes)
 		}
 	}
 	o.Country = e.Str(country)

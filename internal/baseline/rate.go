@@ -85,7 +85,7 @@ type heavy struct {
 	n    uint64
 }
 
-const rateBytes = slots*weeks*2 + slots*2 + 7*2 + 24*2 + 16 + 2*(tops*24+64) + 24
+const rateBytes = slots*weeks*2 + slots*2 + 7*2 + 24*2 + 2*(tops*24+72) + 64
 
 // pack keeps a number in 16 bits; 0 is left for "unknown".
 func pack(n uint64) uint16 {

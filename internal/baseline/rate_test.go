@@ -25,8 +25,8 @@ func engine(t testing.TB, o Options) *Engine {
 	if o.Where == "" {
 		o.Where = Hub
 	}
-	if o.key == nil {
-		o.key = &sketch.Key{A: 11, B: 12}
+	if o.Key == nil {
+		o.Key = &sketch.Key{A: 11, B: 12}
 	}
 	e, err := New(o)
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 // files are kept: the one that the snapshot saved last names is always among them.
 
 const (
-	magic    = "tocsin-baseline-1\n"
+	magic    = "tocsin-baseline-2\n"
 	whole    = 'W'
 	changes  = 'C'
 	sumBytes = 8
@@ -44,7 +44,7 @@ func seal(b []byte) []byte {
 	return append(b, sum[:sumBytes]...)
 }
 
-// open checks the checksum and gives what is before it.
+// unseal checks the checksum and gives what is before it.
 func unseal(b []byte) ([]byte, error) {
 	if len(b) < len(magic)+5+sumBytes || string(b[:len(magic)]) != magic {
 		return nil, errNoSnapshot
@@ -221,6 +221,7 @@ func (e *Engine) code(c *sketch.Codec, form byte) {
 	}
 	e.centre.codeBudget(c)
 	if e.opts.Where == Hub {
+		c.U32(&e.swept)
 		e.crossings.codeAll(c, e.lim.keys)
 		e.patterns.Code(c, e.lim.patterns)
 		e.signatures.codeAll(c, spreadMost)

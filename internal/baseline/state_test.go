@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ func TestRestoredIsEqual(t *testing.T) {
 			}
 			list := traffic(1, 14*24)
 			a := engine(t, o)
-			o.key = &sketch.Key{A: 77, B: 78} // must come from the state
+			o.Key = &sketch.Key{A: 77, B: 78} // must come from the state
 			told, restarts := 0, 0
 			var live *Engine = a
 			for i := range list {
@@ -109,6 +110,44 @@ func TestRestoredIsEqual(t *testing.T) {
 			if told < 20 {
 				t.Errorf("%d detections are too few to compare", told)
 			}
+		}
+	}
+}
+
+// An hour with many sources that is cut by a restart is told at the same source as without.
+func TestRestoredHourOfManySources(t *testing.T) {
+	begin := weekday(6, 1, 9*time.Hour)
+	tellsAt := func(restart int) int {
+		e := engine(t, Options{})
+		season(e, 1, 0, 6, func(w, h int) int { return 1 })
+		for i := range 600 {
+			if i == restart {
+				s, err := e.Snapshot()
+				if err != nil {
+					t.Fatal(err)
+				}
+				e = engine(t, Options{})
+				if err := e.Restore(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o := denied(1, begin+int64(i)*1e9, 1, "192.0.2.1")
+			o.Source = netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)})
+			for _, d := range e.Observe(o, o.At) {
+				if d.RuleID == "baseline-sources" {
+					return i
+				}
+			}
+		}
+		return -1
+	}
+	want := tellsAt(-1)
+	if want < 80 || want > 120 {
+		t.Fatalf("a hundred sources are unusual; told at %d", want)
+	}
+	for _, restart := range []int{20, 40, want - 1} {
+		if got := tellsAt(restart); got != want {
+			t.Errorf("restarted at source %d it is told at %d, otherwise at %d", restart, got, want)
 		}
 	}
 }
@@ -219,6 +258,22 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
+// The sizes that bounds are made of are those of the structures.
+func TestSizes(t *testing.T) {
+	for name, c := range map[string]struct {
+		have   uintptr
+		stated int
+	}{
+		"account": {reflect.TypeFor[account]().Size(), accountBytes}, "host": {reflect.TypeFor[host]().Size(), hostBytes}, "beat": {reflect.TypeFor[beat]().Size(), beatBytes},
+		"popular": {reflect.TypeFor[popular]().Size(), popularBytes}, "crossing": {reflect.TypeFor[crossing]().Size(), crossingBytes}, "rate": {reflect.TypeFor[rate]().Size(), rateBytes},
+		"spread": {reflect.TypeFor[spreadEntry]().Size(), spreadBytes}, "tenant": {reflect.TypeFor[tenant]().Size(), tenantBytes}, "votes": {reflect.TypeFor[votes]().Size(), quarters * (sketch.DistinctBytes + 16)},
+	} {
+		if int(c.have) > c.stated {
+			t.Errorf("%s: %d bytes, stated are %d", name, c.have, c.stated)
+		}
+	}
+}
+
 // No member takes more than is stated, whatever it sends.
 func TestMemoryBounds(t *testing.T) {
 	for _, where := range []Where{Hub, Site} {
@@ -273,6 +328,11 @@ func TestForget(t *testing.T) {
 	b := engine(t, Options{})
 	if err := b.Restore(s); err != nil {
 		t.Fatal(err)
+	}
+	for i := range b.signatures.slots {
+		if slices.Contains(b.signatures.slots[i].tenants[:], 3+1) {
+			t.Fatal("a signature still knows that member 3 had it")
+		}
 	}
 	if b.tenants[3] != nil || b.tenants[4] == nil {
 		t.Error("member 3 is still there, or member 4 has gone")

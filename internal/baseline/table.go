@@ -113,6 +113,9 @@ func (t *table[E, P]) codeAll(c *sketch.Codec, most int) {
 			break
 		}
 		p := P(&t.slots[at])
+		if p.key() != 0 {
+			c.Fail("two entries at %d", at)
+		}
 		p.code(c)
 		if h := p.key(); c.Err() == nil && (h == 0 || bucketOf(h, n) != int(at)/bucket*bucket) {
 			c.Fail("an entry stands where it does not belong")

@@ -22,7 +22,7 @@ var limitsAt = map[Where]limits{
 
 // Bytes is the most memory of one member with a share of one; at the hub it is below 64 kB.
 func (l limits) bytes(w Where) int {
-	n, filters, rates := 512, 0, 0
+	n, filters, rates := tenantBytes, 0, 0
 	for _, m := range metricOf {
 		if m.where == w {
 			rates++
@@ -50,7 +50,7 @@ func TenantBytes(w Where) int { l := limitsAt[w]; return l.bytes(w) }
 // AcrossBytes is the most memory of what is kept across members, at the hub.
 func AcrossBytes() int {
 	l := limitsAt[Hub]
-	return l.keys*crossingBytes + l.big*votesBytes + sketch.FilterBytes(l.patterns) + spreadMost*32
+	return l.keys*crossingBytes + l.big*votesBytes + sketch.FilterBytes(l.patterns) + spreadMost*spreadBytes
 }
 
 // A filter of a member.
@@ -85,6 +85,8 @@ type lesson struct {
 // provenHolds is how long a known sender's lessons keep unknown senders out: a device that changes to UDP is heard after it.
 const provenHolds = 14 * 86400
 
+const tenantBytes = 640 // of a member beside its parts
+
 // tenant is one member. Its parts are made when they are first needed.
 type tenant struct {
 	id      event.TenantID
@@ -114,7 +116,7 @@ type tenant struct {
 }
 
 func (t *tenant) bytes() int {
-	n := 512 + len(t.accounts.slots)*accountBytes + len(t.hosts.slots)*hostBytes + len(t.beats.slots)*beatBytes + len(t.popular.slots)*popularBytes
+	n := tenantBytes + len(t.accounts.slots)*accountBytes + len(t.hosts.slots)*hostBytes + len(t.beats.slots)*beatBytes + len(t.popular.slots)*popularBytes
 	for l := range t.rates {
 		for _, r := range t.rates[l] {
 			if r != nil {
@@ -187,6 +189,14 @@ func (e *Engine) Forget(id event.TenantID) {
 			x.more.exact = slices.DeleteFunc(x.more.exact, func(v vote) bool { return v.tenant == uint32(id) })
 		}
 	}
+	for i := range e.signatures.slots {
+		s := &e.signatures.slots[i]
+		for j := range s.tenants {
+			if s.tenants[j] == uint32(id)+1 {
+				s.tenants[j] = 0
+			}
+		}
+	}
 	e.base.gen = 0 // the next snapshot is a whole one
 }
 
@@ -208,13 +218,14 @@ func (f filterOf) Add(h uint64, day, age uint16, most int) bool {
 	return f.f.Add(h, day, age, most*f.share)
 }
 
-// teaches says whether an observation may teach a lesson: a sender that is known may, others only where none is.
-func (t *tenant) teaches(l int, o *Observation) bool {
+// teaches says whether an observation may teach a member's lesson: a sender that is known may, others only where none is.
+func (e *Engine) teaches(t *tenant, l int, o *Observation) bool {
 	now := uint32(o.At / 1e9)
 	s := &t.lessons[l]
 	if o.Proven {
 		s.proven = max(s.proven, now)
 	} else if s.proven != 0 && now-min(s.proven, now) < provenHolds {
+		e.stats.Untaught++
 		return false
 	}
 	if s.since == 0 {

@@ -20,6 +20,9 @@ type Options struct {
 	Members int
 	Days    int
 	Warm    int // days before the first planted attack
+	// State is a file in which a run that takes longer than Slice is kept until it is called again with the same options; "" or 0: it is never cut.
+	State string
+	Slice time.Duration
 }
 
 // attack is one planted, or one honest change that looks like one.
@@ -41,6 +44,8 @@ type attack struct {
 // member is one organisation as the model sees it.
 type member struct {
 	id      event.TenantID
+	seed    uint64
+	pcg     *rand.PCG // of r
 	r       *rand.Rand
 	school  bool
 	denied  float64 // an hour, on average
@@ -58,11 +63,22 @@ type member struct {
 }
 
 func newMember(seed uint64, id int) *member {
-	r := rand.New(rand.NewPCG(seed, uint64(id)+1000))
+	pcg := rand.NewPCG(seed, uint64(id)+1000)
+	r := rand.New(pcg)
 	log := func(mid, spread float64) float64 { return mid * math.Exp(spread*r.NormFloat64()) }
-	m := &member{id: event.TenantID(id), r: r, school: r.IntN(10) < 4, denied: log(120, 0.9), failed: log(1.5, 1), ids: log(0.7, 1.2), bytes: log(60e6, 1), noise: 0.1 + 0.2*r.Float64(),
+	m := &member{id: event.TenantID(id), seed: seed, pcg: pcg, r: r, school: r.IntN(10) < 4, denied: log(120, 0.9), failed: log(1.5, 1), ids: log(0.7, 1.2), bytes: log(60e6, 1), noise: 0.1 + 0.2*r.Float64(),
 		hosts: 8 + r.IntN(40), users: 5 + r.IntN(30), proven: r.IntN(10) < 4, gapFrom: -1, step: -1}
 	return m
+}
+
+// reseed begins the numbers of one hour of a stream.
+func reseed(p *rand.PCG, seed, stream uint64, hour int) {
+	mix := func(x uint64) uint64 { // so that neighbours have nothing in common
+		x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+		x = (x ^ x>>27) * 0x94d049bb133111eb
+		return x ^ x>>31
+	}
+	p.Seed(mix(seed+stream*0x9e3779b97f4a7c15), mix(stream<<24+uint64(hour)+1))
 }
 
 // working is how busy people are in an hour of local time, from 0 to 1.

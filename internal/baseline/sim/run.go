@@ -1,16 +1,17 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
 	"tocsin/internal/baseline"
+	"tocsin/internal/baseline/sketch"
 	"tocsin/internal/event"
 )
 
@@ -31,7 +32,7 @@ type Result struct {
 // Row is one line of the table.
 type Row struct {
 	N, Found int
-	delays   []time.Duration
+	Delays   []time.Duration
 }
 
 func newResult(o Options) *Result {
@@ -43,6 +44,8 @@ type judge struct {
 	res  *Result
 	by   map[event.TenantID][]*attack
 	keys map[string]bool
+
+	order []int // for play
 }
 
 const sweep = "sweep across members"
@@ -95,16 +98,41 @@ func (j *judge) sum() {
 			row.N++
 			if a.found != 0 {
 				row.Found++
-				row.delays = append(row.delays, time.Duration(a.found-a.from))
+				row.Delays = append(row.Delays, time.Duration(a.found-a.from))
 			}
 		}
 	}
 }
 
+// play gives a batch to an engine in the order of time, and what it tells to the judge.
+func (j *judge) play(e *baseline.Engine, batch []baseline.Observation) {
+	// Observations are large: their places are sorted, not they.
+	j.order = j.order[:0]
+	for i := range batch {
+		j.order = append(j.order, i)
+	}
+	slices.SortFunc(j.order, func(x, y int) int { return cmp.Or(cmp.Compare(batch[x].At, batch[y].At), cmp.Compare(x, y)) })
+	begun := time.Now()
+	for _, i := range j.order {
+		if out := e.Observe(&batch[i], batch[i].At); len(out) > 0 {
+			j.see(out, batch[i].At)
+		}
+	}
+	j.res.Spent += time.Since(begun)
+	j.res.Events += uint64(len(batch))
+}
+
+// end closes what is open after the last day and counts what was told.
+func (j *judge) end(e *baseline.Engine, o Options) {
+	at := instant(o.Days*24+2, 0)
+	j.see(e.Flush(at), at)
+	j.sum()
+}
+
 // Hub plays what leaves the sites: refused connections, failed sign-ins, intrusion alerts, and sweeps across members, hour by hour over all
-// members, to one engine.
+// members, to one engine. Every hour of a member has numbers of its own, so a run that was cut goes on as if it had not been (Options.State).
 func Hub(o Options) (*Result, error) {
-	e, err := baseline.New(baseline.Options{Where: baseline.Hub})
+	e, err := baseline.New(baseline.Options{Where: baseline.Hub, Key: &sketch.Key{A: o.Seed, B: 99}})
 	if err != nil {
 		return nil, err
 	}
@@ -131,10 +159,21 @@ func Hub(o Options) (*Result, error) {
 		sweeps[h] = append(sweeps[h], a)
 		j.by[0] = append(j.by[0], a)
 	}
+	cut := newCut(o, "hub")
+	first, over, err := cut.load(j, e)
+	if err != nil || over {
+		return res, err
+	}
 	var going []*attack
+	for h := range first {
+		going = append(going, sweeps[h]...)
+	}
 	var batch []baseline.Observation
-	for h := range o.Days * 24 {
+	pcg := &rand.PCG{}
+	r = rand.New(pcg)
+	for h := first; h < o.Days*24; h++ {
 		batch = batch[:0]
+		reseed(pcg, o.Seed, 99, h)
 		going = append(slices.DeleteFunc(going, func(a *attack) bool { return a.to <= instant(h, 0) }), sweeps[h]...)
 		for _, m := range members {
 			if !m.off(h) {
@@ -153,26 +192,20 @@ func Hub(o Options) (*Result, error) {
 					What: baseline.FailedSignIn | baseline.Suspicious, Proven: true, Session: true, Source: a.source})
 			}
 		}
-		sort.SliceStable(batch, func(x, y int) bool { return batch[x].At < batch[y].At })
-		begun := time.Now()
-		for i := range batch {
-			if out := e.Observe(&batch[i], batch[i].At); len(out) > 0 {
-				j.see(out, batch[i].At)
-			}
+		j.play(e, batch)
+		if h%24 == 23 && h+1 < o.Days*24 && cut.now() {
+			return nil, cut.cutAt(h+1, fmt.Sprintf("day %d of %d", (h+1)/24, o.Days), j, e)
 		}
-		res.Spent += time.Since(begun)
-		res.Events += uint64(len(batch))
 	}
-	end := instant(o.Days*24+2, 0)
-	j.see(e.Flush(end), end)
-	j.sum()
+	j.end(e, o)
 	res.Weeks = float64(o.Members*o.Days) / 7
 	res.Stats = e.Stats()
-	return res, nil
+	return res, cut.over(res)
 }
 
 // hubHour is what one member's devices report in an hour.
 func (m *member) hubHour(h int, out []baseline.Observation) []baseline.Observation {
+	reseed(m.pcg, m.seed, uint64(m.id)+1000, h)
 	from, length := instant(h, 0), int64(time.Hour)
 	add := func(what baseline.What, n int, source netip.Addr) {
 		if n > 0 {
@@ -259,11 +292,11 @@ func sorted[V any](m map[string]V) []string {
 func (r *Row) Share() float64 { return float64(r.Found) / float64(max(r.N, 1)) }
 
 func (r *Row) quantile(q float64) time.Duration {
-	if len(r.delays) == 0 {
+	if len(r.Delays) == 0 {
 		return 0
 	}
-	slices.Sort(r.delays)
-	return r.delays[int(q*float64(len(r.delays)-1))].Round(time.Minute)
+	slices.Sort(r.Delays)
+	return r.Delays[int(q*float64(len(r.Delays)-1))].Round(time.Minute)
 }
 
 // Recall is the share of planted attacks that were told.

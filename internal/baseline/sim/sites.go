@@ -1,28 +1,37 @@
 package sim
 
 import (
+	"fmt"
 	"net/netip"
-	"sort"
 	"time"
 
 	"tocsin/internal/baseline"
+	"tocsin/internal/baseline/sketch"
 	"tocsin/internal/event"
 )
 
 // Sites plays what stays at home: sign-ins, connections to outside and let in, to one engine for each member, as each collector has.
 func Sites(o Options) (*Result, error) {
 	res := newResult(o)
-	for i := range o.Members {
+	cut := newCut(o, "sites")
+	first, over, err := cut.load(&judge{res: res}, nil)
+	if err != nil || over {
+		return res, err
+	}
+	for i := first; i < o.Members; i++ {
 		if err := site(o, i+1, res); err != nil {
 			return nil, err
 		}
+		if cut.now() && i+1 < o.Members {
+			return nil, cut.cutAt(i+1, fmt.Sprintf("member %d of %d", i+1, o.Members), &judge{res: res}, nil)
+		}
 	}
 	res.Weeks = float64(o.Members*o.Days) / 7
-	return res, nil
+	return res, cut.over(res)
 }
 
 func site(o Options, n int, res *Result) error {
-	e, err := baseline.New(baseline.Options{Where: baseline.Site})
+	e, err := baseline.New(baseline.Options{Where: baseline.Site, Key: &sketch.Key{A: o.Seed, B: uint64(n)}})
 	if err != nil {
 		return err
 	}
@@ -50,19 +59,9 @@ func site(o Options, n int, res *Result) error {
 			}
 		}
 		batch = m.signIns(d, batch)
-		sort.SliceStable(batch, func(x, y int) bool { return batch[x].At < batch[y].At })
-		begun := time.Now()
-		for i := range batch {
-			if out := e.Observe(&batch[i], batch[i].At); len(out) > 0 {
-				j.see(out, batch[i].At)
-			}
-		}
-		res.Spent += time.Since(begun)
-		res.Events += uint64(len(batch))
+		j.play(e, batch)
 	}
-	end := instant(o.Days*24+2, 0)
-	j.see(e.Flush(end), end)
-	j.sum()
+	j.end(e, o)
 	res.Largest = max(res.Largest, e.Stats().Bytes)
 	return nil
 }

@@ -136,7 +136,7 @@ func (d *Distinct) Code(c *Codec) {
 	if !big {
 		n := c.Len(len(d.exact), exactMost)
 		if c.Reading() {
-			d.exact, d.hll = make([]uint64, n), nil
+			*d = Distinct{exact: make([]uint64, n)}
 		}
 		for i := range d.exact {
 			c.U64(&d.exact[i])
@@ -147,6 +147,10 @@ func (d *Distinct) Code(c *Codec) {
 		}
 		return
 	}
+	// The estimate is part of the state: without it AtMost and Quick would say something else after a restore.
+	n, since := d.n, d.since
+	c.U32(&n)
+	c.U32(&since)
 	var b []byte
 	if !c.Reading() {
 		var err error
@@ -168,5 +172,5 @@ func (d *Distinct) Code(c *Codec) {
 		c.Fail("%v", err)
 		return
 	}
-	d.exact, d.hll, d.since = nil, like, 1
+	d.exact, d.hll, d.n, d.since = nil, like, n, since
 }

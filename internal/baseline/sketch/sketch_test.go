@@ -131,13 +131,16 @@ func TestSaved(t *testing.T) {
 	if r.Err() != nil || len(r.Bytes()) != 0 {
 		t.Fatalf("%v, %d bytes left", r.Err(), len(r.Bytes()))
 	}
-	if s2.N() != 1 || l2.N() != large.N() || f2.Bytes() != f.Bytes() || f2.Forgot != f.Forgot {
-		t.Errorf("read back: %d %d %d %d", s2.N(), l2.N(), f2.Bytes(), f2.Forgot)
-	}
 	again := Writer(nil)
 	code(again, &f2, &s2, &l2)
 	if !bytes.Equal(again.Bytes(), w.Bytes()) {
 		t.Error("saved again, it differs")
+	}
+	if l2.AtMost() != large.AtMost() {
+		t.Errorf("read back, it is at most %d, not %d", l2.AtMost(), large.AtMost())
+	}
+	if s2.N() != 1 || l2.N() != large.N() || f2.Bytes() != f.Bytes() || f2.Forgot != f.Forgot {
+		t.Errorf("read back: %d %d %d %d", s2.N(), l2.N(), f2.Bytes(), f2.Forgot)
 	}
 	for n := range len(w.Bytes()) {
 		if n > 200 && n%97 != 0 {
