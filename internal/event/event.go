@@ -503,6 +503,9 @@ func (e *Event) Append(keys []Key, vals []Value) {
 	}
 }
 
+// AppendFrom is Append for the values of src from the i-th to before the j-th.
+func (e *Event) AppendFrom(src *Event, i, j int) { e.Append(src.keys[i:j], src.vals[i:j]) }
+
 // PutString, PutInt, PutIPv4 and PutIP set the value of a place that Append has made for that kind.
 func (e *Event) PutString(i int, s string) { e.vals[i].str = s }
 

@@ -20,7 +20,7 @@ func (s *Set) mikrotik(msg string) bool {
 	t := msg
 	topics, r := cutSpace(msg)
 	hasTopics := false
-	if i := strings.IndexByte(topics, ','); i > 0 && topic(topics[:i]) {
+	if topicList(topics) {
 		hasTopics = true
 		t = r
 	}
