@@ -13,19 +13,18 @@ func (s *Set) barracuda(msg string) bool {
 	if bar < 0 {
 		return false
 	}
+	word, body := s.h.app, msg // "Block: type=FWD|...", whose word the header took for a program
 	colon := strings.LastIndex(msg[:bar], ": ")
-	if colon < 0 {
-		return false
+	if colon >= 0 {
+		word, body = msg[:colon], msg[colon+2:]
+		if i := strings.LastIndexByte(word, ' '); i >= 0 {
+			word = word[i+1:]
+		}
 	}
-	word := msg[:colon]
-	if i := strings.LastIndexByte(word, ' '); i >= 0 {
-		word = word[i+1:]
-	}
-	body := msg[colon+2:]
 	switch word {
 	case "Allow", "Block", "Deny", "Drop", "Detect", "Remove", "Fail", "Terminate", "LocalAllow", "LocalBlock", "LocalDeny", "Discard", "ARP", "Flood", "Scan", "Accept":
 	default:
-		if !strings.HasPrefix(body, "type=") {
+		if colon < 0 || !strings.HasPrefix(body, "type=") {
 			return false
 		}
 	}
@@ -53,6 +52,9 @@ func (s *Set) barracuda(msg string) bool {
 			key = names[i]
 		}
 		s.cudaField(key, trim(part))
+	}
+	if colon < 0 {
+		s.h.app = ""
 	}
 	s.device("Barracuda", "CloudGen Firewall", "firewall")
 	s.dataset("barracuda.cloudgen_firewall")

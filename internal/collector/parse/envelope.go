@@ -297,7 +297,7 @@ func (s *Set) hostTag(p string) {
 		return
 	}
 	if i := strings.IndexByte(w, ','); i > 0 && !isDigit(w[0]) {
-		if topic(w[:i]) { // MikroTik without a host
+		if topicList(w) { // MikroTik without a host
 			return
 		}
 	} else if i > 0 && isDigit(w[0]) { // "1,2026/11/12 ..." PAN-OS without a host
@@ -351,10 +351,15 @@ func (s *Set) tagOnly(p string) {
 		return
 	}
 	w, rest := cutSpace(p)
-	if rest == "" || strings.IndexByte(w, '=') >= 0 {
+	if rest == "" || strings.IndexByte(w, '=') >= 0 || s.tag(w, rest) {
 		return
 	}
-	s.tag(w, rest)
+	// "srv01 sshd[12]: ...", a journal's line without its time
+	if w2, rest2 := cutSpace(rest); rest2 != "" && strings.HasSuffix(w2, "]:") && hostName(w) {
+		if i := strings.IndexByte(w2, '['); i > 0 && allDigits(w2[i+1:len(w2)-2]) && s.tag(w2, rest2) {
+			s.h.host = w
+		}
+	}
 }
 
 // tag takes w as a program's tag when it looks like one.
@@ -392,6 +397,37 @@ func (s *Set) tag(w, rest string) bool {
 	return false
 }
 
+// topicList says whether w is two or more of RouterOS's log topics: "firewall,info".
+func topicList(w string) bool {
+	i := strings.IndexByte(w, ',')
+	if i < 0 || !topic(w[:i]) {
+		return false
+	}
+	for i >= 0 {
+		w = w[i+1:]
+		one := w
+		if i = strings.IndexByte(w, ','); i >= 0 {
+			one = w[:i]
+		}
+		if !topic(one) && !laterTopic(one) {
+			return false
+		}
+	}
+	return true
+}
+
+// laterTopic says whether w is a topic that stands behind another.
+func laterTopic(w string) bool {
+	switch w {
+	case "async", "backup", "bfd", "bgp", "calc", "cloud", "container", "ddns", "dot1x", "dude", "event", "fetch", "gps", "gsm", "health", "igmp-proxy", "iot",
+		"isdn", "iscsi", "kvm", "ldp", "lora", "lte", "mme", "mpls", "mqtt", "netwatch", "notice", "ntp", "ospf", "packet", "pim", "poe-out", "ppoe", "pppoe", "ptp", "queue",
+		"raw", "read", "rip", "rpki", "rsvp", "sertcp", "simulator", "smb", "snmp", "sntp", "socks", "socksify", "state", "store", "telephony", "telnet", "tftp", "timer",
+		"tr069", "update", "upgrade", "upnp", "ups", "vpls", "vrrp", "watchdog", "wireguard", "write", "zerotier", "api", "disk", "firmware":
+		return true
+	}
+	return false
+}
+
 // topic says whether w is one of RouterOS's log topics.
 func topic(w string) bool {
 	switch w {
@@ -411,11 +447,10 @@ func (s *Set) syslogFields() {
 	if h.pri >= 0 && !e.Has(event.LogSyslogPriority) {
 		e.SetInt(event.LogSyslogPriority, int64(h.pri))
 	}
-	// No device is named by a short number or one letter: that is a column behind a line's own time. Some are named by their serial number.
-	if _, l := digits(h.host); len(h.host) > 1 && (l < len(h.host) || l > 5) && len(h.host) < 256 && !e.Has(event.HostName) {
+	if hostName(h.host) && !e.Has(event.HostName) {
 		e.SetString(event.HostName, h.host)
 	}
-	if h.app != "" && len(h.app) < 129 && !e.Has(event.ProcessName) {
+	if h.app != "" && len(h.app) < 129 && !e.Has(event.ProcessName) && !strings.HasPrefix(h.app, "%%") && strings.IndexByte(h.app, '|') < 0 {
 		e.SetString(event.ProcessName, h.app)
 	}
 	if h.pid != "" && !e.Has(event.ProcessPID) {
@@ -424,3 +459,56 @@ func (s *Set) syslogFields() {
 		}
 	}
 }
+
+// hostName says whether w may name the device that wrote a line: not a column, a level or an endpoint that stands behind a line's own time.
+func hostName(w string) bool {
+	n := len(w)
+	if n < 2 || n > 255 {
+		return false
+	}
+	colons, others := 0, 0
+	for i := range n {
+		switch hostBytes[w[i]] {
+		case 1:
+			return false
+		case 2:
+			colons++
+		case 0:
+			others++
+		}
+	}
+	if others == 0 && colons == 0 && n < 6 {
+		return false // a short number is none; some devices are named by their serial number
+	}
+	if colons == 1 {
+		return false // "192.0.2.7:514"
+	}
+	if n > 8 {
+		return true
+	}
+	var b [8]byte
+	for i := range n {
+		b[i] = w[i] | 0x20
+	}
+	switch string(b[:n]) {
+	case "info", "warn", "warning", "error", "debug", "notice", "critical", "allow", "allowed", "deny", "denied", "drop", "dropped", "block", "blocked",
+		"accept", "reject", "rejected", "pass", "logon", "logoff":
+		return false
+	}
+	return true
+}
+
+// hostBytes says of each byte: 1 in no host's name, 2 a colon, 3 a digit, 0 any other.
+var hostBytes = func() (t [256]byte) {
+	for i := range t {
+		switch {
+		case i <= ' ', i == 127, strings.IndexByte("\"'`,;()<>{}[]=%|&?*!$^\\", byte(i)) >= 0:
+			t[i] = 1
+		case i == ':':
+			t[i] = 2
+		case '0' <= i && i <= '9':
+			t[i] = 3
+		}
+	}
+	return t
+}()

@@ -36,6 +36,16 @@ func TestForms(t *testing.T) {
 		{`{"event_type":"user_login_attempt","timestamp":"2026-11-12T08:50:01Z","src_ip":"192.0.2.7","success":false}`, "tocsin.format=json source.ip=192.0.2.7"},
 		{`{"preview":false,"result":{"_raw":"<166>Nov 12 08:50:01 fw %ASA-4-106023: Deny tcp src out:192.0.2.7/4000 dst in:198.51.100.2/22 by access-group \"a\""}}`, "tocsin.format=asa source.ip=192.0.2.7 destination.port=22"},
 		{`{"system":"x","user":{"identifier":"S-1-5-21-1-2-3-1001"},"src_ip":"192.0.2.7"}`, "user.id=S-1-5-21-1-2-3-1001 user.name="},
+		{`Nov 12 08:50:01 srv sshd[5]: Connection closed by invalid user x 198.51.100.9 port 1 192.0.2.7 port 4000 [preauth]`, "source.ip=192.0.2.7 source.port=4000 event.outcome=failure"},
+		{`Nov 12 08:50:01 srv sshd[5]: ROOT LOGIN REFUSED FROM 192.0.2.7 port 4000`, "user.name=root source.ip=192.0.2.7 source.port=4000 event.outcome=failure"},
+		{`Nov 12 08:50:01 srv sshd[5]: Bad protocol version identification 'x from 198.51.100.9' from 192.0.2.7 port 4000`, "source.ip=192.0.2.7 source.port=4000"},
+		{`Nov 12 08:50:01 srv sshd[5]: error: kex_exchange_identification: client sent invalid protocol identifier "GET / from 198.51.100.9"`, "source.ip="},
+		{`Nov 12 08:50:01 srv sshd[5]: Unable to negotiate with 192.0.2.7 port 4000: no matching cipher found. Their offer: x from 198.51.100.9 [preauth]`, "source.ip=192.0.2.7"},
+		{`srv sshd[5]: Failed password for invalid user x from 198.51.100.9 from 192.0.2.7 port 4000 ssh2`, "tocsin.format=sshd host.name=srv source.ip=192.0.2.7"},
+		{`Nov 12 08:50:01 error,relay=192.0.2.7,msg="535 Authentication failed."`, "observer.vendor="},
+		{`Nov 12 08:50:01 cgf Block: type=FWD|proto=TCP|srcIF=eth1|srcIP=192.0.2.7|srcPort=4000|dstIP=198.51.100.2|dstPort=22|rule=r`, "observer.vendor=Barracuda tocsin.verdict=deny event.action=block process.name= host.name=cgf"},
+		{`Aug 13 08:50:01 Denied CONN=WAN SRC=192.0.2.7 DST=198.51.100.2 LEN=48 PROTO=TCP SPT=4000 DPT=80`, "observer.vendor=Peplink host.name= tocsin.verdict=deny"},
+		{`Nov 12 08:50:01 192.0.2.7:4000 sshd[5]: Server listening on 0.0.0.0 port 22.`, "host.name="},
 		{`{"kind":"finding","name":"x","created":"2026-11-12T08:50:01Z"}`, "@time=1794473401"},
 	} {
 		format, _, json := oneLine(s, &e, []byte(c.line))

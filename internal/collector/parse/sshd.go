@@ -71,7 +71,7 @@ func (s *Set) sshd(msg string) bool {
 		}
 		if r != "" {
 			// "root 203.0.113.9 port 45362"; a user name may hold blanks or be empty.
-			if i := strings.Index(r, " port "); i >= 0 {
+			if i := strings.LastIndex(r, " port "); i >= 0 {
 				head := r[:i]
 				if j := strings.LastIndexByte(head, ' '); j >= 0 {
 					user, from = head[:j], head[j+1:]+r[i:]
@@ -94,24 +94,36 @@ func (s *Set) sshd(msg string) bool {
 		r := strings.TrimPrefix(t[len("maximum authentication attempts exceeded for "):], "invalid user ")
 		user, from = sshFrom(r)
 		auth, fail, action = true, true, "maximum attempts exceeded"
+	case strings.HasPrefix(t, "ROOT LOGIN REFUSED FROM "):
+		user, from = "root", t[len("ROOT LOGIN REFUSED FROM "):]
+		auth, fail, action = true, true, "root login refused"
 	case strings.HasPrefix(t, "Did not receive identification"), strings.HasPrefix(t, "Bad protocol version"), strings.HasPrefix(t, "Unable to negotiate with "),
 		strings.HasPrefix(t, "Received disconnect from "), strings.HasPrefix(t, "Connection from "), strings.HasPrefix(t, "Timeout before authentication for "),
 		strings.HasPrefix(t, "banner exchange: Connection from "), strings.HasPrefix(t, "kex_exchange_identification: "), strings.HasPrefix(t, "Magic value check failed"),
 		strings.HasPrefix(t, "refused connect from "), strings.HasPrefix(t, "reverse mapping checking"), strings.HasPrefix(t, "Address "),
 		strings.HasPrefix(t, "Protocol major versions differ for "), strings.HasPrefix(t, "drop connection "):
+		own := t // without the words of the visitor, who may write any address into them
+		switch {
+		case strings.HasPrefix(t, "Bad protocol version"):
+			own = t[max(strings.LastIndex(t, " from "), 0):]
+		case strings.HasPrefix(t, "kex_exchange_identification: "):
+			own, _, _ = strings.Cut(t, "\"")
+		case strings.HasPrefix(t, "Unable to negotiate with "):
+			own, _, _ = strings.Cut(t, ": ")
+		}
 		for _, cue := range [...]string{" from ", " with ", "getaddrinfo for ", "differ for ", "authentication for ", "Address ", " for "} {
-			if i := strings.Index(t, cue); i >= 0 {
-				from = t[i+len(cue):]
+			if i := strings.Index(own, cue); i >= 0 {
+				from = own[i+len(cue):]
 				if s.sshAddr(from) {
 					break
 				}
 			}
 		}
 		if !e.Has(event.SourceIP) {
-			if v, ok := between(t, "[", "]"); ok { // "reverse mapping ... for host [192.0.2.1] failed"
+			if v, ok := between(own, "[", "]"); ok { // "reverse mapping ... for host [192.0.2.1] failed"
 				s.sshAddr(v)
 			}
-			if v, ok := between(t, "(", ")"); ok { // "refused connect from name (192.0.2.1)"
+			if v, ok := between(own, "(", ")"); ok { // "refused connect from name (192.0.2.1)"
 				s.sshAddr(v)
 			}
 		}
@@ -240,6 +252,8 @@ func sshdStart(msg string) bool {
 		return starts("Accepted ") && from && port || starts("Accepted key ") && strings.Contains(msg, " SHA256:") || starts("Accepted google_authenticator for ")
 	case 'B':
 		return starts("Bad protocol version identification ") && port
+	case 'R':
+		return starts("ROOT LOGIN REFUSED FROM ")
 	case 'F':
 		return starts("Failed ") && strings.Contains(msg, " for ") && from && port
 	case 'I':
