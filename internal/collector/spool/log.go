@@ -140,7 +140,7 @@ func (l *Log) repairNewest() (done bool, err error) {
 		return true, nil
 	}
 	name := l.path(s.Base)
-	good, records, err := scan(name, s.Base)
+	good, records, err := scan(name, s.Base, 1<<62)
 	if err != nil {
 		return false, fmt.Errorf("read segment %s: %w", filepath.Base(name), err)
 	}
@@ -173,14 +173,14 @@ func (l *Log) repairNewest() (done bool, err error) {
 	return true, nil
 }
 
-// scan finds the end of the last whole frame and the number of frames. good is 0 when the header is not that of segment base.
-func scan(name string, base uint64) (good int64, records uint64, err error) {
+// scan finds the end of the last whole frame before limit, and the number of frames. good is 0 when the header is not that of segment base.
+func scan(name string, base uint64, limit int64) (good int64, records uint64, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer f.Close()
-	r := chunkReader{f: f, limit: 1 << 62}
+	r := chunkReader{f: f, limit: limit}
 	head, err := r.peek(headerSize)
 	if err != nil {
 		return 0, 0, err
@@ -367,10 +367,11 @@ func (l *Log) Truncate(pos Pos) (removed int64, err error) {
 			return removed, nil
 		}
 		if s.Base == pos.Segment && pos.Offset >= headerSize {
-			good, records, err := scanTo(l.path(s.Base), s.Base, pos.Offset)
+			good, records, err := scan(l.path(s.Base), s.Base, pos.Offset)
 			if err != nil {
-				return removed, err
+				return removed, fmt.Errorf("read segment: %w", err)
 			}
+			good = max(good, headerSize)
 			if err := l.file.Truncate(good); err != nil {
 				return removed, fmt.Errorf("cut segment: %w", err)
 			}
@@ -416,28 +417,6 @@ func (l *Log) unlink(base uint64) error {
 		}
 	}
 	return nil
-}
-
-// scanTo counts the frames of a segment up to the offset, which must be the end of one; good is the offset or the last frame end before it.
-func scanTo(name string, base uint64, offset int64) (good int64, records uint64, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer f.Close()
-	r := chunkReader{f: f, off: headerSize, limit: offset}
-	good = headerSize
-	for {
-		_, n, err := r.frame()
-		if err != nil {
-			return 0, 0, err
-		}
-		if n == 0 {
-			return good, records, nil
-		}
-		good += int64(n)
-		records++
-	}
 }
 
 // Remove deletes the segment that begins with record base. The active segment is kept.

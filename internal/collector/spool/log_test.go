@@ -424,17 +424,23 @@ func FuzzSegment(f *testing.F) {
 	})
 }
 
-func BenchmarkAppend(b *testing.B) {
+// benchLog gives a log, and so many frames of 300 bytes.
+func benchLog(b *testing.B, n int) (l *Log, frames []byte) {
+	b.Helper()
 	l, err := Open(Options{Dir: b.TempDir(), SegmentBytes: 16 << 20})
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer l.Close()
+	b.Cleanup(func() { l.Close() })
 	rec := bytes.Repeat([]byte("x"), 300)
-	var frames []byte
-	for range 32 {
+	for range n {
 		frames = AppendFrame(frames, rec)
 	}
+	return l, frames
+}
+
+func BenchmarkAppend(b *testing.B) {
+	l, frames := benchLog(b, 32)
 	b.SetBytes(32 * 300)
 	for b.Loop() {
 		if _, err := l.AppendFrames(frames, 32); err != nil {
@@ -448,19 +454,12 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 func BenchmarkRead(b *testing.B) {
-	l, err := Open(Options{Dir: b.TempDir(), SegmentBytes: 16 << 20})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	rec := bytes.Repeat([]byte("x"), 300)
-	var frames []byte
-	for range 100 {
-		frames = AppendFrame(frames, rec)
-	}
+	l, frames := benchLog(b, 100)
 	const n = 100000
 	for range n / 100 {
-		l.AppendFrames(frames, 100)
+		if _, err := l.AppendFrames(frames, 100); err != nil {
+			b.Fatal(err)
+		}
 	}
 	b.ReportAllocs()
 	for b.Loop() {
