@@ -82,7 +82,7 @@ func sentCommand(ctx context.Context, e *env, args []string) error {
 	to := time.Now().Add(-time.Duration(until))
 	wanted := []byte(`"tocsin.left.reason":"` + kind + `"`)
 	var total collector.Totals
-	found := false
+	found, shown := false, 0
 	err = collector.ReadSent(&c, func(b *collector.SentBatch) (bool, error) {
 		if extract != "" {
 			if !strings.HasPrefix(b.Digest, strings.ToLower(extract)) {
@@ -108,6 +108,7 @@ func sentCommand(ctx context.Context, e *env, args []string) error {
 				}
 				out.Write(l)
 				out.WriteByte('\n')
+				shown++
 			}
 		case s.json:
 			if err := printJSON(out, b); err != nil {
@@ -132,6 +133,13 @@ func sentCommand(ctx context.Context, e *env, args []string) error {
 			return fmt.Errorf("there is no batch %s in the record (batches are kept %d days)", extract, c.Sent.Days)
 		}
 		return out.Flush()
+	}
+	if (events || kind != "") && shown == 0 && !s.json { // on standard error: standard output is for events
+		reason := ""
+		if kind != "" {
+			reason = " for the reason " + kind + " (tocsin-collector sent lists the reasons)"
+		}
+		fmt.Fprintf(e.stderr, "No event has left%s, or not in that time.\n", reason)
 	}
 	if s.json || events || kind != "" {
 		return out.Flush()

@@ -109,6 +109,7 @@ type Agent struct {
 	inputs     map[int]map[string]uint64 // counters of the listeners, as counted so far
 	draining   bool
 	drainBy    time.Time
+	broken     []Warning // inputs that have ended by themselves
 
 	packs     packState
 	questions map[string]*QuestionStatus
@@ -127,8 +128,9 @@ type Agent struct {
 	rawCount  int
 	saidRaw   time.Time
 
-	formatAt time.Time   // when it was last looked whether a trial is over
-	modern   atomic.Bool // what is written may be of the newest form (format.go)
+	formatAt   time.Time   // when it was last looked whether a trial is over
+	formatSaid bool        // it was logged that the form cannot be written
+	modern     atomic.Bool // what is written may be of the newest form (format.go)
 
 	set     atomic.Pointer[loadedSet] // indicator set in force
 	status  atomic.Pointer[Status]
@@ -173,7 +175,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		in := &a.listeners[i]
 		listeners.Go(func() {
 			if err := in.Serve(listening, &sink{a: a, slot: in.slot}); err != nil {
-				failed <- fmt.Errorf("listener %s: %w", in.Addr(), err)
+				failed <- fmt.Errorf("what comes in by %s %s is not taken any more: %w", in.kind, in.Addr(), err)
 			}
 		})
 	}
@@ -245,20 +247,9 @@ var errState = errors.New("stored state is in doubt")
 func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- struct{}, heads <-chan []batch.Head) error {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
+	atOnce := make(chan struct{})
+	close(atOnce)
 	for {
-		select {
-		case r := <-a.answers:
-			a.answer(r.lane, r, ask)
-		case call := <-a.calls:
-			call()
-		case h := <-heads:
-			if err := a.compare(h); err != nil {
-				return err
-			}
-		case err := <-failed:
-			a.log.Error("a listener failed", "error", err)
-		default:
-		}
 		now := a.o.Now()
 		a.clock(now)
 		grown := a.archive.Grown() // before reading, so that nothing between is missed
@@ -304,17 +295,20 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 			a.pipe.flushDetector(a.st.Line, now)
 		}
 		a.publish()
-		if worked == slice || more {
-			continue
-		}
 		if a.draining {
 			if a.drained(now) {
 				return nil
 			}
 			ended = nil
 		}
-		tick.Reset(a.pause(now))
+		var busy <-chan struct{}
+		if worked == slice || more {
+			busy, grown = atOnce, nil
+		} else {
+			tick.Reset(a.pause(now))
+		}
 		select {
+		case <-busy:
 		case <-grown:
 		case r := <-a.answers:
 			a.answer(r.lane, r, ask)
@@ -325,7 +319,7 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 				return err
 			}
 		case err := <-failed:
-			a.log.Error("a listener failed", "error", err)
+			a.listenerFailed(err)
 		case <-a.wake:
 		case <-ended:
 			a.draining, a.drainBy = true, a.o.Now().Add(drainTime)
@@ -334,10 +328,18 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 	}
 }
 
-// clock notices that the clock was put back: what was timed by it begins anew, or everything would wait for the time that was.
+// listenerFailed says that an input has ended by itself, in the log and, until the next start, to whoever looks. The others go on.
+func (a *Agent) listenerFailed(err error) {
+	a.log.Error("an input has failed; the others go on", "error", err)
+	a.broken = append(a.broken, Warning{Code: "listener_failed", Text: err.Error(),
+		Next: "Start the collector again: systemctl restart tocsin-collector. If that does not help, run tocsin-collector doctor on this machine."})
+}
+
+// clock notices that the clock was put back: what was timed by it begins anew, or everything would wait for the time that was. Without Round two
+// times of one process are compared by the kernel's other clock, which is never put back.
 func (a *Agent) clock(now time.Time) {
-	if now.Before(a.now) {
-		a.log.Warn("the clock was put back", "by", a.now.Sub(now).Round(time.Second))
+	if back := a.now.Round(0).Sub(now.Round(0)); back >= time.Second {
+		a.log.Warn("the clock was put back", "by", back.Round(time.Second))
 		a.st.Counts["clock_put_back"]++
 		for _, l := range a.lanes {
 			l.last = now
@@ -362,7 +364,8 @@ func (a *Agent) mayWork(now time.Time) bool {
 	return !a.tight && (a.checked || now.Sub(a.began) >= a.o.HoldStart || a.draining)
 }
 
-// drained says whether the end has come: all lines worked, all events with receipts; or no more time.
+// drained says whether the end has come: all lines worked, all events with receipts; or no more time. Lines that were not worked on are in the
+// archive for the next start.
 func (a *Agent) drained(now time.Time) bool {
 	if now.After(a.drainBy) {
 		return true

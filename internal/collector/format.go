@@ -47,7 +47,8 @@ func (a *Agent) openFormat() error {
 		a.modern.Store(true)
 		return nil
 	}
-	return a.raiseFormat()
+	a.keepFormat(a.o.Now())
+	return nil
 }
 
 // raiseFormat lets this program write its own form, unless it is on trial.
@@ -65,13 +66,16 @@ func (a *Agent) raiseFormat() error {
 	return nil
 }
 
-// keepFormat looks now and then whether a trial is over; the loop calls it.
+// keepFormat looks now and then whether a trial is over, and whether what could not be written can; the loop calls it. A full disk is no reason not
+// to begin: it is waited for.
 func (a *Agent) keepFormat(now time.Time) {
 	if a.modern.Load() || now.Sub(a.formatAt).Abs() < formatEvery {
 		return
 	}
 	a.formatAt = now
-	if err := a.raiseFormat(); err != nil {
-		a.log.Warn("the older form is written for now", "error", err)
+	err := a.raiseFormat()
+	if err != nil && !a.formatSaid {
+		a.log.Warn("cannot write DIR/format; files go on being written as older versions of this program write them, and it is tried again", "error", err)
 	}
+	a.formatSaid = err != nil
 }

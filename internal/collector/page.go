@@ -42,7 +42,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		if t.IsZero() {
 			return "—"
 		}
-		return t.Local().Format("2 Jan 2006 15:04:05")
+		return t.Local().Format("2 Jan 2006, 15:04:05 MST") // as the portal writes it
 	},
 	"n":     thousands,
 	"join":  func(s []string) string { return strings.Join(s, ", ") },
@@ -53,7 +53,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		return string(unicode.ToUpper(r)) + s[n:]
 	},
 	"size": func(n int64) string {
-		if n < 10<<20 {
+		if n < 1<<20 {
 			return thousands(n>>10) + " KiB"
 		}
 		return thousands(n>>20) + " MiB"
@@ -74,13 +74,13 @@ func word[K ~string](words map[K]string) func(K) string {
 	}
 }
 
-// thousands writes a number with a thin gap every three digits.
+// thousands writes a number with a comma every three digits, as the portal does.
 func thousands(v any) string {
 	s := fmt.Sprint(v)
 	var b strings.Builder
 	for i, c := range s {
 		if i > 0 && (len(s)-i)%3 == 0 {
-			b.WriteRune(' ')
+			b.WriteByte(',')
 		}
 		b.WriteRune(c)
 	}
@@ -225,6 +225,9 @@ type pageView struct {
 	Detail    *batchView
 }
 
+// QuietAfter is how long a working firewall does not stay silent: the quietest school's gateway refuses a scan every few minutes.
+const QuietAfter = 15 * time.Minute
+
 // verdict says at a glance whether all is well, and what to do when it is not.
 type verdict struct {
 	Tone          string // good, warn or bad
@@ -234,19 +237,28 @@ type verdict struct {
 }
 
 func verdictOf(s *Status, waiting uint64) verdict {
+	syslog := slices.ContainsFunc(s.Listeners, func(l ListenerStatus) bool { return l.Kind == "syslog" })
 	switch {
 	case s.State == "revoked":
 		return verdict{Tone: "bad", Heading: "This collector was shut out", Text: "The centre takes nothing from it any more. If that was not meant, ask your contact for a new token and enrol again: what waits here will then be sent."}
 	case s.Full:
-		return verdict{Tone: "bad", Heading: "The disk is full", Text: "New lines wait until there is room. Make room on this machine, or lower archive.max_bytes in the settings."}
+		return verdict{Tone: "bad", Heading: "The disk is full", Text: "New lines wait until there is room. Make room on this machine, or lower archive.max_bytes in the settings. If there is room, the disk may be damaged: tocsin-collector doctor looks at it."}
 	case s.HubTrouble != "":
-		return verdict{Tone: "bad", Heading: "The centre is not reached", Text: "Nothing is lost: " + thousands(waiting) + " events wait here and leave when it answers. If this lasts, run tocsin-collector doctor on this machine: it looks for what is in the way.", Detail: s.HubTrouble}
+		keeps := "Nothing is lost: " + thousands(waiting) + " events wait here and leave when it answers. If this lasts, run"
+		if s.SpoolFull {
+			keeps = thousands(waiting) + " events wait here and leave when it answers. There is no room for more of them: the least important are let go, and counted below as lost. Run"
+		}
+		return verdict{Tone: "bad", Heading: "The centre is not reached", Text: keeps + " tocsin-collector doctor on this machine: it looks for what is in the way.", Detail: s.HubTrouble}
+	case slices.ContainsFunc(s.Warnings, func(w Warning) bool { return w.Code == "listener_failed" }):
+		return verdict{Tone: "bad", Heading: "Not all lines come in", Text: "One of the ways in has stopped, and what is sent there is not taken. Start the collector again on this machine: systemctl restart tocsin-collector"}
 	case s.State == "quarantined":
 		return verdict{Tone: "warn", Heading: "One last step: compare these words", Text: "Open the portal's page of this collector. If it shows the same words, confirm them there. If it shows others, do not, and tell your contact.", Words: s.CheckWords}
-	case s.Counts["received"] == 0 && !slices.ContainsFunc(s.Listeners, func(l ListenerStatus) bool { return l.Kind == "syslog" }):
+	case s.Counts["received"] == 0 && !syslog:
 		return verdict{Tone: "warn", Heading: "No lines yet", Text: "Nothing has come from the files and programs that the settings name. Run tocsin-collector doctor on this machine: it looks for what is in the way."}
 	case s.Counts["received"] == 0:
 		return verdict{Tone: "warn", Heading: "No lines yet", Text: "Set this machine's address as the syslog server on your firewall. If lines do not come, run tocsin-collector doctor on this machine: it looks for what is in the way."}
+	case syslog && !s.LastLine.IsZero() && s.Now.Sub(s.LastLine) > QuietAfter:
+		return verdict{Tone: "warn", Heading: "No lines come any more", Text: "The last one came on " + s.LastLine.Local().Format("2 January at 15:04 MST") + ". Look whether the firewall is on and still sends its log to this machine, or run tocsin-collector doctor here: it looks for what is in the way."}
 	case s.State == "":
 		return verdict{Tone: "warn", Heading: "The centre has not answered yet", Text: "This takes a moment after the start."}
 	}
@@ -267,6 +279,8 @@ var madeTexts = map[string]string{
 	"detection": "detections that a rule on this machine made", "evidence": "events behind such a detection that would have stayed",
 	"look_back": "answers to questions about the past, which you allowed or denied", "raw": "raw lines that left while troubleshooting was on",
 	"spool_full": "they waited so long that the spool was full", "spool_damage": "their file was damaged", "unsendable": "they were too long to be sent",
+	"archive_full": "lines that were deleted before they were looked at: archive.max_bytes in the settings is too small", "archive_damage": "lines whose file was damaged",
+	"udp_dropped":    "lines over UDP that came faster than this machine took them: send them over TCP, or see doctor",
 	"site_detection": "a rule on this machine fired on it",
 }
 
@@ -281,6 +295,9 @@ func (p *page) home(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.S.Counts)) {
 		kind, word, ok := strings.Cut(name, ".")
+		if name == "udp_dropped" {
+			kind, word, ok = "lost", name, true
+		}
 		if !ok {
 			continue
 		}

@@ -46,7 +46,9 @@ type Status struct {
 	ClockOffset  float64           `json:"clock_offset_s"` // hub's clock minus ours
 	LastReceipt  time.Time         `json:"last_receipt"`
 	NotAfter     time.Time         `json:"not_after"` // end of the certificate
+	LastLine     time.Time         `json:"last_line"` // when the newest line of any sender was received; zero: none has been
 	SpoolBytes   int64             `json:"spool_bytes"`
+	SpoolFull    bool              `json:"spool_full"` // nearly: what waits is let go, or soon will be
 	ArchiveBytes int64             `json:"archive_bytes"`
 	BatchBytes   int64             `json:"batch_bytes"`
 	Streams      []StreamStatus    `json:"streams"`
@@ -122,7 +124,7 @@ func (a *Agent) publish() {
 		RulePack: a.packs.rules, ParserPack: a.packs.parsers, Refusals: slices.Clone(a.packs.refusals), SwitchedOff: a.pipe.guard.list(), Questions: a.openQuestions(),
 		StreamTotals: slices.Clone(st.Totals), Counts: counts, Acknowledged: st.Acknowledged, Sent: st.Acknowledged + st.sealed(), Waiting: st.waiting() + uint64(a.pipe.n),
 		Unreported: a.uncounted(), Backlog: len(st.Ranges) > 0, Full: a.archive.Full() || a.noRoom.Load(), Interval: st.Interval.Seconds(), ClockOffset: st.Offset.Seconds(),
-		LastReceipt: st.ReceiptTime, NotAfter: a.client.NotAfter(), SpoolBytes: a.spool.Size(), ArchiveBytes: a.archive.Size(), BatchBytes: a.batches.Size(),
+		LastReceipt: st.ReceiptTime, NotAfter: a.client.NotAfter(), SpoolBytes: a.spool.Size(), SpoolFull: a.spool.Size() > a.o.Config.Spool.MaxBytes/10*9, ArchiveBytes: a.archive.Size(), BatchBytes: a.batches.Size(),
 	}
 	if t := a.trouble.Load(); t != nil {
 		s.HubTrouble = *t
@@ -150,12 +152,15 @@ func (a *Agent) publish() {
 		s.Unknown = s.Unknown[:shownUnknown]
 	}
 	for i, d := range a.pipe.senders.list() {
-		if i == shownSenders {
-			break
+		x := d.status()
+		if i < shownSenders {
+			s.Senders = append(s.Senders, x)
 		}
-		s.Senders = append(s.Senders, d.status())
+		if x.Last.After(s.LastLine) {
+			s.LastLine = x.Last
+		}
 	}
-	s.Warnings = a.pipe.senders.warnings()
+	s.Warnings = append(slices.Clone(a.broken), a.pipe.senders.warnings()...)
 	if n := counts["ledger_anew"]; n > 0 {
 		s.Warnings = append(s.Warnings, Warning{Code: "ledger_anew", Text: fmt.Sprintf("the centre's ledger has begun anew (%d times so far)", n),
 			Next: "That is right when the centre was restored from a copy, and only then: ask your contact at the scheme whether it was."})

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,15 +11,16 @@ import (
 	"strings"
 	"time"
 
+	"tocsin/internal/collector"
 	"tocsin/internal/collector/archive"
-	"tocsin/internal/collector/parse"
 	"tocsin/internal/event"
 )
 
 // device is what the newest raw lines tell of one sender.
 type device struct {
 	addr                      netip.Addr
-	lines, understood         int
+	lines, understood         int // of its log
+	flows                     int // flow records, which are no log
 	traffic, allowed, denied  int // lines about connections through the device
 	system                    int // lines of an operating system: sshd, cron, kernel without traffic
 	facilities                map[int64]int
@@ -61,13 +61,10 @@ func (r *run) newest() ([]*device, error) {
 	}
 	defer rd.Close()
 	byAddr := map[netip.Addr]*device{}
-	locations := map[uint8]*time.Location{}
-	for i, s := range r.c.Listen.Syslog {
-		if loc, err := time.LoadLocation(cmp.Or(s.Timezone, "Europe/London")); err == nil {
-			locations[uint8(i)] = loc
-		}
+	reader, err := collector.NewUnderstander(r.c)
+	if err != nil { // wrong settings, which are named already
+		return nil, nil //nolint:nilerr // as said
 	}
-	sets := map[uint8]*parse.Set{}
 	var l archive.Line
 	var e event.Event
 	for n := 0; n < lookLines; n++ {
@@ -84,15 +81,11 @@ func (r *run) newest() ([]*device, error) {
 			d = &device{addr: l.Sender, facilities: map[int64]int{}, formats: map[string]int{}, product: map[string]int{}}
 			byAddr[l.Sender] = d
 		}
-		s := sets[l.Listener]
-		if s == nil {
-			s = parse.New(parse.Options{Location: locations[l.Listener]})
-			sets[l.Listener] = s
+		format, ok := reader.Line(&e, &l)
+		if reader.Flow(&l) {
+			d.flows++
+			continue
 		}
-		e.Reset()
-		e.Created = l.Created
-		e.SetRaw(l.Text)
-		format, ok := s.Parse(&e, "")
 		d.take(&l, &e, format, ok)
 	}
 	return slices.SortedFunc(maps.Values(byAddr), func(a, b *device) int { return b.lines - a.lines }), nil
@@ -170,6 +163,9 @@ func (r *run) sender(d *device) {
 	firewall := d.traffic > 0
 	for f := range d.formats {
 		firewall = firewall || firewallFormat[f]
+	}
+	if d.flows >= enough {
+		r.add(check, "flows_ok", OK, fmt.Sprintf("%s sends flow records: %d of the newest lines", name, d.flows), "")
 	}
 	if d.lines >= enough {
 		switch {

@@ -148,13 +148,8 @@ func (r *run) lines(ctx context.Context) bool {
 	if st == nil {
 		return true
 	}
-	received, last := st.Counts["received"], time.Time{}
-	for _, d := range st.Senders {
-		if d.Last.After(last) {
-			last = d.Last
-		}
-	}
-	quiet := received == 0 || r.now.Sub(last) > quietAfter
+	received := st.Counts["received"]
+	quiet := received == 0 || r.now.Sub(st.LastLine) > collector.QuietAfter
 	switch {
 	case received == 0:
 		r.add("lines", "nothing_arrived", Warn, "nothing has arrived yet", r.sendHere())
@@ -165,10 +160,14 @@ func (r *run) lines(ctx context.Context) bool {
 		r.add("lines", "lines_ok", OK, fmt.Sprintf("%d received, %d understood, %d events confirmed by the hub", received, st.Counts["parsed"], st.Acknowledged), "")
 	}
 	if received > 0 && quiet {
-		r.add("silence", "silence", Warn, "the last line came at "+last.Local().Format(time.DateTime), "Look whether the device still sends. "+r.sendHere())
+		last := "the last line came at " + st.LastLine.Local().Format(time.DateTime)
+		if st.LastLine.IsZero() {
+			last = "no line has come since the collector was started"
+		}
+		r.add("silence", "silence", Warn, last, "Look whether the device still sends. "+r.sendHere())
 	} else if received > 0 {
 		for _, d := range st.Senders {
-			if ago := r.now.Sub(d.Last); ago > quietAfter && d.Lines >= 100 {
+			if ago := r.now.Sub(d.Last); ago > collector.QuietAfter && d.Lines >= 100 {
 				r.add("silence", "sender_silent", Warn, fmt.Sprintf("%s (%s) has sent nothing since %s, while others send", d.Address, strings.Join(d.Products, ", "), d.Last.Local().Format(time.DateTime)),
 					"Look whether that device is on and still sends its log here.")
 			}
@@ -197,9 +196,6 @@ func (r *run) lines(ctx context.Context) bool {
 	}
 	return received > 0
 }
-
-// quietAfter is how long a working firewall does not stay silent: the quietest school's gateway refuses a scan every few minutes.
-const quietAfter = 15 * time.Minute
 
 // sendHere says what to set on the device.
 func (r *run) sendHere() string {

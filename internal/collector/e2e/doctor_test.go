@@ -265,6 +265,7 @@ func TestDoctorSenders(t *testing.T) {
 	h := newHub(t)
 	s := newSite(t, h, "Senders")
 	s.cfg.Listen.Syslog = []collector.Syslog{{UDP: "127.0.0.1:0", Timezone: "UTC"}}
+	s.cfg.Listen.Flows = []collector.Flows{{UDP: "127.0.0.1:0"}}
 	r := s.start()
 	now := time.Now().UTC()
 	n := uint64(0)
@@ -293,6 +294,12 @@ func TestDoctorSenders(t *testing.T) {
 		return strings.Replace(traffic([]string{"deny", "accept"}[i%2], "203.0.113.9", "198.51.100.7", i), `tz="+0000"`, `tz="+0100"`, 1)
 	})
 	send("127.0.5.6", 60, func(i int) string { return fmt.Sprintf("<13>zzz %d qqq", i) })
+	if c, err := net.Dial("udp", r.Addrs()[1].String()); err != nil {
+		t.Fatal(err)
+	} else if _, err = c.Write(ipfix(60, 0)); err != nil {
+		t.Fatal(err)
+	}
+	n += 60
 	r.until("all lines", func(s *collector.Status) bool { return s.Counts["received"] == n && s.ArchiveLag == 0 })
 	bySender := map[string][]doctor.Finding{}
 	for _, f := range doctor.Run(t.Context(), doctor.Options{Config: &s.cfg, Version: "test"}) {
@@ -300,10 +307,11 @@ func TestDoctorSenders(t *testing.T) {
 			bySender[a] = append(bySender[a], f)
 		}
 	}
-	for a, w := range map[string]string{"127.0.5.1": "no_denials", "127.0.5.2": "only_denials", "127.0.5.3": "wrong_facility", "127.0.5.4": "only_events", "127.0.5.5": "device_zone", "127.0.5.6": "sender_not_understood"} {
+	for a, w := range map[string]string{"127.0.5.1": "no_denials", "127.0.5.2": "only_denials", "127.0.5.3": "wrong_facility", "127.0.5.4": "only_events", "127.0.5.5": "device_zone", "127.0.5.6": "sender_not_understood",
+		"127.0.0.1": "flows_ok"} {
 		ok := false
 		for _, f := range bySender[a] {
-			ok = ok || f.Code == w && f.Next != ""
+			ok = ok || f.Code == w && f.Next != "" || f.Level == doctor.OK && len(bySender[a]) == 1
 		}
 		if !ok {
 			t.Errorf("%s: want %s, found %+v", a, w, bySender[a])

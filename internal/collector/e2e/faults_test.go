@@ -14,6 +14,7 @@ import (
 
 	"tocsin/internal/collector"
 	"tocsin/internal/collector/spool"
+	"tocsin/internal/event"
 )
 
 // long skips a test that takes its time in the ordinary run.
@@ -150,6 +151,123 @@ func TestReadOnlyDisk(t *testing.T) {
 	k := h.take(s.id)
 	k.balance(t)
 	if k.counts["received"] != 3000 || k.counts["left.denied_inbound"] != 3000 || len(k.events) != 3000+int(sum(k.counts, "made.")) {
+		t.Errorf("%v", k.counts)
+	}
+	r.end()
+}
+
+// slowly is a detector that, from a line on, asks for the end and is slow.
+type slowly struct {
+	collector.Detector
+	lines, from int
+	stop        func()
+}
+
+func (d *slowly) Process(e *event.Event, now int64) []event.Detection {
+	if d.lines++; d.lines == d.from {
+		d.stop()
+	}
+	if d.lines >= d.from {
+		time.Sleep(200 * time.Microsecond) // a slow machine: that there is more than it can do in time is the test
+	}
+	return d.Detector.Process(e, now)
+}
+
+// A collector that is asked to end does so in its time, however much there is to work on; the next one goes on where it stood.
+func TestEndBehind(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	s := newSite(t, h, "Ferry")
+	s.cfg.RetryMax = 200 * time.Millisecond
+	var passed atomic.Int64 // seconds: once the end is asked for, time flies
+	var ending atomic.Bool
+	var r *running
+	h.away()
+	r = s.start(func(o *collector.Options) {
+		o.HoldStart = time.Hour // lines pile up until the hub answers
+		o.Now = func() time.Time {
+			if ending.Load() {
+				passed.Add(1)
+			}
+			return time.Now().Add(time.Duration(passed.Load()) * time.Second)
+		}
+		o.Detector = func(o collector.DetectorOptions) (collector.Detector, error) {
+			det, err := detector(o)
+			return &slowly{Detector: det, from: 3000, stop: func() { ending.Store(true); r.stop() }}, err
+		}
+	})
+	const n = 20_000
+	c := r.tcp()
+	for i := range n {
+		fmt.Fprintf(c, "%s\n", traffic("accept", "10.0.0.5", "203.0.113.200", i))
+	}
+	r.until("all lines", func(st *collector.Status) bool { return st.Listeners[1].Lines == n })
+	c.Close()
+	h.back()
+	select {
+	case err := <-r.done:
+		r.done <- err
+	case <-time.After(time.Minute):
+		t.Fatal("it does not end")
+	}
+	r.end()
+	if got := r.Status().Counts["received"]; got < 3000 || got == n {
+		t.Errorf("it worked on %d of %d lines before it ended", got, n)
+	}
+	r = s.start()
+	r.settled(n)
+	k := h.take(s.id)
+	k.balance(t)
+	if k.counts["received"] != n {
+		t.Errorf("%d lines: %v", n, k.counts)
+	}
+	r.end()
+}
+
+// A disk that is full when the collector begins, in a folder of an older version: it begins, lines wait, and when there is room everything goes on
+// and the folder gets its newest form.
+func TestFullAtStart(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	s := newSite(t, h, "Loft")
+	s.cfg.Archive.MaxBytes, s.cfg.Spool.MaxBytes = 64<<20, 64<<20
+	s.onDisk(16 << 20)
+	line := func(i int) string { return traffic("deny", fmt.Sprintf("203.0.113.%d", i%250+1), "198.51.100.7", i) }
+	r := s.start()
+	feed(r, 100, line)
+	r.settled(100)
+	r.end()
+	format := filepath.Join(s.cfg.Dir, "format")
+	ballast := filepath.Join(s.cfg.Dir, "ballast")
+	b, err := os.Create(ballast)
+	if err := errors.Join(err, os.Remove(format), os.Remove(filepath.Join(s.cfg.Dir, "reserve"))); err != nil {
+		t.Fatal(err)
+	}
+	for size := 64 << 10; size > 0; size /= 2 { // to the last byte
+		for err == nil {
+			_, err = b.Write(make([]byte, size))
+		}
+		err = nil
+	}
+	b.Close()
+	var off atomic.Int64
+	r = s.start(func(o *collector.Options) {
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
+	})
+	feed(r, 100, line)
+	r.until("lines wait", func(st *collector.Status) bool { return st.Full })
+	if _, err := os.Stat(format); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(s.logs.String(), "cannot write DIR/format") {
+		t.Errorf("the form of a folder that cannot be written to: %v", err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	r.settled(200)
+	off.Store(int64(time.Minute)) // it is tried now and then
+	r.until("the newest form", func(*collector.Status) bool { _, err := os.Stat(format); return err == nil })
+	k := h.take(s.id)
+	k.balance(t)
+	if k.counts["received"] != 200 || k.counts["left.denied_inbound"] != 200 {
 		t.Errorf("%v", k.counts)
 	}
 	r.end()

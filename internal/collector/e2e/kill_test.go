@@ -380,15 +380,29 @@ func (l *killLoad) http(ctx context.Context) { l.post(ctx, byHTTP, "text/plain",
 
 func (l *killLoad) otlp(ctx context.Context) {
 	l.post(ctx, byOTLP, "application/json", func(ids []int) string {
-		b := []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[`)
-		for i, id := range ids {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = fmt.Appendf(b, `{"body":{"stringValue":%q}}`, text(id))
+		var lines []string
+		for _, id := range ids {
+			lines = append(lines, text(id))
 		}
-		return string(append(b, `]}]}]}`...))
+		return string(otlpRequest(lines))
 	})
+}
+
+// otlpRequest is an OTLP request in JSON, of records whose bodies are the lines.
+func otlpRequest(lines []string) []byte {
+	b := []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[`)
+	for i, l := range lines {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Appendf(b, `{"body":{"stringValue":%q}}`, l)
+	}
+	return append(b, `]}]}]}`...)
+}
+
+// filebeat is an event as filebeat makes it of a line.
+func filebeat(line string) map[string]any {
+	return map[string]any{"@timestamp": "2026-11-22T10:00:00Z", "message": line, "agent": map[string]any{"type": "filebeat"}}
 }
 
 func (l *killLoad) beats(ctx context.Context) {
@@ -402,7 +416,7 @@ func (l *killLoad) beats(ctx context.Context) {
 		}
 		var events []any
 		for _, id := range ids {
-			events = append(events, map[string]any{"@timestamp": "2026-11-22T10:00:00Z", "message": text(id), "agent": map[string]any{"type": "filebeat"}})
+			events = append(events, filebeat(text(id)))
 		}
 		n, err := c.Send(events)
 		if err != nil {

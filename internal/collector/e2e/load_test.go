@@ -87,6 +87,12 @@ func TestUDPLoad(t *testing.T) {
 	memory := peakMemory(t, c.cmd.Process.Pid)
 	t.Logf("%d lines in %v (%.0f/s), all worked on and confirmed after %v; kernel dropped %d; peak memory %.1f MiB; buffer %d KiB", sent, took.Round(time.Millisecond), float64(sent)/took.Seconds(),
 		worked.Round(time.Millisecond), st.Listeners[0].KernelDrops, float64(memory)/(1<<20), st.Listeners[0].ReadBuffer>>10)
+	endLoad(t, h, s, c, memory, sent)
+}
+
+// endLoad ends a program that was under load: its memory was within the bound, and every line that was sent is accounted for.
+func endLoad(t *testing.T, h *hub, s *site, c *child, memory int64, sent uint64) {
+	t.Helper()
 	if memory > 64<<20 {
 		t.Errorf("peak memory %.1f MiB, at most 64", float64(memory)/(1<<20))
 	}
