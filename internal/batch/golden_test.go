@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/transparency-dev/merkle/compact"
-
 	"tocsin/internal/keys"
 )
 
