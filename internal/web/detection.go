@@ -72,7 +72,7 @@ func (s *server) detection(w http.ResponseWriter, r *request) error {
 	}
 	v.Tone, v.Heading, v.Text = "good", "Every source can be seen", "No source of any member is silent, and none has lost fields that rules need."
 	if n := int64(len(v.Sources)); n > 0 {
-		v.Tone, v.Heading = "bad", fmt.Sprintf("%s %s not be seen as before", chart.Number(n), plural2(n, "source can", "sources can"))
+		v.Tone, v.Heading = "bad", fmt.Sprintf("%s %s be seen as before", chart.Number(n), plural2(n, "source cannot", "sources cannot"))
 		v.Text = "Each raised an alert when it began. Until it is mended, attacks there may go unnoticed."
 	}
 	p := s.page(r, "Detection", "/detection", v)
@@ -121,14 +121,17 @@ func (s *server) showDetection(w http.ResponseWriter, r *request, tenant event.T
 	case len(list) == 0:
 		v.Tone, v.Heading, v.Text = "warn", "Nothing can be said yet", "No events of "+whose+" devices have reached the centre."
 	case bad > 0:
-		v.Tone, v.Heading = "bad", fmt.Sprintf("%s of %s %s can not be seen as before", chart.Number(bad), chart.Number(int64(len(list))), plural(int64(len(list)), "source"))
+		v.Tone, v.Heading = "bad", fmt.Sprintf("%s of %s %s cannot be seen as before", chart.Number(bad), chart.Number(int64(len(list))), plural(int64(len(list)), "source"))
 		v.Text = "Until that is mended, some attacks may go unnoticed. An alert says what to do."
 	default:
 		v.Tone, v.Heading = "good", "All sources can be seen"
 		v.Text = fmt.Sprintf("All of %s devices that report to the centre do so as usual, and say what the rules need.", whose)
 	}
-	p := s.page(r, "What can be seen", "/detection", v)
+	p := s.page(r, "What can be seen", "/collectors", v) // a member comes here from its collectors
 	p.Width = "medium"
+	if r.staff() {
+		p.Nav = navigation(r.principal.Role, "/members")
+	}
 	return s.show(w, r, "detection", p)
 }
 

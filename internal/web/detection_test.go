@@ -45,9 +45,9 @@ func TestDetection(t *testing.T) {
 	contains(t, "without detection health", body, "Every source can be seen")
 	w.s.o.Detection = sourcesOf{w}
 	_, body = staff.get("/detection")
-	contains(t, "overview", body, fmt.Sprintf("%d sources can not be seen as before", 2*len(w.tenants)), "pfSense of member 2", "silent", "no longer have destination.port", fmt.Sprintf(`href="/members/%d/detection"`, w.tenants[1]))
+	contains(t, "overview", body, fmt.Sprintf("%d sources cannot be seen as before", 2*len(w.tenants)), "pfSense of member 2", "silent", "no longer have destination.port", fmt.Sprintf(`href="/members/%d/detection"`, w.tenants[1]))
 	_, body = staff.get(fmt.Sprintf("/members/%d/detection", w.tenants[1]))
-	contains(t, "a member's", body, "2 of 3 sources can not be seen as before", "FortiGate", "98 in 100", "Port scan from one source", "these fields never came: dns.question.name", "230 look at other kinds", "pfSense of member 2")
+	contains(t, "a member's", body, "2 of 3 sources cannot be seen as before", "FortiGate", "98 in 100", "Port scan from one source", "these fields never came: dns.question.name", "230 look at other kinds", "pfSense of member 2")
 	_, body = own.get("/detection")
 	contains(t, "the member's own", body, "What can be seen", "pfSense of member 1", "Nothing has come from it")
 	lacks(t, "the member's own", body, "pfSense of member 2")

@@ -23,7 +23,7 @@ type example struct {
 func exampleNav(console bool, current string) []navItem {
 	items := []navItem{{Text: "Attack picture", Href: "/picture"}, {Text: "Alerts", Href: "/alerts"}, {Text: "Reports", Href: "/reports"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Questions", Href: "/questions"}}
 	if console {
-		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Indicators", Href: "/indicators"}, {Text: "Questions", Href: "/questions"}, {Text: "Health", Href: "/health"}}
+		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Detection", Href: "/detection"}, {Text: "Indicators", Href: "/indicators"}, {Text: "Questions", Href: "/questions"}, {Text: "Health", Href: "/health"}}
 	}
 	for i := range items {
 		items[i].Current = items[i].Text == current
@@ -84,6 +84,15 @@ func exampleActivity(now time.Time, hours int, what string) template.HTML {
 
 func exampleSeries() []chart.Series {
 	return []chart.Series{{Name: "Low", Class: "s-low"}, {Name: "Medium", Class: "s-medium"}, {Name: "High", Class: "s-high"}, {Name: "Critical", Class: "s-critical"}}
+}
+
+func exampleSources(now time.Time) []sourceView {
+	return []sourceView{
+		{Name: "Fortinet FortiGate", Organisation: "Millbrook College", Href: "/members/7/detection", CollectorID: "c1", Collector: "server room", Last: now.Add(-26 * time.Hour), Events: 48210, Parsed: "100 in 100", Mapped: "97 in 100", Status: "silent", Tone: "bad",
+			Problem: "Nothing has come from it for much longer than usual. See whether the device is switched on and still sends its records to the collector.", Can: []string{"VPN sign-in after many failures", "Password guessing on the VPN"}, CanAll: 2,
+			Cannot: []CannotFire{{"Exploit attempt against a web server", "needs user_agent.original, which this source does not say"}}, CannotAll: 1, Other: 49},
+		{Name: "Suricata", Organisation: "Millbrook College", Href: "/members/7/detection", Last: now.Add(-time.Minute), Events: 311, Status: "says less", Tone: "bad", Problem: "Its records no longer have rule.name, source.ip. See whether the device was updated or its logging changed.", Other: 52},
+	}
 }
 
 func exampleAlert(now time.Time) *alertView {
@@ -242,6 +251,10 @@ func examples(now time.Time) []example {
 		{"authenticator", "authenticator", exampleMember("Change your authenticator app", "", invitationView{Email: "jo.marsh@millbrook.example", Organisation: "Millbrook College", SecretText: "JBSW Y3DP EHPK 3PXP JBSW Y3DP EHPK 3PXP"})},
 		{"reports", "reports", exampleMember("Weekly reports", "Reports", exampleReports("/reports"))},
 		{"reports-console", "reports", exampleConsole("Weekly reports", "Members", exampleReports("/members/3/reports"))},
+		{"detection", "detection", exampleConsole("Detection", "Detection", detectionView{Overview: true, Tone: "bad", Heading: "2 sources cannot be seen as before", Text: "Each raised an alert when it began.", Sources: exampleSources(now)})},
+		{"detection-none", "detection", exampleConsole("Detection", "Detection", detectionView{Overview: true, Tone: "good", Heading: "Every source can be seen", Text: "No source of any member is silent."})},
+		{"detection-of-member", "detection", exampleConsole("What can be seen", "Members", detectionView{Organisation: "Millbrook College", Tenant: 7, Tone: "bad", Heading: "2 of 2 sources cannot be seen as before", Text: "Until that is mended, some attacks may go unnoticed.", Sources: exampleSources(now)})},
+		{"detection-member", "detection", exampleMember("What can be seen", "Collectors", detectionView{Organisation: "Millbrook College", Tone: "bad", Heading: "2 of 2 sources cannot be seen as before", Text: "Until that is mended, some attacks may go unnoticed.", Sources: exampleSources(now)})},
 		{"health", "health", exampleConsole("Health", "Health", healthView{Now: now, Version: "1.0.0", Tone: "good", Heading: "Everything works", Text: "All stages keep up.", Checks: []Check{{"Event store", true, "answers in 2 ms", ""}, {"Disk", false, "12 % free", "Free some space or raise the reserve."}}, Stages: []Stage{{"gate", 48240, 48240, 0, "0 batches"}, {"worker", 48240, 48240, 2, "1 batch"}}, Latencies: []Latency{{"Collector's receipt to alert", 210 * time.Millisecond, 480 * time.Millisecond, 720 * time.Millisecond, 31}}})},
 		{"not-found", "error", exampleMember("Page not found", "", errorView{Heading: "Page not found", Paragraphs: []string{"There is no such page, or it is not yours to see."}})},
 	}

@@ -183,7 +183,7 @@ func navigation(role access.Role, current string) []navItem {
 	if role == access.Member {
 		items = []navItem{{Text: "Attack picture", Href: "/picture"}, {Text: "Alerts", Href: "/alerts"}, {Text: "Reports", Href: "/reports"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Questions", Href: "/questions"}}
 	} else {
-		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Indicators", Href: "/indicators"}, {Text: "Questions", Href: "/questions"}}
+		items = []navItem{{Text: "Queue", Href: "/queue"}, {Text: "Members", Href: "/members"}, {Text: "Collectors", Href: "/collectors"}, {Text: "Detection", Href: "/detection"}, {Text: "Indicators", Href: "/indicators"}, {Text: "Questions", Href: "/questions"}}
 	}
 	if role == access.Operator {
 		items = append(items, navItem{Text: "Health", Href: "/health"})
