@@ -37,6 +37,19 @@ type question struct {
 	base int
 }
 
+// named is one more than the index of s in the question's values, 0 when it is none of them.
+func (q *question) named(s string) int {
+	if s == "" {
+		return slices.Index(q.vals, s) + 1
+	}
+	for i, v := range q.vals {
+		if len(v) == len(s) && v[0] == s[0] && v == s {
+			return i + 1
+		}
+	}
+	return 0
+}
+
 // remembered is what an answer of one word decides.
 type remembered struct {
 	answer uint64
@@ -109,29 +122,42 @@ func (m *Minimiser) compile() error {
 	return nil
 }
 
+// questionOf is what clauses ask about a field, nil when they ask nothing.
+func (m *Minimiser) questionOf(k event.Key) *question {
+	if int(k) >= len(m.asked) || m.asked[k] == 0 {
+		return nil
+	}
+	return &m.questions[m.asked[k]-1]
+}
+
 // ask sets the bits that are true of an event.
 func (m *Minimiser) ask(e *event.Event) {
-	clear(m.answer)
-	for i, k := range e.Keys() {
-		if int(k) >= len(m.asked) || m.asked[k] == 0 {
-			continue
+	s := m.prepared(e)
+	copy(m.answer, s.answer)
+	for _, a := range s.asked {
+		m.compare(e, int(a.at), &m.questions[a.question])
+	}
+	for i, k := range e.Keys()[s.n:] {
+		if q := m.questionOf(k); q != nil {
+			m.answer[q.base/64] |= 1 << (q.base % 64)
+			m.compare(e, s.n+i, q)
 		}
-		q := &m.questions[m.asked[k]-1]
-		m.answer[q.base/64] |= 1 << (q.base % 64)
-		if len(q.vals) == 0 {
-			continue
-		}
-		var n int
-		if e.KindAt(i) == event.String {
-			n = slices.Index(q.vals, e.StrAt(i)) + 1
-		} else {
-			m.text = e.Ref(i).AppendText(m.text[:0])
-			n = slices.IndexFunc(q.vals, func(v string) bool { return v == string(m.text) }) + 1
-		}
-		if n > 0 {
-			bit := q.base + n
-			m.answer[bit/64] |= 1 << (bit % 64)
-		}
+	}
+}
+
+// compare sets the bit of the i-th value if the question names it.
+func (m *Minimiser) compare(e *event.Event, i int, q *question) {
+	if len(q.vals) == 0 {
+		return
+	}
+	s := e.StrAt(i)
+	if e.KindAt(i) != event.String {
+		m.text = e.Ref(i).AppendText(m.text[:0])
+		s = string(m.text)
+	}
+	if n := q.named(s); n > 0 {
+		bit := q.base + n
+		m.answer[bit/64] |= 1 << (bit % 64)
 	}
 }
 

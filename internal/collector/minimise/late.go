@@ -2,11 +2,11 @@ package minimise
 
 import "tocsin/internal/event"
 
-// Keys that came after the policy was compiled: rules and packs, also those that a hub signs, register the fields they name. Such a field is
-// treated as it was before it had a key, when it was one of the fields that the schema does not know: it leaves by its whole name, under "*",
+// Keys that are not the schema's: rules and packs, also those that a hub signs, register the fields they name, before a policy is compiled or
+// after. Such a field is treated as it was before it had a key, when it was one of the fields that the schema does not know: it leaves by its whole name, under "*",
 // or when the member lets it go, and never under the policy's wildcards. A pack cannot widen a policy by naming a field.
 
-// lateTreatment is the treatment of a key beyond those that the policy was compiled for.
+// lateTreatment is the treatment of a key beyond the schema's.
 func (m *Minimiser) lateTreatment(k event.Key) treatment {
 	i := int(k) - len(m.treat)
 	if known := m.late.Load(); known != nil && i < len(*known) {

@@ -2,6 +2,7 @@ package minimise
 
 import (
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"strings"
@@ -31,6 +32,12 @@ type Minimiser struct {
 	digest     string
 	indicators atomic.Pointer[indicator.Set]
 
+	// What is remembered of rows of keys, see shape.go.
+	seed   maphash.Seed
+	shapes [1 << shapeBits]*shape
+	long   *shape // of a row that is too long to be remembered with the others
+	last   *shape // that shapeOf gave
+
 	// What Decide goes by, see decide.go.
 	clauses   []clause
 	questions []question
@@ -44,6 +51,7 @@ type Minimiser struct {
 	treat     []treatment                 // by event.Key; for keys beyond it see late.go
 	late      atomic.Pointer[[]treatment] // of those
 	extras    []string                    // patterns of extras that may leave
+	maybe     filter                      // of extras
 	staying   event.KeySet                // of tidied: those that do not leave as they are
 	sentences bool                        // what a device says in a sentence may leave
 	aliases   [1 << aliasBits]alias       // pseudonyms of addresses made lately
@@ -73,7 +81,7 @@ func New(o Options) (*Minimiser, error) {
 	if o.OldestDeviceTime <= 0 {
 		o.OldestDeviceTime = 30 * 24 * time.Hour
 	}
-	m := &Minimiser{o: o}
+	m := &Minimiser{o: o, seed: maphash.MakeSeed()}
 	var own []netip.Prefix
 	for _, p := range o.Own {
 		if p.Addr().Is4In6() && p.Bits() >= 96 {
@@ -94,7 +102,7 @@ func New(o Options) (*Minimiser, error) {
 	if err := m.compile(); err != nil {
 		return nil, err
 	}
-	m.treat = make([]treatment, event.NumKeys())
+	m.treat = make([]treatment, len(partOf)) // the schema's; see late.go for others
 	for k := 1; k < len(m.treat); k++ {
 		m.treat[k] = m.treatmentOf(event.Key(k))
 	}
@@ -112,6 +120,9 @@ func New(o Options) (*Minimiser, error) {
 		}
 	}
 	m.extras = append(m.extras, o.AlsoLeave...)
+	for _, name := range m.extras {
+		m.maybe.add(name)
+	}
 	var pseudonyms []string
 	if o.PseudonymAddresses {
 		pseudonyms = append(pseudonyms, "addresses")
@@ -156,39 +167,22 @@ func (m *Minimiser) Reduce(dst, e *event.Event) {
 	dst.Reset()
 	dst.ID, dst.Time, dst.Created = e.ID, e.Time, e.Created
 	dst.RawDigest, dst.HasRawDigest = e.RawDigest, e.HasRawDigest
+	s := m.prepared(e)
 	staying := -1 // whether e has something that tidy takes out: not known yet
-	for i, k := range e.Keys() {
-		switch m.treatment(k) {
+	for _, st := range s.steps {
+		if st.as == leaves {
+			dst.AppendFrom(e, int(st.at), int(st.end))
+			continue
+		}
+		m.reduce(dst, e, int(st.at), st.as, &staying)
+	}
+	for i, k := range e.Keys()[s.n:] {
+		switch as := m.treatment(k); as {
 		case stays:
 		case leaves:
-			dst.Push(k, e.Ref(i))
-		case tidied:
-			if staying < 0 {
-				staying = 0
-				if e.HasAny(&m.staying) {
-					staying = 1
-				}
-			}
-			switch v, as := m.tidy(e, k, i, staying == 1); as {
-			case leaves:
-				dst.Push(k, e.Ref(i))
-			case tidied:
-				dst.Push(k, &v)
-			}
-		case address:
-			switch v := e.Ref(i); {
-			case e.KindAt(i) == event.String: // it was no address, but there may be one in it
-				as := event.StringValue(m.hideAddresses(e.StrAt(i)))
-				dst.Push(k, &as)
-			case e.KindAt(i) == event.IP && m.ownAt(e, i):
-				as := event.IPValue(m.PseudonymIP(v.IP()))
-				dst.Push(k, &as)
-			default:
-				dst.Push(k, v)
-			}
-		case user:
-			as := event.StringValue(m.PseudonymUser(e.StrAt(i)))
-			dst.Push(k, &as)
+			dst.Push(k, e.Ref(s.n+i))
+		default:
+			m.reduce(dst, e, s.n+i, as, &staying)
 		}
 	}
 	if len(m.extras) > 0 {
@@ -204,6 +198,40 @@ func (m *Minimiser) Reduce(dst, e *event.Event) {
 	}
 }
 
+// reduce writes what may leave of the i-th value of e, which is not simply all of it.
+func (m *Minimiser) reduce(dst, e *event.Event, i int, as treatment, staying *int) {
+	k := e.Keys()[i]
+	switch as {
+	case tidied:
+		if *staying < 0 {
+			*staying = 0
+			if e.HasAny(&m.staying) {
+				*staying = 1
+			}
+		}
+		switch v, as := m.tidy(e, k, i, *staying == 1); as {
+		case leaves:
+			dst.Push(k, e.Ref(i))
+		case tidied:
+			dst.Push(k, &v)
+		}
+	case address:
+		switch v := e.Ref(i); {
+		case e.KindAt(i) == event.String: // it was no address, but there may be one in it
+			as := event.StringValue(m.hideAddresses(e.StrAt(i)))
+			dst.Push(k, &as)
+		case e.KindAt(i) == event.IP && m.ownAt(e, i):
+			as := event.IPValue(m.PseudonymIP(v.IP()))
+			dst.Push(k, &as)
+		default:
+			dst.Push(k, v)
+		}
+	case user:
+		as := event.StringValue(m.PseudonymUser(e.StrAt(i)))
+		dst.Push(k, &as)
+	}
+}
+
 // SendsRaw says whether raw lines leave. They hold everything: when the member keeps back or veils anything that the policy lets go, they
 // stay too.
 func (m *Minimiser) SendsRaw() bool {
@@ -212,7 +240,7 @@ func (m *Minimiser) SendsRaw() bool {
 
 // extraLeaves says whether a field that the schema does not know may leave.
 func (m *Minimiser) extraLeaves(name string) bool {
-	return covers(m.extras, name) && !covers(m.o.AlsoKeep, name)
+	return m.maybe.has(name) && covers(m.extras, name) && !covers(m.o.AlsoKeep, name)
 }
 
 // treatment of a key.

@@ -257,7 +257,7 @@ func TestPlantedSecrets(t *testing.T) {
 	plant := func() (*event.Event, map[string]string) {
 		e := &event.Event{Created: created, Time: created}
 		secrets := map[string]string{}
-		for k := event.Key(1); int(k) < event.NumKeys(); k++ {
+		for k := event.Key(1); int(k) < len(partOf); k++ { // the schema's; TestKeysThatComeLater is about others
 			if k.Kind() != event.String {
 				continue
 			}

@@ -22,13 +22,19 @@ func prefixes(s ...string) (ps []netip.Prefix) {
 
 // ranges are the addresses that are the member's own. It is asked twice for every line.
 type ranges struct {
-	first [256]uint8 // by the first byte of an IPv4 address: whether none, all or some with it are own
+	first [256]octet // by the first byte of an IPv4 address
 	v4    []span4    // in order, and apart
 	v6    []netip.Prefix
 	named []netip.Prefix // by the member
 }
 
 type span4 struct{ from, to uint32 }
+
+// octet says of all addresses that begin with one byte whether none, all or some are own, and which of the spans reach into them.
+type octet struct {
+	own      uint8
+	from, to uint32
+}
 
 const (
 	noneOwn = iota
@@ -58,10 +64,15 @@ func newRanges(member []netip.Prefix) *ranges {
 		}
 	}
 	r.v4 = joined
-	for _, s := range r.v4 {
+	for i, s := range r.v4 {
 		for b := s.from >> 24; b <= s.to>>24; b++ {
-			if r.first[b] = someOwn; s.from <= b<<24 && s.to >= b<<24|0xffffff {
-				r.first[b] = allOwn
+			o := &r.first[b]
+			if o.own == noneOwn {
+				o.own, o.from = someOwn, uint32(i)
+			}
+			o.to = uint32(i + 1)
+			if s.from <= b<<24 && s.to >= b<<24|0xffffff {
+				o.own = allOwn
 			}
 		}
 	}
@@ -69,10 +80,11 @@ func newRanges(member []netip.Prefix) *ranges {
 }
 
 func (r *ranges) has4(n uint32) bool {
-	if f := r.first[n>>24]; f != someOwn {
-		return f == allOwn
+	o := &r.first[n>>24]
+	if o.own != someOwn {
+		return o.own == allOwn
 	}
-	lo, hi := 0, len(r.v4)
+	lo, hi := o.from, o.to
 	for lo < hi {
 		if mid := (lo + hi) / 2; r.v4[mid].to < n {
 			lo = mid + 1
@@ -80,7 +92,7 @@ func (r *ranges) has4(n uint32) bool {
 			hi = mid
 		}
 	}
-	return lo < len(r.v4) && r.v4[lo].from <= n
+	return lo < o.to && r.v4[lo].from <= n
 }
 
 func (r *ranges) has(a netip.Addr) bool {

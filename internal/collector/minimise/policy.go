@@ -173,6 +173,35 @@ func covers(patterns []string, name string) bool {
 	return false
 }
 
+// filter says of nearly every name that no pattern covers that none does. It is asked about each field that the schema does not know.
+type filter [16]uint64
+
+func (f *filter) add(pattern string) {
+	if strings.HasSuffix(pattern, "*") {
+		for i := range f {
+			f[i] = ^uint64(0)
+		}
+		return
+	}
+	word, bit := f.place(pattern)
+	f[word] |= bit
+}
+
+// has says whether a pattern may cover the name.
+func (f *filter) has(name string) bool {
+	word, bit := f.place(name)
+	return f[word]&bit != 0
+}
+
+func (f *filter) place(name string) (word int, bit uint64) {
+	n := len(name)
+	if n == 0 {
+		return 0, 1
+	}
+	h := uint(n)*197 + uint(name[n-1])*31 + uint(name[n/2])*67 + uint(name[0])*7
+	return int(h / 64 % 16), 1 << (h % 64)
+}
+
 // effective is what a digest is made over: the policy and what the member changed of it.
 type effective struct {
 	Policy     *Policy  `json:"policy"`

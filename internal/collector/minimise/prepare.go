@@ -52,6 +52,17 @@ var partOf = func() []part {
 	return t
 }()
 
+// partAt is the part that a key is, also one that rules or packs have registered since.
+func partAt(k event.Key) part {
+	if int(k) < len(partOf) {
+		return partOf[k]
+	}
+	if oursAlone(k) {
+		return ours
+	}
+	return noPart
+}
+
 // oursAlone says whether only the collector, the engine and the hub may set a field: a sender who writes it into a line must not be believed.
 func oursAlone(k event.Key) bool {
 	switch k {
@@ -67,13 +78,10 @@ func oursAlone(k event.Key) bool {
 // change it.
 type view [parts]int16
 
-// look finds all parts in one pass.
-func look(e *event.Event) (v view) {
-	keys := e.Keys()
+// look finds all parts of a row of keys.
+func look(keys []event.Key) (v view) {
 	for i := len(keys) - 1; i >= 0; i-- { // backwards, so that the first of several values is what remains
-		if k := keys[i]; int(k) < len(partOf) {
-			v[partOf[k]] = int16(i + 1)
-		}
+		v[partAt(keys[i])] = int16(i + 1)
 	}
 	return v
 }
@@ -98,10 +106,12 @@ func (v *view) addr(e *event.Event, p part) int {
 
 // Prepare adds what the collector knows to a parsed event. clock says that the device's time was not believed and was replaced.
 func (m *Minimiser) Prepare(e *event.Event, s Sender) (clock bool) {
-	v := look(e)
+	shape := m.shapeOf(e)
+	v := &shape.view
 	if v.has(ours) || v.str(e, module) == "tocsin" || strings.HasPrefix(v.str(e, dataset), "tocsin.") || slices.ContainsFunc(e.Extras(), pretends) {
 		clean(e)
-		v = look(e)
+		shape = m.shapeOf(e)
+		v = &shape.view
 	}
 	if ahead := e.Time - e.Created; ahead > int64(5*time.Minute) || -ahead > int64(m.o.OldestDeviceTime) {
 		e.SetTime(event.TocsinDeviceTime, e.Time)
@@ -121,16 +131,22 @@ func (m *Minimiser) Prepare(e *event.Event, s Sender) (clock bool) {
 		e.SetString(event.NetworkDirection, d)
 	}
 	if set := m.indicators.Load(); set != nil {
-		m.match(e, set)
+		if srcOwn {
+			src = -1
+		}
+		if dstOwn {
+			dst = -1
+		}
+		match(e, set, src, dst, shape.named)
 	}
-	e.SetString(event.TocsinSourceProof, proof(e, &v))
+	e.SetString(event.TocsinSourceProof, proof(e, v))
 	return clock
 }
 
 // clean removes what a line must not say of itself.
 func clean(e *event.Event) {
 	for i := 0; i < e.Len(); {
-		if k := e.Keys()[i]; int(k) < len(partOf) && partOf[k] == ours {
+		if k := e.Keys()[i]; partAt(k) == ours {
 			e.Del(k)
 		} else {
 			i++
@@ -174,16 +190,33 @@ func directionOf(haveSrc, haveDst, srcOwn, dstOwn, said bool) string {
 	return ""
 }
 
+// listed are the fields of names and digests that an indicator may be about.
+var (
+	listedNames   = [...]event.Key{event.URLDomain, event.DNSQuestionName, event.TLSClientServerName, event.DestinationDomain}
+	listedDigests = [...]event.Key{event.FileHashSHA256, event.FileHashSHA1, event.FileHashMD5}
+)
+
+// listed says whether match looks at a field, addresses apart.
+func listed(k event.Key) bool {
+	return k == event.URLFull || slices.Contains(listedNames[:], k) || slices.Contains(listedDigests[:], k)
+}
+
 // match looks the event's foreign addresses, names and digests up in the indicator set. The first hit counts; the destination comes first,
-// because an own host that talks to a listed address is graver than a listed address that knocks.
-func (m *Minimiser) match(e *event.Event, set *indicator.Set) {
-	for _, k := range [...]event.Key{event.DestinationIP, event.SourceIP} {
-		if a, ok := e.IP(k); ok && !m.IsOwn(a) {
-			if h, ok := set.MatchIP(a); ok {
-				hit(e, h, e.CopyString(a.String()))
-				return
-			}
+// because an own host that talks to a listed address is graver than a listed address that knocks. src and dst say where the addresses are, -1
+// where there is none or an own one; named, whether the event has a field that listed speaks of.
+func match(e *event.Event, set *indicator.Set, src, dst int, named bool) {
+	for _, i := range [...]int{dst, src} {
+		if i < 0 {
+			continue
 		}
+		a := e.Ref(i).IP()
+		if h, ok := set.MatchIP(a); ok {
+			hit(e, h, e.CopyString(a.String()))
+			return
+		}
+	}
+	if !named {
+		return
 	}
 	if u := e.Str(event.URLFull); u != "" {
 		if h, ok := set.MatchURL(u); ok {
@@ -193,7 +226,7 @@ func (m *Minimiser) match(e *event.Event, set *indicator.Set) {
 			return
 		}
 	}
-	for _, k := range [...]event.Key{event.URLDomain, event.DNSQuestionName, event.TLSClientServerName, event.DestinationDomain} {
+	for _, k := range listedNames {
 		if name := e.Str(k); name != "" {
 			if h, ok := set.MatchDomain(name); ok {
 				hit(e, h, name)
@@ -201,7 +234,7 @@ func (m *Minimiser) match(e *event.Event, set *indicator.Set) {
 			}
 		}
 	}
-	for _, k := range [...]event.Key{event.FileHashSHA256, event.FileHashSHA1, event.FileHashMD5} {
+	for _, k := range listedDigests {
 		if d := e.Str(k); d != "" {
 			if h, ok := set.MatchHash(d); ok {
 				hit(e, h, d)
@@ -229,7 +262,15 @@ func (m *Minimiser) MatchSet(e *event.Event, set *indicator.Set) bool {
 	for _, k := range [...]event.Key{event.TocsinIndicatorID, event.TocsinIndicatorKind, event.TocsinIndicatorMatched} {
 		e.Del(k)
 	}
-	m.match(e, set)
+	shape := m.shapeOf(e)
+	src, dst := shape.view.addr(e, source), shape.view.addr(e, destination)
+	if src >= 0 && m.ownAt(e, src) {
+		src = -1
+	}
+	if dst >= 0 && m.ownAt(e, dst) {
+		dst = -1
+	}
+	match(e, set, src, dst, shape.named)
 	return e.Has(event.TocsinIndicatorID)
 }
 

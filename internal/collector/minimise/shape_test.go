@@ -1,0 +1,110 @@
+package minimise
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"tocsin/internal/event"
+)
+
+// What is remembered of rows of keys decides nothing: a minimiser that has seen thousands of other rows, and changes of the event between its
+// steps, says and lets go the same as a new one.
+func TestShapes(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 11))
+	change := func(o *Options) {
+		o.PseudonymAddresses, o.PseudonymUsers, o.AlsoLeave = true, true, []string{"vendor.let.*"}
+	}
+	used, fresh := newMinimiser(t, change), newMinimiser(t, change)
+	used.SetIndicators(testSet(t))
+	fresh.SetIndicators(testSet(t))
+	late, err := event.Register("vendor.let.late")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []event.Key{late}
+	for k := event.Key(1); int(k) < event.NumKeys(); k++ {
+		if strings.HasPrefix(k.Name(), "tocsin.") || strings.HasPrefix(k.Name(), "event.") || strings.HasPrefix(k.Name(), "source.") || k%5 == 0 || strings.HasPrefix(k.Name(), "network.") {
+			keys = append(keys, k)
+		}
+	}
+	words := []string{"deny", "allow", "detect", "inbound", "outbound", "authentication", "malware", "email", "network", "failure", "ann", "login ann failed", "", "a longer one than eight", "10.1.2.3"}
+	addresses := []string{"10.1.2.3", "203.0.113.66", "198.51.100.7", "2001:db8:1::7", "203.0.113.9"}
+	value := func(k event.Key) event.Value {
+		text := words[r.IntN(len(words))]
+		switch k.Kind() {
+		case event.IP:
+			text = addresses[r.IntN(len(addresses))]
+		case event.Int:
+			text = "17"
+		case event.Bool:
+			text = "true"
+		case event.Float:
+			text = "1.5"
+		case event.Time:
+			text = "2026-11-22T10:00:00Z"
+		}
+		v, ok := event.ParseValue(k.Kind(), text)
+		if !ok {
+			t.Fatalf("%s: %q", k.Name(), text)
+		}
+		return v
+	}
+	fate := func(m *Minimiser, e *event.Event) string {
+		var out event.Event
+		clock := m.Prepare(e, Sender{Assurance: "udp"})
+		d := m.Decide(e)
+		d.Urgent, d.First = false, false // what the first denial of a source is depends on what came before
+		m.Mark(e, d)
+		m.Reduce(&out, e)
+		first := fmt.Sprintf("%v %+v %s", clock, d, out.AppendJSON(nil))
+		e.Del(event.TocsinIndicatorID) // as the ceiling does
+		e.Del(event.EventCategory)
+		e.SetString(event.TocsinVerdict, "deny")
+		e.AddString(event.EventCategory, "malware")
+		m.Reduce(&out, e)
+		return fmt.Sprintf("%s %v %s", first, m.Leaves(e), out.AppendJSON(nil))
+	}
+	for range 1000 {
+		var e event.Event
+		e.Created, e.Time = created, created
+		n := 1 + r.IntN(40)
+		if r.IntN(50) == 0 {
+			n = maxShape + 20
+		}
+		for range n {
+			k := keys[r.IntN(len(keys))]
+			e.Add(k, value(k))
+		}
+		e.SetExtra("vendor.let.go", "x")
+		e.SetExtra("vendor.kept", "x")
+		again := e.Clone()
+		fresh.forget()
+		if got, want := fate(used, &e), fate(fresh, again); got != want {
+			t.Fatalf("after other rows of keys\n%s\nby itself\n%s", got, want)
+		}
+	}
+}
+
+// forget makes a minimiser as it is before its first event.
+func (m *Minimiser) forget() {
+	m.shapes, m.long, m.last = [len(m.shapes)]*shape{}, nil, nil
+	m.memory, m.denied = [len(m.memory)]remembered{}, firstSeen{}
+}
+
+// A field with a name of ours that a rule registers after the start is still ours alone to set.
+func TestLateNamesOfOurs(t *testing.T) {
+	k, err := event.Register("tocsin.made.by.a.rule")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e event.Event
+	e.Created, e.Time = created, created
+	e.SetString(k, "pretended")
+	e.SetString(event.EventAction, "deny")
+	newMinimiser(t, nil).Prepare(&e, Sender{Assurance: "udp"})
+	if e.Has(k) || e.Str(event.EventAction) != "deny" {
+		t.Errorf("a line says of itself: %s", e.AppendJSON(nil))
+	}
+}
