@@ -51,13 +51,19 @@ func (s *Set) envelope(line string) {
 			return
 		}
 	}
+	if s.opened(p) {
+		return
+	}
 	rest, ok := s.stamp(p)
 	if !ok {
 		h.msg = p
 		s.tagOnly(p)
 		return
 	}
-	s.hostTag(rest)
+	s.tagged = false
+	if s.hostTag(rest); s.tagged {
+		s.open(p)
+	}
 }
 
 // trimLine drops what transports leave around a line: blanks, line ends, NUL, a byte order mark.
@@ -82,6 +88,7 @@ func (s *Set) stamp(p string) (rest string, ok bool) {
 	}
 	h := &s.h
 	var c civil
+	s.stamped = c
 	n := 0
 	switch {
 	case isDigit(p[0]):
@@ -133,6 +140,7 @@ func (s *Set) stamp(p string) (rest string, ok bool) {
 			return p, false
 		}
 	}
+	s.stamped = c
 	if t, ok := s.unix(&c); ok {
 		h.time, h.has = t, true
 	}
@@ -294,6 +302,7 @@ func (s *Set) hostTag(p string) {
 		return // key=value at once: no host
 	}
 	if s.tag(w, rest) { // no host: "filterlog: ...", "sshd[12]: ..."
+		s.tagged = true
 		return
 	}
 	if i := strings.IndexByte(w, ','); i > 0 && !isDigit(w[0]) {
@@ -333,6 +342,7 @@ func (s *Set) hostTag(p string) {
 		return
 	}
 	if s.tag(w2, rest2) {
+		s.tagged = true
 		return
 	}
 	// RFC 5424 whose version got lost: "host app 123 - [sd] msg" or "host app - - - msg".

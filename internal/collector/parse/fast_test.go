@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,6 +157,67 @@ func TestMemoryOfNames(t *testing.T) {
 		}
 	}
 	t.Logf("%d lines", n)
+}
+
+// TestOpenings: what a Set remembers of the openings of lines changes no answer, whatever stands in their dates, clocks, names and behind them.
+func TestOpenings(t *testing.T) {
+	x := newTwins(t)
+	x.with.recipes.off = true
+	r := rand.New(rand.NewPCG(13, 14))
+	dates := []string{"Nov 12 08:50:01", "Nov  2 08:50:01", "Nov 12 2026 08:50:01", "2026-11-12T08:50:01", "2026/11/12 08:50:01", "2026-11-12T08:50:01+02:00", "2026-11-12 08:50:01Z", "Nov 12 08:50:01 UTC",
+		"Nov 12 08:50:01 2026 GMT+2", "Nov 12 08:50:01.123", "Nov 12 08:50:01,", "Nov 2 08:50:01", "*Nov 12 08:50:01", "Thu Nov 12 08:50:01", "12 Nov 2026 08:50:01", "2026 Nov 12 08:50:01"}
+	names := []string{"gw-test-01 kernel:", "fw.example sshd[1234]:", "filterlog[77]:", "a b:", "gw gw kernel:", "gw 192.0.2.1 kernel:", "host : tag[1]:", "fw1: %ASA-6-302013:", "gw audit[12]", "1 app:", "Vigor2927:",
+		"UTC app[5]:", "2026 host app:", "+01:00 host app:", "client app:", "CEF: x:", "host CEF:0|a|b|c|d|e|5|src=192.0.2.1", "	host app:", "long-" + "name-of-a-host.in-some-domain.example.org and-a-program-with-a-long-name[123456]:"}
+	texts := []string{"text", " text", "", "[ 12.5] IN=eth0 OUT= SRC=192.0.2.1 DST=192.0.2.2 PROTO=TCP SPT=1 DPT=2", "%ASA-6-1: x", "date=2026-11-12 time=08:50:01", "host: x", ": x", "	x", "a=b", "x: y: z"}
+	for _, d := range dates {
+		for _, n := range names {
+			for range 40 {
+				line := []byte("<134>" + d + " " + n + " " + texts[r.IntN(len(texts))])
+				switch r.IntN(6) {
+				case 0:
+					line[r.IntN(len(line))] = " 0127:.ax"[r.IntN(9)]
+				case 1: // another clock
+					for i, c := range line[:min(len(line), 30)] {
+						if isDigit(c) && r.IntN(3) == 0 {
+							line[i] = byte('0' + r.IntN(10))
+						}
+					}
+				case 2:
+					line = line[:r.IntN(len(line)+1)]
+				}
+				x.without.openings = [64]opening{}
+				x.same(t, line, "")
+			}
+		}
+	}
+	if n := slices.IndexFunc(x.with.openings[:], func(o opening) bool { return o.clock != 0 }); n < 0 {
+		t.Error("no opening was remembered")
+	}
+}
+
+// TestNetfilterLong: words and values of kilobytes, in quotes and without, among the names.
+func TestNetfilterLong(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 16))
+	var e event.Event
+	s := testSet(t)
+	for range 400 {
+		n := 1900 + r.IntN(400)
+		long := strings.Repeat("x", n)
+		parts := []string{"IN=eth0", "OUT=eth1", "SRC=192.0.2.1", "DST=192.0.2.2", "LEN=60", "PROTO=TCP", "SPT=1024", "DPT=443", "SYN", "ID=7"}
+		parts = slices.Insert(parts, r.IntN(len(parts)), []string{long, "A=" + long, `B="` + long + ` SPT=9"`, long + "=1", strings.Repeat("DF ", n/3), "C=" + strings.Repeat("y", n-40)}[r.IntN(6)])
+		line := "kernel: SRC=192.0.2.1 " + strings.Join(parts, " ")
+		e.Reset()
+		e.SetRaw([]byte(line))
+		if name, ok := s.Parse(&e, "netfilter"); !ok || name != "netfilter" {
+			t.Fatalf("%q %v: %.200s", name, ok, line)
+		}
+		for k, want := range map[event.Key]string{event.ObserverIngressInterfaceName: "eth0", event.ObserverEgressInterfaceName: "eth1", event.SourceIP: "192.0.2.1", event.DestinationIP: "192.0.2.2",
+			event.NetworkBytes: "60", event.NetworkTransport: "tcp", event.SourcePort: "1024", event.DestinationPort: "443"} {
+			if got := e.Text(k); got != want {
+				t.Fatalf("%s = %q, want %q: %.100s ... %s", k.Name(), got, want, line, line[len(line)-60:])
+			}
+		}
+	}
 }
 
 // kvLike says whether a line has a few names and values.

@@ -56,8 +56,7 @@ func (s *Set) filterlog(msg string) bool {
 	var proto, num, length, src, dst, sport, dport string
 	if c[8+o] == "4" {
 		if n < 20+o {
-			s.decide(verdictOf(c[6+o]))
-			s.network()
+			s.packet(verdictOf(c[6+o]))
 			return true
 		}
 		num, proto, length, src, dst, sport, dport = c[15+o], c[16+o], c[17+o], c[18+o], c[19+o], "", ""
@@ -69,8 +68,7 @@ func (s *Set) filterlog(msg string) bool {
 			if n > 13+o {
 				s.transport(c[13+o])
 			}
-			s.decide(verdictOf(c[6+o]))
-			s.network()
+			s.packet(verdictOf(c[6+o]))
 			return true
 		}
 		proto, num, length, src, dst = c[12+o], c[13+o], c[14+o], c[15+o], c[16+o]
@@ -92,8 +90,7 @@ func (s *Set) filterlog(msg string) bool {
 		e.SetString(event.ObserverProduct, "OPNsense")
 		e.SetString(event.EventDataset, "pfsense.filterlog")
 	}
-	s.decide(verdictOf(c[6+o]))
-	s.network()
+	s.packet(verdictOf(c[6+o]))
 	return true
 }
 

@@ -183,16 +183,14 @@ func (x *name) expected(t string, i int, w uint64) *name {
 }
 
 // walk takes the pairs from t[i:] on whose names stand as they did in lines before, up to the first other one, and gives the place there, the
-// last name and how many pairs may still come. It goes by where quotes and the ends of values are (see find.Pairs). Values in single quotes
+// last name and how many pairs may still come. It goes by where quotes and the ends of values are (see find.Marks). Values in single quotes
 // and those with backslashes before a quote are left to the caller, and with bare all that are not quoted.
 func (s *Set) walk(t string, i int, last *name, left int, bare bool) (int, *name, int) {
 	r := &s.run
-	slots, pairs, gap := &r.slots, &r.pairs, r.memory.gap
-	stop := min(len(t), find.MaxPairs)
-	const words = find.MaxPairs / 64
-	lastWord := min(len(t)>>6, words-1)
-walking:
-	for left > 0 && i+8 <= stop {
+	const words = uint(len(r.marks.Any)) - 1 // to spare a check of bounds: no index is beyond
+	p, gap := unsafe.Pointer(unsafe.StringData(t)), r.memory.gap
+	stop := min(len(t), find.MaxMarks)
+	for left > 0 && i <= stop-8 {
 		w := load(t, i) ^ gap
 		x := last.next[0]
 		if w&x.mask != x.head {
@@ -208,22 +206,20 @@ walking:
 			break
 		}
 		j := i + x.size
-		if j+1 >= stop {
+		if j >= stop {
 			break
 		}
 		k := 0
-		if c := t[j]; c == '"' {
+		if c := *(*byte)(unsafe.Add(p, j)); c == '"' {
 			j++
-			at := j >> 6
-			f := pairs.Quotes[at&(words-1)] &^ (1<<(j&63) - 1)
+			at := uint(j) >> 6
+			f := r.marks.One[at&words] >> (uint(j) & 63) << (uint(j) & 63)
 			for f == 0 {
-				if at++; at > lastWord {
-					break walking
-				}
-				f = pairs.Quotes[at&(words-1)]
+				at++
+				f = r.marks.One[at&words]
 			}
-			k = at<<6 + bits.TrailingZeros64(f)
-			if t[k-1] == '\\' {
+			k = int(at<<6) + bits.TrailingZeros64(f)
+			if k >= r.limit || *(*byte)(unsafe.Add(p, k-1)) == '\\' {
 				break
 			}
 			i = k + 1
@@ -231,15 +227,15 @@ walking:
 			if c == '\'' || bare {
 				break
 			}
-			at := j >> 6
-			f := pairs.Ends[at&(words-1)] &^ (1<<(j&63) - 1)
+			at := uint(j) >> 6
+			f := r.marks.Any[at&words] >> (uint(j) & 63) << (uint(j) & 63)
 			for f == 0 {
-				if at++; at > lastWord {
-					break walking
-				}
-				f = pairs.Ends[at&(words-1)]
+				at++
+				f = r.marks.Any[at&words]
 			}
-			k = at<<6 + bits.TrailingZeros64(f)
+			if k = int(at<<6) + bits.TrailingZeros64(f); k >= r.limit {
+				break
+			}
 			i = k
 		}
 		left--
@@ -247,9 +243,9 @@ walking:
 		if j == k {
 			continue
 		}
-		v := t[j:k]
+		v := unsafe.String((*byte)(unsafe.Add(p, j)), k-j) // j < k <= len(t)
 		if x.slot >= 0 {
-			slots.First(x.slot, v)
+			r.slots.First(x.slot, v)
 			if x.mapped {
 				continue
 			}

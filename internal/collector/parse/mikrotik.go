@@ -90,7 +90,9 @@ func (s *Set) mikrotik(msg string) bool {
 	if prefix != "" && len(prefix) < 64 {
 		s.str(event.RuleName, prefix)
 		if w, v := actionWord(prefix); v != noVerdict {
-			s.action(w, v)
+			s.str(event.EventAction, w)
+			s.packet(v)
+			return true
 		}
 	}
 	s.network()

@@ -244,6 +244,14 @@ func newPacket(verdict, kind, outcome string) *event.Group {
 		verdict, kind, "connection", outcome, "network", "event")
 }
 
+// packet is decide and network.
+func (s *Set) packet(v verdict) {
+	if g := packetGroups[v]; g == nil || !s.e.SetGroup(g) {
+		s.decide(v)
+		s.network()
+	}
+}
+
 // trimRule takes brackets, stars and blanks from both ends.
 func trimRule(v string) string {
 	mark := func(c byte) bool { return c == '[' || c == ']' || c == '*' || c == ' ' }

@@ -54,7 +54,8 @@ type run struct {
 	name   string
 	words  string // a sentence to search
 
-	pairs    find.Pairs
+	marks    find.Marks
+	limit    int     // of marks
 	turn     uint32  // counts what is read
 	memory   *memory // of the pack at work
 	memories map[*packs.Pack]*memory
@@ -75,7 +76,7 @@ func (s *Set) byPack(msg string) (string, bool) {
 			return name, true
 		}
 	}
-	if name, ok := s.tryRefs(s.packs.ByStart(msg[0]), &line); ok {
+	if name, ok := s.tryRefs(s.packs.ByStart(msg[0], msg[1]), &line); ok {
 		return name, true
 	}
 	if i := jsonStart(msg); i >= 0 {

@@ -96,7 +96,7 @@ func (s *Set) stepPairs(t string, bare bool) bool {
 		s.remember(r.pack)
 	}
 	m, slots := r.memory, &r.slots
-	r.pairs.Find(t)
+	r.limit = r.marks.Find(t, '"', ';'<<24|','<<16|'\t'<<8|' ')
 	i, left := 0, maxPairs
 	last := &m.start
 	for ; left > 0; left-- {

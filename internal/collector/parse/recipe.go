@@ -157,6 +157,9 @@ func (s *Set) followStep(st *recipeStep) bool {
 		}
 		for _, f := range st.texts {
 			v := slots.Known(int(f.slot))
+			if v == "" {
+				return false
+			}
 			if v[0] <= ' ' || v[len(v)-1] <= ' ' {
 				v = trim(v)
 			}
@@ -249,7 +252,9 @@ func (s *Set) fill(verb packs.Verb, at int, v string) bool {
 	case packs.VerbUser:
 		v = person(v)
 	default:
-		v = trim(v)
+		if v != "" && (v[0] <= ' ' || v[len(v)-1] <= ' ') {
+			v = trim(v)
+		}
 	}
 	if len(v) <= 4 && empty(v) {
 		return false

@@ -27,6 +27,10 @@ type Set struct {
 	zone zoneCache
 	past zoneCache // the one before
 
+	openings [64]opening
+	stamped  civil // the time that stamp read last
+	tagged   bool  // hostTag found a program's tag
+
 	ref       int64 // receipt of the line at hand, UTC nanoseconds; 0 until asked for
 	refYearOf int64 // day number for which refYear was computed
 	refYear   int

@@ -96,46 +96,54 @@ func Masks(s string, c byte, out []uint64) {
 	}
 }
 
-// Pairs is where the bytes stand at which values of key=value lines end, a bit for each byte.
-type Pairs struct {
-	Quotes [MaxPairs / 64]uint64 // "
-	Ends   [MaxPairs / 64]uint64 // blanks, tabs, commas, semicolons
+// Marks is where certain bytes stand in a text, a bit for each place. Behind the last word that counts stands one whose bits are all set, so that
+// whoever looks for the next bit need not look for the end.
+type Marks struct {
+	One [2 * maxWords]uint64 // one byte
+	Any [2 * maxWords]uint64 // one of four bytes
 }
 
-// MaxPairs is how many bytes of a line Pairs covers.
-const MaxPairs = 2048
+// MaxMarks is how many bytes of a text Marks covers.
+const MaxMarks = 2048
 
-// Find looks through s, as far as there is room, and says how many bytes that was. A bit of Ends stands behind the last byte of s if that is
-// covered.
-func (x *Pairs) Find(s string) int {
-	n := min(len(s), MaxPairs)
+const maxWords = MaxMarks / 64
+
+// Find looks through s, as far as there is room, for the byte one and for the four bytes of any. It says up to where bits are to be believed:
+// behind that are only those that say nothing. If all of s is covered, a bit of Any stands behind its last byte.
+func (x *Marks) Find(s string, one byte, any uint32) (limit int) {
+	n := min(len(s), MaxMarks)
 	p := unsafe.StringData(s)
-	if n >= 64 {
-		pairs(p, n>>6, &x.Quotes[0], &x.Ends[0])
+	w := n >> 6
+	if w > 0 {
+		marks(p, w, one, any, &x.One[0], &x.Any[0])
 	}
-	if rest, w := n&63, n>>6; w < len(x.Ends) {
+	if w < maxWords {
+		rest := n & 63
 		var b [64]byte
 		copy(b[:], s[n-rest:n])
-		pairs(&b[0], 1, &x.Quotes[w], &x.Ends[w])
-		x.Ends[w] |= 1 << rest
+		marks(&b[0], 1, one, any, &x.One[w], &x.Any[w])
+		x.Any[w] |= 1 << rest
+		n++
+		w++
 	}
+	x.One[w], x.Any[w] = ^uint64(0), ^uint64(0)
 	return n
 }
 
-// pairsPlain is pairs without wide registers.
-func pairsPlain(p *byte, blocks int, quotes, ends *uint64) {
-	b, q, e := unsafe.Slice(p, 64*blocks), unsafe.Slice(quotes, blocks), unsafe.Slice(ends, blocks)
-	for i := range q {
-		var mq, me uint64
+// marksPlain is marks without wide registers.
+func marksPlain(p *byte, blocks int, one byte, any uint32, ones, anys *uint64) {
+	b, o, a := unsafe.Slice(p, 64*blocks), unsafe.Slice(ones, blocks), unsafe.Slice(anys, blocks)
+	for i := range o {
+		var mo, ma uint64
 		for j, x := range b[64*i : 64*i+64] {
-			switch x {
-			case '"':
-				mq |= 1 << j
-			case ' ', '\t', ',', ';':
-				me |= 1 << j
+			if x == one {
+				mo |= 1 << j
+			}
+			if x == byte(any) || x == byte(any>>8) || x == byte(any>>16) || x == byte(any>>24) {
+				ma |= 1 << j
 			}
 		}
-		q[i], e[i] = mq, me
+		o[i], a[i] = mo, ma
 	}
 }
 

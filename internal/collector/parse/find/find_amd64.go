@@ -13,11 +13,11 @@ func pairAVX2(p *byte, n, gap int, a, b, fold byte) int
 //go:noescape
 func masksAVX2(p *byte, blocks int, c byte, out *uint64)
 
-// pairsAVX2 sets a bit in quotes for each double quote of blocks of 64 bytes, and one in ends for each blank, tab, comma and semicolon; blocks
-// must not be 0.
+// marksAVX2 sets a bit in ones for each byte one of blocks of 64 bytes, and one in anys for each of the four bytes of any; blocks must not be 0.
+// Both may not be 0, which stands behind the end of a text.
 //
 //go:noescape
-func pairsAVX2(p *byte, blocks int, quotes, ends *uint64)
+func marksAVX2(p *byte, blocks int, one byte, any uint32, ones, anys *uint64)
 
 // wide says whether pairAt may be asked.
 var wide = cpu.X86.HasAVX2
@@ -32,10 +32,10 @@ func masks(p *byte, blocks int, c byte, out *uint64) {
 	}
 }
 
-func pairs(p *byte, blocks int, quotes, ends *uint64) {
+func marks(p *byte, blocks int, one byte, any uint32, ones, anys *uint64) {
 	if wide {
-		pairsAVX2(p, blocks, quotes, ends)
+		marksAVX2(p, blocks, one, any, ones, anys)
 	} else {
-		pairsPlain(p, blocks, quotes, ends)
+		marksPlain(p, blocks, one, any, ones, anys)
 	}
 }

@@ -73,29 +73,24 @@ maskloop:
 	VZEROUPPER
 	RET
 
-// func pairsAVX2(p *byte, blocks int, quotes, ends *uint64)
-TEXT ·pairsAVX2(SB), NOSPLIT, $0-32
+// func marksAVX2(p *byte, blocks int, one byte, any uint32, ones, anys *uint64)
+TEXT ·marksAVX2(SB), NOSPLIT, $0-40
 	MOVQ p+0(FP), SI
 	MOVQ blocks+8(FP), CX
-	MOVQ quotes+16(FP), DI
-	MOVQ ends+24(FP), DX
-	MOVL $0x22222222, AX
-	VMOVD AX, X0
-	VPBROADCASTD X0, Y0 // quotes
-	MOVL $0x20202020, AX
+	VPBROADCASTB one+16(FP), Y0
+	MOVL any+20(FP), AX
 	VMOVD AX, X1
-	VPBROADCASTD X1, Y1 // blanks
-	MOVL $0x09090909, AX
-	VMOVD AX, X2
-	VPBROADCASTD X2, Y2 // tabs
-	MOVL $0x2c2c2c2c, AX
-	VMOVD AX, X3
-	VPBROADCASTD X3, Y3 // commas
-	MOVL $0x3b3b3b3b, AX
-	VMOVD AX, X4
-	VPBROADCASTD X4, Y4 // semicolons
+	VPSRLD $8, X1, X2
+	VPSRLD $16, X1, X3
+	VPSRLD $24, X1, X4
+	VPBROADCASTB X1, Y1
+	VPBROADCASTB X2, Y2
+	VPBROADCASTB X3, Y3
+	VPBROADCASTB X4, Y4
+	MOVQ ones+24(FP), DI
+	MOVQ anys+32(FP), DX
 
-pairsloop:
+marksloop:
 	VMOVDQU (SI), Y5
 	VMOVDQU 32(SI), Y6
 	VPCMPEQB Y5, Y0, Y7
@@ -128,6 +123,6 @@ pairsloop:
 	ADDQ $8, DI
 	ADDQ $8, DX
 	DECQ CX
-	JNZ pairsloop
+	JNZ marksloop
 	VZEROUPPER
 	RET

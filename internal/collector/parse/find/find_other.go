@@ -9,4 +9,6 @@ func pairAt(*byte, int, int, byte, byte, byte) int { return -1 }
 
 func masks(p *byte, blocks int, c byte, out *uint64) { masksPlain(p, blocks, c, out) }
 
-func pairs(p *byte, blocks int, quotes, ends *uint64) { pairsPlain(p, blocks, quotes, ends) }
+func marks(p *byte, blocks int, one byte, any uint32, ones, anys *uint64) {
+	marksPlain(p, blocks, one, any, ones, anys)
+}

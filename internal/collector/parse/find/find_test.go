@@ -50,37 +50,41 @@ func TestLikeStrings(t *testing.T) {
 	}
 }
 
-// TestPairs looks at every byte of texts of all lengths, also of some that are longer than what is covered.
-func TestPairs(t *testing.T) {
+// TestMarks looks at every byte of texts of all lengths, also of some that are longer than what is covered.
+func TestMarks(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	var x Pairs
+	var x Marks
 	for round := range 2000 {
 		n := r.IntN(300)
 		if round%50 == 0 {
-			n = MaxPairs - 70 + r.IntN(140)
+			n = MaxMarks - 70 + r.IntN(140)
 		}
 		b := make([]byte, n)
 		for i := range b {
 			b[i] = "ab\t,;\" =!\x89\xa2\xa0+-:"[r.IntN(15)]
 		}
 		s := string(b)
-		for i := range x.Ends { // of the line before
-			x.Quotes[i], x.Ends[i] = r.Uint64(), r.Uint64()
+		for i := range x.Any { // of the line before
+			x.One[i], x.Any[i] = r.Uint64(), r.Uint64()
 		}
-		covered := x.Find(s)
-		if covered != min(n, MaxPairs) {
-			t.Fatalf("%d of %d bytes", covered, n)
+		limit := x.Find(s, '"', ';'<<24|','<<16|'\t'<<8|' ')
+		covered := min(n, MaxMarks)
+		if n < MaxMarks && limit != n+1 || n >= MaxMarks && limit != MaxMarks {
+			t.Fatalf("limit %d of %d bytes", limit, n)
 		}
 		for i := range covered {
-			if got, want := x.Quotes[i>>6]>>(i&63)&1 == 1, s[i] == '"'; got != want {
+			if got, want := x.One[i>>6]>>(i&63)&1 == 1, s[i] == '"'; got != want {
 				t.Fatalf("quote at %d of %q: %v", i, s, got)
 			}
-			if got, want := x.Ends[i>>6]>>(i&63)&1 == 1, strings.IndexByte(" \t,;", s[i]) >= 0; got != want {
+			if got, want := x.Any[i>>6]>>(i&63)&1 == 1, strings.IndexByte(" \t,;", s[i]) >= 0; got != want {
 				t.Fatalf("end at %d of %q: %v", i, s, got)
 			}
 		}
-		if n < MaxPairs && x.Ends[n>>6]>>(n&63) != 1 {
+		if n < MaxMarks && (x.Any[n>>6]>>(n&63) != 1 || x.One[n>>6]>>(n&63) != 0) {
 			t.Fatalf("nothing behind the last byte of %q", s)
+		}
+		if w := (limit + 63) >> 6; x.Any[w] != ^uint64(0) || x.One[w] != ^uint64(0) {
+			t.Fatalf("no end behind %q", s)
 		}
 	}
 }

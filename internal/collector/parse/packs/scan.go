@@ -7,18 +7,25 @@ import (
 )
 
 // Texts finds, in one walk over a message, which of many texts occur in it. It is never changed.
+//
+// The walk looks at three bytes at every second place, so each text is known by the three that it begins with and by the three behind its first
+// byte. Texts that all begin with one byte are sought by that byte and the three behind it instead.
 type Texts struct {
-	list  []text
-	bits  [1 << 10]uint64   // by hash: whether a text begins with those four bytes
-	heads [1 << 12]uint16   // by hash: the first of the texts that begin so, plus one
+	list  []string
+	bits  [1 << 10]uint64 // by hash: whether there are such bytes in a text
+	heads [1 << 12]uint16 // by hash: the first of the rows that may fit, plus one
+	rows  []textRow
 	known map[string]uint16 // while it is made
 	begin byte              // all texts begin with this byte; 0 when they do not
 }
 
-type text struct {
-	text string
-	head uint32 // its first four bytes
-	next uint16 // another text in the same row, plus one
+// textRow is where a text shows.
+type textRow struct {
+	head uint32 // three bytes of it, or four where it has them
+	mask uint32 // which bytes of head count
+	text uint16
+	off  uint16 // the place of those bytes
+	next uint16 // another row of the same hash, plus one
 }
 
 // minText is the least number of bytes of a text that Texts can find; maxScan bounds the bytes of a message in which texts are sought.
@@ -27,7 +34,7 @@ const (
 	maxScan = 16384
 )
 
-func hash4(v uint32) uint32 { return v * 0x9E3779B1 >> 16 }
+func hash3(v uint32) uint32 { return v & 0xffffff * 0x9E3779B1 >> 16 }
 
 // NewTexts makes the table of some texts of four bytes or more. The number of a text is its place in the list.
 func NewTexts(list ...string) *Texts {
@@ -45,17 +52,23 @@ func (x *Texts) add(t string) uint16 {
 	}
 	k := uint16(len(x.list))
 	x.known[t] = k
-	l := text{text: t, head: binary.LittleEndian.Uint32([]byte(t))}
-	h := hash4(l.head)
-	x.bits[h>>6] |= 1 << (h & 63)
-	row := &x.heads[h>>4]
-	l.next, *row = *row, k+1
 	if k == 0 {
 		x.begin = t[0]
 	} else if x.begin != t[0] {
 		x.begin = 0
 	}
-	x.list = append(x.list, l)
+	x.list = append(x.list, t)
+	for off := range 2 {
+		r := textRow{head: uint32(t[off]) | uint32(t[off+1])<<8 | uint32(t[off+2])<<16, mask: 0xffffff, text: k, off: uint16(off)}
+		if off+3 < len(t) {
+			r.head, r.mask = r.head|uint32(t[off+3])<<24, ^uint32(0)
+		}
+		h := hash3(r.head)
+		x.bits[h>>6] |= 1 << (h & 63)
+		row := &x.heads[h>>4]
+		r.next, *row = *row, uint16(len(x.rows)+1)
+		x.rows = append(x.rows, r)
+	}
 	return k
 }
 
@@ -68,23 +81,45 @@ func (x *Texts) Find(msg string, found []uint64) {
 		msg = msg[:maxScan]
 	}
 	b := unsafe.Slice(unsafe.StringData(msg), len(msg))
-	begin := x.begin
-	for i := 0; i+4 <= len(b); i++ {
-		if begin != 0 && b[i] != begin {
-			continue
-		}
-		v := binary.LittleEndian.Uint32(b[i:])
-		h := hash4(v)
-		if x.bits[h>>6&(1<<10-1)]&(1<<(h&63)) == 0 {
-			continue
-		}
-		for k := x.heads[h>>4&(1<<12-1)]; k != 0; {
-			l := &x.list[k-1]
-			if l.head == v && len(l.text) <= len(b)-i && msg[i:i+len(l.text)] == l.text {
-				found[(k-1)>>6] |= 1 << ((k - 1) & 63)
+	if begin := x.begin; begin != 0 {
+		for i := 0; i+4 <= len(b); i++ {
+			if b[i] != begin {
+				continue
 			}
-			k = l.next
+			if v := binary.LittleEndian.Uint32(b[i:]); x.may(v) {
+				x.mark(msg, i, v, found)
+			}
 		}
+		return
+	}
+	i := 0
+	for ; i+4 <= len(b); i += 2 {
+		if v := binary.LittleEndian.Uint32(b[i:]); x.may(v) {
+			x.mark(msg, i, v, found)
+		}
+	}
+	if i+3 == len(b) {
+		x.mark(msg, i, uint32(b[i])|uint32(b[i+1])<<8|uint32(b[i+2])<<16, found)
+	}
+}
+
+// may says whether the three lower bytes of v may be a text's.
+func (x *Texts) may(v uint32) bool {
+	h := hash3(v)
+	return x.bits[h>>6&(1<<10-1)]&(1<<(h&63)) != 0
+}
+
+// mark sets the bits of the texts that show by the bytes at msg[i:], of which v has four as a number, or three where the message ends.
+func (x *Texts) mark(msg string, i int, v uint32, found []uint64) {
+	for k := x.heads[hash3(v)>>4&(1<<12-1)]; k != 0; {
+		r := &x.rows[k-1]
+		if v&r.mask == r.head {
+			t, at := x.list[r.text], i-int(r.off)
+			if at >= 0 && len(t) <= len(msg)-at && msg[at:at+len(t)] == t {
+				found[r.text>>6] |= 1 << (r.text & 63)
+			}
+		}
+		k = r.next
 	}
 }
 
@@ -111,7 +146,7 @@ func newIndex(refs []*Ref, texts func(*Ref) []string) *index {
 				x.asks = append(x.asks, nil)
 			}
 			x.need[i] = append(x.need[i], k)
-			if longest < 0 || len(t) > len(x.texts.list[longest].text) {
+			if longest < 0 || len(t) > len(x.texts.list[longest]) {
 				longest = int(k)
 			}
 		}

@@ -18,13 +18,19 @@ type Set struct {
 
 	program  map[string][]*Ref // by the program's name in the header
 	programs [256][]*Ref       // by the start of it, by its first byte
-	starts   [256][]*Ref       // by the first byte of the message
+	starts   [256]starts       // by the first byte of the message
 	cef      map[string][]*Ref // by vendor, in lower case
 	leef     map[string][]*Ref
 	vendors  []*Ref // CEF and LEEF vendors by the start of their name
 	json     *index // messages that hold a JSON object
 	inside   *index // by a text anywhere in the message
 	digest   string
+}
+
+// starts is the ways to recognise that look at a message's start, of one first byte: lists by the second.
+type starts struct {
+	lists [][]*Ref
+	list  [256]uint16 // by the second byte
 }
 
 // Ref is one way to recognise a pack's lines: all its conditions hold.
@@ -134,6 +140,7 @@ func NewSet(list ...*Pack) (*Set, error) {
 	}
 	sort.SliceStable(refs, func(i, j int) bool { return refs[i].priority > refs[j].priority })
 	var json, inside []*Ref
+	var byStart [256][]*Ref
 	for _, f := range refs {
 		switch {
 		case f.cef != "" && f.vendStart, f.leef != "" && f.vendStart:
@@ -149,12 +156,15 @@ func NewSet(list ...*Pack) (*Set, error) {
 		case f.program != "":
 			s.programs[f.program[0]] = append(s.programs[f.program[0]], f)
 		case f.starts != "":
-			s.starts[f.starts[0]] = append(s.starts[f.starts[0]], f)
+			byStart[f.starts[0]] = append(byStart[f.starts[0]], f)
 		case f.isJSON:
 			json = append(json, f)
 		default:
 			inside = append(inside, f)
 		}
+	}
+	for b, list := range byStart {
+		s.starts[b].fill(list)
 	}
 	s.json = newIndex(json, func(f *Ref) []string { return f.json })
 	s.inside = newIndex(inside, func(f *Ref) []string { return f.contains })
@@ -202,8 +212,41 @@ func (s *Set) ByProgramStart(name string) []*Ref {
 	return s.programs[name[0]]
 }
 
-// ByStart gives those whose message begins with the byte.
-func (s *Set) ByStart(b byte) []*Ref { return s.starts[b] }
+// ByStart gives those whose message begins with the two bytes.
+func (s *Set) ByStart(a, b byte) []*Ref {
+	x := &s.starts[a]
+	if len(x.lists) == 0 {
+		return nil
+	}
+	return x.lists[x.list[b]]
+}
+
+// fill takes up the refs of one first byte, in the order in which they are to be tried.
+func (x *starts) fill(refs []*Ref) {
+	if len(refs) == 0 {
+		return
+	}
+	var any []*Ref // those that do not mind the second byte
+	for _, f := range refs {
+		if len(f.starts) == 1 {
+			any = append(any, f)
+		}
+	}
+	x.lists = [][]*Ref{any}
+	for _, f := range refs {
+		if len(f.starts) == 1 || x.list[f.starts[1]] != 0 {
+			continue
+		}
+		var list []*Ref
+		for _, g := range refs {
+			if len(g.starts) == 1 || g.starts[1] == f.starts[1] {
+				list = append(list, g)
+			}
+		}
+		x.list[f.starts[1]] = uint16(len(x.lists))
+		x.lists = append(x.lists, list)
+	}
+}
 
 // JSON seeks the packs that may know a message that holds a JSON object.
 func (s *Set) JSON(f *Finder, msg string) { f.Seek(s.json, msg, "") }
