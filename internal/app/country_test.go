@@ -14,7 +14,7 @@ import (
 // An alert that leaves the hub says where its source is: by code for programs, by name for people.
 func TestNoticeSaysTheCountry(t *testing.T) {
 	overlay := filepath.Join(t.TempDir(), "overlay.csv")
-	if err := os.WriteFile(overlay, []byte("prefix,country,as_number,as_name,note\n203.0.113.0/24,NL,64501,Example Hosting,\n"), 0o600); err != nil {
+	if err := os.WriteFile(overlay, []byte("prefix,country,as_number,as_name,note\n203.0.113.0/24,NL,64501,Example Hosting,\n10.0.0.0/8,GB,,Inside,\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	places, err := enrich.Open(t.Context(), enrich.Options{Overlay: overlay})

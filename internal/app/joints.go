@@ -276,7 +276,7 @@ func (h *hub) entries(n alert.Notice) ([]outbox.Entry, error) {
 // country says where a source's address is registered: as a code and by name, both "" when it is not known.
 func (h *hub) country(source string) (code, name string) {
 	ip, err := netip.ParseAddr(source)
-	if err != nil || h.places == nil {
+	if err != nil || h.places == nil || ip.IsPrivate() { // where an inside computer stands, its people know
 		return "", ""
 	}
 	if code = h.places.Lookup(ip).Country; code == "" {

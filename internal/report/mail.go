@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	htmltemplate "html/template"
-	"strings"
 	texttemplate "text/template"
 
 	"tocsin/internal/notify"
@@ -91,7 +90,7 @@ func (m payload) letter() (notify.Letter, error) {
 	if err := mailHTML.Execute(&html, s); err != nil {
 		return notify.Letter{}, fmt.Errorf("writing the mail: %w", err)
 	}
-	subject := fmt.Sprintf("Weekly report of %s: %s", clip(m.Report.Organisation, 60), strings.ToLower(m.Report.Verdict[:1])+strings.TrimSuffix(m.Report.Verdict[1:], "."))
+	subject := fmt.Sprintf("Weekly report of %s. Are we all right? %s", clip(m.Report.Organisation, 60), m.Report.Verdict)
 	if m.Report.Invented {
 		subject = "[Invented] " + subject
 	}
