@@ -189,8 +189,11 @@ func (s *Set) walk(t string, i int, last *name, left int, bare bool) (int, *name
 	r := &s.run
 	const words = uint(len(r.marks.Any)) - 1 // to spare a check of bounds: no index is beyond
 	p, gap := unsafe.Pointer(unsafe.StringData(t)), r.memory.gap
+	if left < find.MaxMarks/3 { // so many pairs may stand there: none need be counted on the way
+		return i, last, left
+	}
 	stop := min(len(t), find.MaxMarks)
-	for left > 0 && i <= stop-8 {
+	for end := stop - 8; i <= end; {
 		w := load(t, i) ^ gap
 		x := last.next[0]
 		if w&x.mask != x.head {

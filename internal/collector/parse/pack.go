@@ -176,7 +176,11 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 		}
 	}
 	for i := range p.Read {
-		if !s.step(&p.Read[i], msg) && !p.Read[i].Optional {
+		st := &p.Read[i]
+		if st.Optional && r.slots.Get(st.In) == "" { // nothing to take apart
+			continue
+		}
+		if !s.step(st, msg) && !st.Optional {
 			return false
 		}
 	}
