@@ -60,6 +60,7 @@ type pipeline struct {
 	e, out, seen event.Event
 	evidence     map[uint64]struct{} // benign lines that left with a detection
 	evidenceQ    []uint64
+	missed       int64 // when it was last told that lines behind a detection cannot be read
 
 	tally  tally
 	frames []byte // records for the spool, not yet appended
@@ -296,6 +297,10 @@ func (p *pipeline) detection(d *event.Detection, l *archive.Line, f fate, send b
 	lines, err := []archive.Line(nil), error(nil)
 	if len(missing) > 0 {
 		lines, err = p.archive.FindAll(missing)
+	}
+	if err != nil && (l.Created-p.missed > int64(time.Minute) || l.Created < p.missed) {
+		p.missed = l.Created
+		p.log.Warn("lines behind a detection cannot be read from the archive of raw lines; the detection is sent without them", "rule", d.RuleID, "error", err)
 	}
 	if err == nil {
 		for i := range lines {

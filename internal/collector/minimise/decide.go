@@ -33,17 +33,24 @@ type bits struct {
 // question is a field that clauses ask about and the values they name. Its bits begin at base: the first says that the field is there at
 // all, those behind it that the values are.
 type question struct {
-	vals []string
-	base int
+	vals  []string
+	heads []uint16 // of vals
+	base  int
+}
+
+// head is the length of a text and its first byte, as far as two bytes hold them.
+func head(s string) uint16 {
+	if s == "" {
+		return 0
+	}
+	return uint16(len(s))<<8 | uint16(s[0])
 }
 
 // named is one more than the index of s in the question's values, 0 when it is none of them.
 func (q *question) named(s string) int {
-	if s == "" {
-		return slices.Index(q.vals, s) + 1
-	}
-	for i, v := range q.vals {
-		if len(v) == len(s) && v[0] == s[0] && v == s {
+	h := head(s)
+	for i, x := range q.heads {
+		if x == h && q.vals[i] == s {
 			return i + 1
 		}
 	}
@@ -82,7 +89,7 @@ func (m *Minimiser) compile() error {
 				n := 0
 				if v != "*" {
 					if n = slices.Index(q.vals, v) + 1; n == 0 {
-						q.vals = append(q.vals, v)
+						q.vals, q.heads = append(q.vals, v), append(q.heads, head(v))
 						n = len(q.vals)
 					}
 				}
@@ -266,7 +273,8 @@ func (f *firstSeen) add(a netip.Addr, at int64) bool {
 	if a.Is6() {
 		clear(b[8:])
 	}
-	if f.now == nil || at-f.began > firstSeenSpan || len(f.now) >= maxFirstSeen {
+	apart := max(at-f.began, f.began-at) // the clock may have been ahead and put right
+	if f.now == nil || apart > firstSeenSpan || len(f.now) >= maxFirstSeen {
 		f.before, f.now, f.began = f.now, map[[16]byte]struct{}{}, at
 	} else if b == f.last {
 		return false

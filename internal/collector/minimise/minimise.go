@@ -37,6 +37,7 @@ type Minimiser struct {
 	shapes [1 << shapeBits]*shape
 	long   *shape // of a row that is too long to be remembered with the others
 	last   *shape // that shapeOf gave
+	turn   bool   // which of its two places a new row takes next
 
 	// What Decide goes by, see decide.go.
 	clauses   []clause
@@ -57,7 +58,7 @@ type Minimiser struct {
 	aliases   [1 << aliasBits]alias       // pseudonyms of addresses made lately
 }
 
-const memoryBits = 6
+const memoryBits = 8
 
 // treatment is what becomes of a field.
 type treatment uint8

@@ -452,6 +452,12 @@ func TestFirstSeen(t *testing.T) {
 			t.Errorf("%d: %s at %d: %v", i, c.addr, c.at, got)
 		}
 	}
+	// A clock that was ahead and is put right: sources are first again after a day, not after years.
+	var ahead firstSeen
+	b := netip.MustParseAddr("203.0.113.9")
+	if !ahead.add(a, 900*day) || !ahead.add(b, 0) || !ahead.add(a, day+1) {
+		t.Error("after a clock was ahead, a source is not first again")
+	}
 	for range 300000 {
 		f.add(a, 4*day)
 		a = a.Next()

@@ -2,6 +2,7 @@ package minimise
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,7 +65,12 @@ func TestAddressesInTexts(t *testing.T) {
 		{"fe80::1 ::1 [2001:db8:1::9]:80", as("fe80::1") + " " + as("::1") + " [" + as("2001:db8:1::9") + "]:80"},
 		{"2001:db8:1:5::/64", as("2001:db8:1:5::") + "/64"},
 		{"2001:db8:1::9: closed", as("2001:db8:1::9") + ": closed"},
-		{"version 10.0.0.5.1 and 1.10.0.0.5", "version 10.0.0.5.1 and 1.10.0.0.5"},
+		{"version 10.0.0.5.1 and 1.10.0.0.5", "version " + as("10.0.0.5") + ".1 and 1." + as("10.0.0.5")}, // in doubt it is one
+		{"10.0.0.5.443 > 203.0.113.9.10.0.0.6: S", as("10.0.0.5") + ".443 > 203.0.113.9." + as("10.0.0.6") + ": S"},
+		{"010.000.000.005 and 203.000.113.009", as("10.0.0.5") + " and 203.000.113.009"},
+		{"src:10.0.0.5 dst:fe80::1 x:2606:4700::1", "src:" + as("10.0.0.5") + " dst:" + as("fe80::1") + " x:2606:4700::1"},
+		{"0:1:10.0.0.5 0:10.0.0.5 0:1:2:3:4:5:6:7:8:fe80::1", "0:1:" + as("10.0.0.5") + " 0:" + as("10.0.0.5") + " 0:1:2:3:4:5:6:7:8:" + as("fe80::1")},
+		{"1.3.6.1.4.1.9 256.10.0.0.1000", "1.3.6.1.4.1.9 256.10.0.0.1000"},
 		{"at 10:00:00 face::b00c ab:cd", "at 10:00:00 face::b00c ab:cd"},
 		{"::ffff:10.0.0.5", as("10.0.0.5")},
 		{"", ""}, {":", ":"}, {"...", "..."}, {"1.2.3", "1.2.3"},
@@ -129,16 +135,18 @@ func TestNoMemory(t *testing.T) {
 }
 
 func FuzzHideAddresses(f *testing.F) {
-	for _, s := range []string{"from 10.0.0.5:80 to [fe80::1]:443", "1.2.3.4.5", "::ffff:10.0.0.1", "ab:cd:ef"} {
+	for _, s := range []string{"from 10.0.0.5:80 to [fe80::1]:443", "1.2.3.4.5", "::ffff:10.0.0.1", "ab:cd:ef", "fd12::1 010.0.0.1 x:fe80::2"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		m := newMinimiser(t, func(o *Options) { o.PseudonymAddresses = true })
 		got := m.hideAddresses(s)
 		for _, word := range strings.Fields(got) {
-			if a, err := netip.ParseAddr(word); err == nil && a.Zone() == "" && m.IsOwn(a) && !strings.HasPrefix(a.String(), "fd") {
-				t.Fatalf("%q: %s is left in %q", s, word, got)
+			a, err := netip.ParseAddr(word)
+			if err != nil || a.Zone() != "" || !m.IsOwn(a) || a.Is6() && !slices.Contains(strings.Fields(s), word) { // a pseudonym is an own address of IPv6 too
+				continue
 			}
+			t.Fatalf("%q: %s is left in %q", s, word, got)
 		}
 	})
 }

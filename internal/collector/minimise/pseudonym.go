@@ -39,17 +39,51 @@ func (m *Minimiser) hideAddresses(s string) string {
 	}
 	var out []byte
 	from := 0
+	veil := func(a netip.Addr, i, end int) {
+		out = append(append(out, s[from:i]...), m.PseudonymIP(a).String()...)
+		from = end
+	}
 	for i := 0; i < len(s); {
-		n := addressAt(s, i)
+		if i > 0 && (isDigit(s[i-1]) || s[i-1] == '.' && i > 1 && isDigit(s[i-2])) { // in the middle of one
+			i++
+			continue
+		}
+		if n := numbersAt(s, i); n > 0 {
+			for end := i + n; i < end; {
+				if a, n := quad(s[i:end]); n > 0 && m.IsOwn(a) {
+					veil(a, i, i+n)
+					i += n
+				}
+				for ; i < end && isDigit(s[i]); i++ {
+				}
+				for ; i < end && s[i] == '.'; i++ {
+				}
+			}
+			continue
+		}
+		n := address6At(s, i)
 		if n == 0 {
 			i++
 			continue
 		}
-		if a, err := netip.ParseAddr(s[i : i+n]); err == nil && m.IsOwn(a) {
-			out = append(append(out, s[from:i]...), m.PseudonymIP(a).String()...)
-			from = i + n
+		if a, err := netip.ParseAddr(s[i : i+n]); err == nil {
+			if m.IsOwn(a) {
+				veil(a, i, i+n)
+			}
+			i += n
+			continue
 		}
-		i += n
+		// No address as a whole, but one may stand between its colons, such as behind "0:1:".
+		for end := i + n; i < end; {
+			a, n := m.ownWithin(s[i:min(end, i+maxAddress)])
+			if n > 0 {
+				veil(a, i, i+n)
+				i += n
+				continue
+			}
+			for i++; i < end && s[i-1] != ':'; i++ {
+			}
+		}
 	}
 	if out == nil {
 		return s
@@ -57,25 +91,67 @@ func (m *Minimiser) hideAddresses(s string) string {
 	return string(append(out, s[from:]...))
 }
 
-// addressAt is the length of what may be a whole address at i, or 0: digits and dots with three dots, or hexadecimal digits and colons.
-func addressAt(s string, i int) int {
-	if i > 0 && (isDigit(s[i-1]) || s[i-1] == ':' || s[i-1] == '.' && i > 1 && isDigit(s[i-2])) {
-		return 0 // in the middle of one
+// maxAddress is the longest that an address is written.
+const maxAddress = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
+
+// ownWithin is the longest own address at the beginning of s that ends with it or before a colon; 0: there is none.
+func (m *Minimiser) ownWithin(s string) (netip.Addr, int) {
+	for n := len(s); n > 1; n-- {
+		if n < len(s) && s[n] != ':' {
+			continue
+		}
+		if a, err := netip.ParseAddr(s[:n]); err == nil && m.IsOwn(a) {
+			return a, n
+		}
 	}
+	return netip.Addr{}, 0
+}
+
+// numbersAt is the length of four or more numbers joined by dots at i, or 0: an IPv4 address, one with its port behind a dot as tcpdump, BSD
+// and Juniper write it, or something else, in which an address is looked for all the same.
+func numbersAt(s string, i int) int {
 	end, dots := i, 0
-	for ; end < len(s) && (isDigit(s[end]) || s[end] == '.' && end+1 < len(s) && isDigit(s[end+1])); end++ {
+	for ; end < len(s) && (isDigit(s[end]) || end > i && s[end] == '.' && end+1 < len(s) && isDigit(s[end+1])); end++ {
 		if s[end] == '.' {
 			dots++
 		}
 	}
-	if dots == 3 && isDigit(s[i]) {
-		return end - i
+	if dots < 3 {
+		return 0
 	}
+	return end - i
+}
+
+// quad reads the first four numbers of a row as an address, with leading zeros or not, and says how long they are; 0: they are none.
+func quad(s string) (netip.Addr, int) {
+	var b [4]byte
+	i := 0
+	for k := range b {
+		from, n := i, 0
+		for ; i < len(s) && isDigit(s[i]) && i-from < 4; i++ {
+			n = n*10 + int(s[i]-'0')
+		}
+		if i == from || i-from > 3 || n > 255 {
+			return netip.Addr{}, 0
+		}
+		b[k] = byte(n)
+		if k < 3 {
+			if i == len(s) {
+				return netip.Addr{}, 0
+			}
+			i++ // the dot
+		}
+	}
+	return netip.AddrFrom4(b), i
+}
+
+// address6At is the length of what may be a whole IPv6 address at i, or 0: hexadecimal digits and colons.
+func address6At(s string, i int) int {
 	if i > 0 && isWord(s[i-1]) {
 		return 0
 	}
-	colons := 0
-	for end = i; end < len(s) && (isHex(s[end]) || s[end] == ':' || s[end] == '.' && end+1 < len(s) && isDigit(s[end+1])); end++ {
+	end, colons := i, 0
+	for ; end < len(s) && (isHex(s[end]) || s[end] == ':' || s[end] == '.' && end+1 < len(s) && isDigit(s[end+1])); end++ {
 		if s[end] == ':' {
 			colons++
 		}

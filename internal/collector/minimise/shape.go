@@ -43,13 +43,21 @@ func rowOf(keys []event.Key) string {
 	return unsafe.String((*byte)(unsafe.Pointer(unsafe.SliceData(keys))), len(keys)*int(unsafe.Sizeof(event.Key(0))))
 }
 
-// shapeOf finds or makes the shape of an event's keys. The one that came last in a place is the one that is remembered there.
+// shapeOf finds or makes the shape of an event's keys. Each row has two places where it may be remembered, and a new one takes one of them from
+// whatever row was there, so that those of a site soon stand beside one another.
 func (m *Minimiser) shapeOf(e *event.Event) *shape {
 	keys := e.Keys()
 	row := rowOf(keys)
 	place := &m.long
 	if len(keys) <= maxShape {
-		place = &m.shapes[maphash.String(m.seed, row)>>(64-shapeBits)]
+		h := maphash.String(m.seed, row)
+		place = &m.shapes[h>>(64-shapeBits)]
+		if s := *place; s != nil && s.row != row {
+			other := &m.shapes[h&(1<<shapeBits-1)]
+			if o := *other; o == nil || o.row == row || m.turn {
+				place = other
+			}
+		}
 	}
 	s := *place
 	if s == nil {
@@ -57,6 +65,7 @@ func (m *Minimiser) shapeOf(e *event.Event) *shape {
 		*place = s
 		m.shape(s, keys)
 	} else if s.row != row {
+		m.turn = !m.turn
 		m.shape(s, keys)
 	}
 	m.last = s
