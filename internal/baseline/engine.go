@@ -78,6 +78,7 @@ type Engine struct {
 
 	gen   uint32 // of the whole snapshot that is next
 	base  fullFile
+	sizes [2]int // of the last snapshots, changes and whole
 	out   []event.Detection
 	stats Stats
 }

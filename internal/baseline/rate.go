@@ -387,17 +387,11 @@ func (r *rate) sum24(m metric, h int32, slotOf func(int32) int) day24 {
 // code saves or restores the history.
 func (r *rate) code(c *sketch.Codec) {
 	for s := range r.hist {
-		for w := range r.hist[s] {
-			c.U16(&r.hist[s][w])
-		}
+		c.U16s(r.hist[s][:])
 		c.U16(&r.peak[s])
 	}
-	for i := range r.day {
-		c.U16(&r.day[i])
-	}
-	for i := range r.last {
-		c.U16(&r.last[i])
-	}
+	c.U16s(r.day[:])
+	c.U16s(r.last[:])
 	c.F32(&r.phi)
 	c.F32(&r.phi24)
 	c.F32(&r.level)

@@ -73,7 +73,12 @@ func (e *Engine) Snapshot() ([]byte, error) {
 }
 
 func (e *Engine) encode(form byte) ([]byte, error) {
-	c := sketch.Writer([]byte(magic))
+	// What it was the last time, and some more: growing would hold the hundred megabytes of a large hub twice.
+	last := &e.sizes[0]
+	if form == whole {
+		last = &e.sizes[1]
+	}
+	c := sketch.Writer(append(make([]byte, 0, *last+*last/16+len(magic)+sumBytes), magic...))
 	c.U8(&form)
 	c.U32(&e.gen)
 	if form == changes {
@@ -84,7 +89,9 @@ func (e *Engine) encode(form byte) ([]byte, error) {
 	if c.Err() != nil {
 		return nil, fmt.Errorf("baseline: snapshot: %w", c.Err())
 	}
-	return seal(c.Bytes()), nil
+	b := seal(c.Bytes())
+	*last = len(b)
+	return b, nil
 }
 
 func (e *Engine) file(gen uint32) string {

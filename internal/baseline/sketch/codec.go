@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // ErrState says that bytes are not a saved state.
@@ -64,6 +65,34 @@ func (c *Codec) U16(p *uint16) {
 		c.buf = binary.LittleEndian.AppendUint16(c.buf, *p)
 	} else if b := c.take(2); b != nil {
 		*p = binary.LittleEndian.Uint16(b)
+	}
+}
+
+// U16s is a list of two bytes each, whose length both sides know.
+func (c *Codec) U16s(p []uint16) {
+	if !c.reading {
+		c.buf = slices.Grow(c.buf, 2*len(p))
+		for _, v := range p {
+			c.buf = binary.LittleEndian.AppendUint16(c.buf, v)
+		}
+	} else if b := c.take(2 * len(p)); b != nil {
+		for i := range p {
+			p[i] = binary.LittleEndian.Uint16(b[2*i:])
+		}
+	}
+}
+
+// U64s is a list of eight bytes each, whose length both sides know.
+func (c *Codec) U64s(p []uint64) {
+	if !c.reading {
+		c.buf = slices.Grow(c.buf, 8*len(p))
+		for _, v := range p {
+			c.buf = binary.LittleEndian.AppendUint64(c.buf, v)
+		}
+	} else if b := c.take(8 * len(p)); b != nil {
+		for i := range p {
+			p[i] = binary.LittleEndian.Uint64(b[8*i:])
+		}
 	}
 }
 
@@ -139,13 +168,6 @@ func (c *Codec) Blob(p *[]byte, most int) {
 	} else {
 		c.buf = append(c.buf, *p...)
 	}
-}
-
-// Text is a short string with its length.
-func (c *Codec) Text(p *string, most int) {
-	b := []byte(*p)
-	c.Blob(&b, most)
-	*p = string(b)
 }
 
 // Len is a number of elements: n when writing, what stands there when reading, never more than most.

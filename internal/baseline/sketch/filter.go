@@ -146,9 +146,7 @@ func (f *Filter) Code(c *Codec, most int) {
 			}
 			l.bits = make([]uint64, (l.room*filterBits+63)/64)
 		}
-		for j := range l.bits {
-			c.U64(&l.bits[j])
-		}
+		c.U64s(l.bits)
 	}
 	if c.Err() != nil {
 		f.layers = nil
