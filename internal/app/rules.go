@@ -68,7 +68,7 @@ func (k Known) Find(text string) (detect.Found, bool) {
 			if b.Site {
 				runs = detect.Site
 			}
-			return detect.Found{ID: b.ID, Title: b.Title, Level: b.Level, Runs: runs, Across: b.Across, OnSite: b.Site, AtHub: b.Hub, Correlation: true}, true
+			return detect.Found{ID: b.ID, Title: b.Title, Level: b.Level, Runs: runs, Across: b.Across, OnSite: b.Site, AtHub: b.Hub, Correlation: true, EntityFields: b.EntityFields}, true
 		}
 	}
 	for _, r := range health.Rules() {
