@@ -39,9 +39,9 @@ fields:
   proto: transport
 `
 
-// handedOut are the directives that the hub gives a site, each checked against its ledger as the site would. The client is the caller's: the
+// handedOut are the newest directives of each type that the hub gives a site, by their version, each checked against its ledger as the site would. The client is the caller's: the
 // gate bounds how often one address connects.
-func (s *site) handedOut(own *http.Client) ([]string, error) {
+func (s *site) handedOut(own *http.Client) (map[string]uint64, error) {
 	resp, err := own.Get("https://" + s.hub.gate + "/v1/directives")
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func (s *site) handedOut(own *http.Client) ([]string, error) {
 	if err := json.Unmarshal(b, &d); err != nil || len(d.Proofs) != len(d.Directives) {
 		return nil, fmt.Errorf("%d directives, %d proofs: %w", len(d.Directives), len(d.Proofs), err)
 	}
-	var types []string
+	newest := map[string]uint64{}
 	if len(d.Directives) == 0 {
 		return nil, nil
 	}
@@ -70,11 +70,11 @@ func (s *site) handedOut(own *http.Client) ([]string, error) {
 		for _, kind := range []string{directive.Rules, directive.Parsers, directive.LookBack} {
 			p, _ := directive.Purpose(kind)
 			if x, err := s.trust.OpenDirective(env, p, s.id, time.Now()); err == nil && x.Type == kind {
-				types = append(types, kind)
+				newest[kind] = max(newest[kind], x.Version)
 			}
 		}
 	}
-	return types, nil
+	return newest, nil
 }
 
 // A pack and a question from the operator's command to the centre's page, each program a process of its own: signed away from the hub, entered
@@ -122,9 +122,9 @@ func TestQuestionAndPack(t *testing.T) {
 	}
 	own := s.own()
 	eventually(t, time.Minute, "both are handed out with their proofs", func() error {
-		types, err := s.handedOut(own)
-		if err == nil && !slices.Contains(types, directive.Parsers) || !slices.Contains(types, directive.LookBack) {
-			err = errors.Join(err, fmt.Errorf("only %v", types))
+		got, err := s.handedOut(own)
+		if err == nil && (got[directive.Parsers] == 0 || got[directive.LookBack] == 0) {
+			err = fmt.Errorf("only %v", got)
 		}
 		return err
 	})

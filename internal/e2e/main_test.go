@@ -52,7 +52,7 @@ func root() string {
 
 // build makes the programs once for all tests, from the tree as it is.
 var build = sync.OnceValue(func() error {
-	cmd := exec.Command("go", "build", "-o", filepath.Join(home, "bin")+string(filepath.Separator), "tocsin/cmd/tocsin", "tocsin/cmd/tocsin-collector", "tocsin/cmd/tocsin-engine")
+	cmd := exec.Command("go", "build", "-o", filepath.Join(home, "bin")+string(filepath.Separator), "tocsin/cmd/tocsin", "tocsin/cmd/tocsin-collector", "tocsin/cmd/tocsin-engine", "tocsin/cmd/tocsin-release")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)
 	}
