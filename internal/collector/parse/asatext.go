@@ -188,6 +188,31 @@ func (s *Set) asaText(code, t string) {
 		s.asaPair(t, " from ", "to ")
 		s.str(event.EventAction, "authentication")
 		s.asaSignIn("", n == 109005 || n == 109007)
+	case 111001, 111003, 111004, 111005, 111007: // "192.0.2.1 end configuration: OK", "Begin configuration: 192.0.2.1 writing to memory"
+		first, what := cutSpace(strings.TrimPrefix(t, "Begin configuration: "))
+		s.ip(event.SourceIP, first)
+		if len(what) < len(t)-len(first)-1 {
+			what = "begin configuration"
+		}
+		what, how, _ := strings.Cut(what, ":")
+		s.low(event.EventAction, what)
+		if n == 111004 || n == 111005 {
+			s.outcome(trim(how))
+		}
+		s.category("configuration")
+		s.kind("change")
+	case 209003, 209004, 209005:
+		s.asaDeny()
+		s.ip(event.SourceIP, strings.TrimSuffix(asaAfterEq(t, "src"), ","))
+		s.transport(wordOf(asaAfterEq(t, "proto")))
+		s.ip(event.DestinationIP, strings.TrimSuffix(asaAfterEq(t, "dest"), ","))
+		s.network()
+	case 308001:
+		if a, ok := between(t, "(from ", ")"); ok {
+			s.ip(event.SourceIP, a)
+		}
+		s.str(event.EventAction, "console enable password incorrect")
+		s.asaSignIn("", false)
 	case 111008, 111009, 111010:
 		if u, ok := between(t, "User '", "'"); ok {
 			s.asaUser(u)

@@ -46,7 +46,8 @@ func (s *Set) envelope(line string) {
 		}
 		p = trimLeft(p[2+l:])
 	}
-	if len(p) > 2 && p[0] == '1' && p[1] == ' ' && h.pri >= 0 {
+	// Some relays leave the version and drop the priority.
+	if len(p) > 2 && p[0] == '1' && p[1] == ' ' && (h.pri >= 0 || len(p) > 30 && p[6] == '-' && p[9] == '-' && p[12] == 'T') {
 		if s.rfc5424(p[2:]) {
 			return
 		}

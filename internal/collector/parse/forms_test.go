@@ -46,6 +46,16 @@ func TestForms(t *testing.T) {
 		{`Nov 12 08:50:01 cgf Block: type=FWD|proto=TCP|srcIF=eth1|srcIP=192.0.2.7|srcPort=4000|dstIP=198.51.100.2|dstPort=22|rule=r`, "observer.vendor=Barracuda tocsin.verdict=deny event.action=block process.name= host.name=cgf"},
 		{`Aug 13 08:50:01 Denied CONN=WAN SRC=192.0.2.7 DST=198.51.100.2 LEN=48 PROTO=TCP SPT=4000 DPT=80`, "observer.vendor=Peplink host.name= tocsin.verdict=deny"},
 		{`Nov 12 08:50:01 192.0.2.7:4000 sshd[5]: Server listening on 0.0.0.0 port 22.`, "host.name="},
+		{`1 2026-11-12T08:50:01.000Z srx RT_FLOW - RT_FLOW_SESSION_DENY [junos@2636.1.1.1.2.49 source-address="192.0.2.7" source-port="1034" destination-address="198.51.100.2" destination-port="23" protocol-id="6"]`, "source.ip=192.0.2.7 tocsin.verdict=deny observer.vendor=Juniper host.name=srx"},
+		{`LEEF:1.0|FireEye|MPS|7.0|malware-callback|src=192.0.2.7^proto=tcp^dst=198.51.100.2^srcPort=4000^dstPort=80`, "source.ip=192.0.2.7 source.port=4000 destination.ip=198.51.100.2 network.transport=tcp"},
+		{`Nov 12 08:50:01 ns1: NetScreen device_id=ns1  [Root]system-alert-00012: UDP flood! From 192.0.2.7:4000 to 198.51.100.2:53, proto UDP (zone Untrust int  eth0). Occurred 2 times. (2026-11-12 08:50:01)`, "source.ip=192.0.2.7 source.port=4000 destination.ip=198.51.100.2 destination.port=53 network.transport=udp event.kind=alert"},
+		{`<133>ns1: NetScreen device_id=ns1  [Root]system-notification-00257(traffic): start_time="2026-11-12 08:50:01" duration=5 policy_id=1 service=tcp/port:9007 proto=6 src zone=Untrust dst zone=Trust action=Permit sent=1 rcvd=1 src=192.0.2.7 dst=198.51.100.2 src_port=4000 dst_port=9007 src-xlated ip=192.0.2.8 port=4001 dst-xlated ip=198.51.100.3 port=9008 session_id=1`, "source.ip=192.0.2.7 destination.port=9007 source.nat.ip=192.0.2.8 source.nat.port=4001 destination.nat.ip=198.51.100.3 destination.nat.port=9008 network.protocol= observer.ingress.zone=Untrust observer.egress.zone=Trust"},
+		{`snort[9]: [122:17:0] (portscan) UDP-Portscan[Priority: 3]: {PROTO:255} 192.0.2.7 -> 198.51.100.2`, "source.ip=192.0.2.7 event.severity=3"},
+		{`<166>Nov 12 08:50:01 fw %ASA-5-111005: 192.0.2.7 end configuration: OK`, "source.ip=192.0.2.7 event.outcome=success event.category=configuration"},
+		{`<166>Nov 12 08:50:01 fw %ASA-5-111001: Begin configuration: 192.0.2.7 writing to memory`, "source.ip=192.0.2.7 event.category=configuration"},
+		{`<166>Nov 12 08:50:01 fw %ASA-6-308001: console enable password incorrect for 3 tries (from 192.0.2.7)`, "source.ip=192.0.2.7 event.outcome=failure"},
+		{`<166>Nov 12 08:50:01 fw %ASA-4-209005: Discard IP fragment set with more than 24 elements:  src = 192.0.2.7, dest = 198.51.100.2, proto = UDP, id = 48916`, "source.ip=192.0.2.7 destination.ip=198.51.100.2 network.transport=udp tocsin.verdict=deny"},
+		{`device="SFW" date=2026-11-12 time=08:50:01 device_name="x" device_id=C1 log_id=010101600001 log_type="Firewall" log_component="Firewall Rule" log_subtype="Allowed" status="Allow" src_mac=00: 0:00: 0:00: 0 src_ip=192.0.2.7 dst_ip=198.51.100.2 protocol="TCP" src_port=4000 dst_port=443`, "source.ip=192.0.2.7 source.mac= destination.port=443"},
 		{`{"kind":"finding","name":"x","created":"2026-11-12T08:50:01Z"}`, "@time=1794473401"},
 	} {
 		format, _, json := oneLine(s, &e, []byte(c.line))

@@ -469,6 +469,7 @@ func (s *Set) netscreen(msg string) bool {
 		return false
 	}
 	w := kv{s: msg[i:], bare: true}
+	xlated := 0
 	for pairs := 0; pairs < 100; pairs++ {
 		key, v, ok := w.next()
 		if !ok {
@@ -481,15 +482,49 @@ func (s *Set) netscreen(msg string) bool {
 		case "policy_id":
 			s.str(event.RuleID, v)
 		case "service":
-			s.low(event.NetworkProtocol, v)
-		case "zone", "device_id":
+			if name, _, _ := strings.Cut(v, "("); !strings.Contains(name, "/") { // not "tcp/port:9007"
+				s.low(event.NetworkProtocol, trim(name))
+			}
+		case "zone": // "src zone=Untrust dst zone=Trust"
+			v, from := strings.CutSuffix(v, " dst")
+			if from {
+				s.str(event.ObserverIngressZone, v)
+			} else {
+				s.str(event.ObserverEgressZone, v)
+			}
+		case "device_id":
 		case "src_port":
-			s.port(event.SourcePort, v)
+			s.port(event.SourcePort, wordOf(v))
 		case "dst_port":
-			s.port(event.DestinationPort, v)
+			s.port(event.DestinationPort, wordOf(v))
+		case "ip", "port": // "src-xlated ip=192.0.2.1 port=43826 dst-xlated ip=198.51.100.1 port=80"
+			if key == "ip" {
+				xlated++
+			}
+			switch {
+			case key == "ip" && xlated == 1:
+				s.ip(event.SourceNATIP, wordOf(v))
+			case key == "ip":
+				s.ip(event.DestinationNATIP, wordOf(v))
+			case xlated == 1:
+				s.port(event.SourceNATPort, wordOf(v))
+			case xlated == 2:
+				s.port(event.DestinationNATPort, wordOf(v))
+			}
 		default:
 			s.generic(key, v)
 		}
+	}
+	// "SYN flood! From 192.0.2.1:4000 to 198.51.100.1:80, proto TCP (zone Untrust int ethernet0/0). Occurred 2 times."
+	if at := find.Index(msg, "! From "); at > 0 && !s.e.Has(event.SourceIP) {
+		from, to := cutSpace(msg[at+7:])
+		s.endpoint(event.SourceIP, event.SourcePort, from)
+		if to, ok := strings.CutPrefix(to, "to "); ok {
+			s.endpoint(event.DestinationIP, event.DestinationPort, strings.TrimSuffix(wordOf(to), ","))
+		}
+		s.transport(strings.TrimSuffix(after(msg[at:], "proto "), ","))
+		s.low(event.EventAction, msg[strings.LastIndex(msg[:at], ": ")+1:at])
+		s.alert("intrusion_detection")
 	}
 	s.device("Juniper", "NetScreen", "firewall")
 	s.dataset("juniper.netscreen")

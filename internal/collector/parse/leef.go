@@ -90,9 +90,12 @@ func leefPairs(version, rest string) kv {
 	}
 	w := kv{s: rest, sep: sep}
 	if sep == '\t' && strings.IndexByte(rest, '\t') < 0 {
-		if strings.Count(rest, "|") > 2 {
+		switch {
+		case strings.Count(rest, "|") > 2:
 			w.sep = '|'
-		} else {
+		case strings.Count(rest, "^") > 2 && strings.IndexByte(rest, '^') > strings.IndexByte(rest, '='): // FireEye
+			w.sep = '^'
+		default:
 			w.sep, w.bare = 0, true
 		}
 	}

@@ -733,9 +733,15 @@ func (s *Set) domain(k event.Key, v string) {
 
 // mac sets a hardware address as written.
 func (s *Set) mac(k event.Key, v string) {
-	if len(v) >= 12 && len(v) <= 17 && isHex(v[0]) && v != "00:00:00:00:00:00" {
-		s.str(k, v)
+	if len(v) < 11 || len(v) > 17 || v == "00:00:00:00:00:00" {
+		return
 	}
+	for i := range len(v) {
+		if c := v[i]; hexDigit[c] >= 16 && c != ':' && c != '-' && c != '.' {
+			return
+		}
+	}
+	s.str(k, v)
 }
 
 // setTime sets the device's time from text, unless a better one is set.

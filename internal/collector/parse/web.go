@@ -272,6 +272,9 @@ func (s *Set) snort(msg string) bool {
 	if j := find.Index(name, " ["); j > 0 {
 		name = name[:j]
 	}
+	if j := find.Index(name, "[Priority: "); j > 0 {
+		name = name[:j]
+	}
 	parts := ids
 	if j := strings.IndexByte(parts, ':'); j >= 0 {
 		parts = parts[j+1:]
