@@ -18,6 +18,16 @@ func (c *Catalogue) counted() map[string]bool {
 	return out
 }
 
+// countedSource is the log source of the first rule that a correlation counts, nil when it counts correlations.
+func (c *Catalogue) countedSource(r *sigma.Correlation) *sigma.LogSource {
+	for _, x := range c.coll.Rules {
+		if slices.Contains(r.Rules, x.ID) || x.Name != "" && slices.Contains(r.Rules, x.Name) {
+			return &x.LogSource
+		}
+	}
+	return nil
+}
+
 // kinds are the sorts of upstream rules by their log source, the first that fits: what the alert is about, and what to tell people who know
 // nothing of log sources. The family says the sort, so that alerts of different ones do not meet.
 var kinds = []struct {
@@ -52,8 +62,9 @@ var kinds = []struct {
 }
 
 // adopt makes the attribute of an upstream rule, which has none. It runs at the hub: on a site there is no room for thousands of rules, and an
-// upstream rule does not say whether it needs what a policy keeps at home. Health (package health) says which of them see too little.
-func adopt(m *sigma.Meta, source *sigma.LogSource, groupBy []string) *attributes {
+// upstream rule does not say whether it needs what a policy keeps at home. Health (package health) says which of them see too little. Of a correlation
+// source is that of what it counts.
+func adopt(m *sigma.Meta, source *sigma.LogSource, correlation bool, groupBy []string) *attributes {
 	a := &attributes{Runs: Hub, Analyst: strings.TrimSpace(m.Description)}
 	kind := kinds[len(kinds)-1]
 	if source != nil {
@@ -63,6 +74,8 @@ func adopt(m *sigma.Meta, source *sigma.LogSource, groupBy []string) *attributes
 				break
 			}
 		}
+	}
+	if !correlation {
 		a.EntityFields, a.GroupBy = kind.fields, kind.group
 	} else {
 		// A correlation: what it groups by names the alert.
@@ -73,7 +86,7 @@ func adopt(m *sigma.Meta, source *sigma.LogSource, groupBy []string) *attributes
 		}
 	}
 	a.Family, a.Entity, a.Member = kind.family, kind.entity, kind.member
-	if source == nil && len(a.EntityFields) == 0 {
+	if correlation && len(a.EntityFields) == 0 {
 		a.Entity = "rule"
 	}
 	a.Reason = "The rule \"" + strings.NewReplacer("{", "(", "}", ")").Replace(m.Title) + "\" matched, {times}."

@@ -123,7 +123,7 @@ func LoadAll(sources []Source) (*Catalogue, error) {
 			if i, err := d.Info(); err != nil {
 				return err
 			} else if i.Size() > maxRuleFile {
-				return fmt.Errorf("%s has %d MiB; a file of rules may have %d", name, i.Size()>>20, maxRuleFile>>20)
+				return fmt.Errorf("%s has %d MiB; a file of rules may have %d", path.Join(src.Name, name), i.Size()>>20, maxRuleFile>>20)
 			}
 			b, err := fs.ReadFile(src.FS, name)
 			if err != nil {
@@ -137,6 +137,9 @@ func LoadAll(sources []Source) (*Catalogue, error) {
 			return nil
 		})
 		if err != nil {
+			if src.Name != "" {
+				err = fmt.Errorf("the set %s: %w", src.Name, err)
+			}
 			return nil, fmt.Errorf("detect: reading rules: %w", err)
 		}
 	}
@@ -155,8 +158,7 @@ func (c *Catalogue) collect(upstream map[string]bool) {
 		c.Errors = append(c.Errors, &sigma.Error{File: m.File, Line: m.Line, Rule: m.Label(), Reason: fmt.Sprintf(format, args...)})
 	}
 	seen := map[string]bool{}
-	take := func(m *sigma.Meta, source *sigma.LogSource, groupBy []string) bool {
-		correlation := source == nil
+	take := func(m *sigma.Meta, source *sigma.LogSource, correlation bool, groupBy []string) bool {
 		if m.ID == "" {
 			refused(m, "the id is missing: detections and their history are kept by it")
 			return false
@@ -180,7 +182,7 @@ func (c *Catalogue) collect(upstream map[string]bool) {
 		switch {
 		case has:
 		case upstream[m.File] && m.Level != "" && !counted[m.ID] && !(m.Name != "" && counted[m.Name]):
-			a = adopt(m, source, groupBy)
+			a = adopt(m, source, correlation, groupBy)
 		default:
 			return true // only correlations look at it
 		}
@@ -194,8 +196,8 @@ func (c *Catalogue) collect(upstream map[string]bool) {
 			Tags: m.Tags, FalsePositives: m.FalsePositives, Member: a.Member, Analyst: strings.TrimSpace(a.Analyst), File: m.File, NeedsFull: a.Needs == "full", Upstream: !has})
 		return true
 	}
-	c.coll.Rules = slices.DeleteFunc(c.coll.Rules, func(r *sigma.Rule) bool { return !take(&r.Meta, &r.LogSource, nil) })
-	c.coll.Correlations = slices.DeleteFunc(c.coll.Correlations, func(r *sigma.Correlation) bool { return !take(&r.Meta, nil, r.GroupBy) })
+	c.coll.Rules = slices.DeleteFunc(c.coll.Rules, func(r *sigma.Rule) bool { return !take(&r.Meta, &r.LogSource, false, nil) })
+	c.coll.Correlations = slices.DeleteFunc(c.coll.Correlations, func(r *sigma.Correlation) bool { return !take(&r.Meta, c.countedSource(r), true, r.GroupBy) })
 }
 
 var placeholders = regexp.MustCompile(`\{[^{}]*\}`)

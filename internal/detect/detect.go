@@ -129,12 +129,18 @@ func New(opts Options) (*Engine, error) {
 		}
 	}
 	coll, loud := cat.selection(opts.Where)
+	attrs := cat.attrs
+	if opts.Where == Hub {
+		r, a := dailyRule()
+		attrs = maps.Clone(attrs)
+		coll.Rules, loud[r.ID], attrs[r.ID] = append(coll.Rules, r), true, a
+	}
 	// A rule that is no correlation becomes the simplest one: once, then counted. So one sensor that repeats itself is one detection.
 	for _, r := range coll.Rules {
 		if !loud[r.ID] {
 			continue
 		}
-		a := cat.attrs[r.ID]
+		a := attrs[r.ID]
 		group := slices.Clone(a.EntityFields)
 		for _, f := range a.GroupBy {
 			if !slices.Contains(group, f) {
@@ -169,8 +175,10 @@ func New(opts Options) (*Engine, error) {
 		}
 		var a *attributes
 		if loud[id] && (isWrapped && !quiet[id] || !isWrapped && rules.CorrelationAlerts(int32(i))) {
-			a = cat.attrs[id]
-			e.stats.Rules++
+			a = attrs[id]
+			if id != DailyRule {
+				e.stats.Rules++
+			}
 		}
 		e.attrs, e.metas = append(e.attrs, a), append(e.metas, meta)
 	}
@@ -178,7 +186,7 @@ func New(opts Options) (*Engine, error) {
 		return nil, errors.New("detect: no rule is left that makes detections here")
 	}
 	copts := sigma.CorrelatorOptions{MaxGroups: opts.MaxGroups, ScopeGroups: opts.TenantGroups, Scoped: func(c *sigma.Correlation) bool {
-		a := cat.attrs[strings.TrimPrefix(c.ID, wrapped)]
+		a := attrs[strings.TrimPrefix(c.ID, wrapped)]
 		return a == nil || !a.Across
 	}}
 	if copts.MaxGroups == 0 {

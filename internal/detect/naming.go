@@ -23,7 +23,7 @@ type naming struct {
 // Fields: what stands behind a | is taken when nothing before it was there; parts with a comma between them are all taken. A part is a field, or
 //
 //	a+b          two texts, one behind the other
-//	a.*          the names and values of all fields below a
+//	a.*          a, and the names and values of all fields below it
 //	a?x=y;z=w    y when a is x, w when it is z
 //	=x           x
 var namings = []naming{
@@ -82,7 +82,7 @@ var namings = []naming{
 	}},
 	{of: sigma.LogSource{Product: "gcp"}, fields: map[string]string{
 		"gcp.audit.method_name": "protoPayload.methodName|event.action", "data.protoPayload.methodName": "protoPayload.methodName|event.action",
-		"data.protoPayload.serviceName": "protoPayload.serviceName|event.provider", "data.protoPayload.logName": "logName", "data.protoPayload.resource.type": "resource.type",
+		"data.protoPayload.serviceName": "protoPayload.serviceName|event.provider", "data.protoPayload.logName": "protoPayload.logName,logName", "data.protoPayload.resource.type": "protoPayload.resource.type,resource.type",
 		"data.protoPayload.authorizationInfo.granted":    "protoPayload.authorizationInfo.granted",
 		"data.protoPayload.authorizationInfo.permission": "protoPayload.authorizationInfo.permission",
 		"eventService":                          "protoPayload.serviceName,event.provider?admin=admin.googleapis.com;login=login.googleapis.com",
@@ -122,7 +122,7 @@ var windowsFields = map[string]string{
 var azureFields = map[string]string{
 	"operationName": "event.action", "OperationName": "operationName|event.action", "OperationNameValue": "operationName,operationName.value|event.action",
 	"ActivityDisplayName": "properties.activityDisplayName,operationName|event.action", "properties.message": "properties.activityDisplayName,operationName|message|event.action",
-	"Category": "category,category.value|event.category_name", "category": "event.category_name", "CategoryValue": "category,category.value|event.category_name",
+	"Category": "properties.category,category,category.value|event.category_name", "category": "event.category_name", "CategoryValue": "category,category.value|event.category_name",
 	"ResourceId": "resourceId|cloud.resource.id", "ResourceProviderValue": "resourceProviderName.value,resourceProvider,properties.resourceProviderValue,properties.resource",
 	"ResultType": "resultType,properties.status.errorCode|event.code", "resultType": "properties.status.errorCode|event.code",
 	"ResultDescription": "resultDescription,properties.status.failureReason|event.reason", "Resultdescription": "resultDescription,properties.status.failureReason|event.reason",
@@ -244,8 +244,8 @@ func registerNames(rules *sigma.Engine) error {
 				}
 			}
 			for _, c := range parsed()[i][f] {
-				if c.field != "" && !c.tree {
-					names = append(names, c.field)
+				if c.field != "" {
+					names = append(names, strings.TrimSuffix(c.field, "."))
 				}
 				if c.with != "" {
 					names = append(names, c.with)
@@ -268,6 +268,9 @@ func found(l sigma.LogSource, name string, has func(string) bool) bool {
 			return true
 		}
 		if c.tree {
+			if has(strings.TrimSuffix(c.field, ".")) {
+				return true
+			}
 			for k := event.Key(1); int(k) < event.NumKeys(); k++ {
 				if n := k.Name(); strings.HasPrefix(n, c.field) && has(n) {
 					return true

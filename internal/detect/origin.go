@@ -92,7 +92,7 @@ var origins = map[string]origin{
 	"azure.auditlogs":           of(service("azure", "auditlogs"), service("azure", "pim")),
 	"azure.signinlogs":          of(service("azure", "signinlogs")),
 	"azure.risk":                of(service("azure", "riskdetection"), service("azure", "pim")),
-	"azure.diagnostics":         of(service("azure", "activitylogs")),
+	"azure.diagnostics":         of(service("azure", "activitylogs"), service("azure", "auditlogs"), service("azure", "signinlogs")), // what the parser cannot tell apart by its category
 	"gcp.audit":                 of(service("gcp", "gcp.audit"), service("gcp", "google_workspace.admin"), service("gcp", "google_workspace.login")),
 	"o365.audit":                of(service("m365", "audit"), service("m365", "threat_management"), service("m365", "threat_detection"), service("m365", "exchange")),
 	"o365.messagetrace":         of(service("m365", "exchange")),
@@ -127,7 +127,7 @@ var zeekKinds = []struct {
 	log   string
 }{
 	{"endpoint", "dce_rpc"}, {"request_type", "kerberos"}, {"certificate.serial", "x509"}, {"security_protocol", "rdp"}, {"dns.question.name", "dns"}, {"query", "dns"},
-	{"http.request.method", "http"}, {"path", "smb_files"},
+	{"http.request.method", "http"}, {"url.original", "http"}, {"user_agent.original", "http"}, {"path", "smb_files"},
 }
 
 // eveTypes are the types of Suricata's events (event.action) that are what a log of Zeek is.

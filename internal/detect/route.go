@@ -297,6 +297,9 @@ func (g *reading) link(to sigma.Key, c candidate) {
 	switch {
 	case c.tree:
 		g.trees = append(g.trees, tree{to, c.field})
+		if k, ok := event.Lookup(strings.TrimSuffix(c.field, ".")); ok && sigma.Key(k) != to {
+			g.add(k, link{to: to})
+		}
 		for k := event.Key(1); int(k) < event.NumKeys(); k++ {
 			if below, ok := strings.CutPrefix(k.Name(), c.field); ok {
 				g.add(k, link{to: to, name: below})
