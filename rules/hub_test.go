@@ -32,7 +32,7 @@ func TestHubRules(t *testing.T) {
 		out   event.Event
 		last  int64
 	)
-	if _, err := detect.New(detect.Options{Catalogue: cat, Where: detect.Site}); err != nil { // its fields stand in stories too
+	if _, err := detect.New(detect.Options{Catalogue: cat, Where: detect.Site}); err != nil { // it is not used: making it gives keys to the fields of the rules on the site, which stand in stories too
 		t.Fatal(err)
 	}
 	engine, err := detect.New(detect.Options{Catalogue: cat, Where: detect.Hub})
