@@ -239,7 +239,7 @@ func checkReading(bad func(string, ...any), key, timezone, format string) {
 // openListeners opens the ports.
 func (a *Agent) openListeners() error {
 	c := &a.o.Config
-	lo := listen.Options{MaxLine: c.Listen.MaxLine, MaxConns: c.Listen.MaxConnections, Now: a.o.Now, Logger: a.log}
+	lo := listen.Options{MaxLine: c.Listen.MaxLine, MaxConns: c.Listen.MaxConnections, Now: a.o.Now, Logger: listen.Sparing(a.log)}
 	add := func(slot uint8, kind string, s server) {
 		a.listeners = append(a.listeners, input{server: s, slot: slot, kind: kind})
 		a.addrs = append(a.addrs, s.Addr())

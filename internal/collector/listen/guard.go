@@ -43,7 +43,7 @@ func (g *Guard) Addr() net.Addr { return g.ln.Addr() }
 // Close closes the port.
 func (g *Guard) Close() error { return g.ln.Close() }
 
-// Refused is how many connections were beyond the limits; Conns how many are open.
+// Refused is how many connections were beyond the limits.
 func (g *Guard) Refused() uint64 { return g.refused.Load() }
 
 // Conns is how many connections are open.

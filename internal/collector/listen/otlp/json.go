@@ -48,11 +48,14 @@ type jsonAny struct {
 	Bytes *string `json:"bytesValue"`
 }
 
-// jsonUint is a number, or a string with one.
+// jsonUint is a number, or a string with one; null is as if it were not there.
 type jsonUint uint64
 
 // UnmarshalJSON is json.Unmarshaler.
 func (u *jsonUint) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
 	if len(b) > 1 && b[0] == '"' {
 		b = b[1 : len(b)-1]
 	}

@@ -190,7 +190,7 @@ func TestRequests(t *testing.T) {
 	status, answer := post(t, url, token, "application/json", []byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"host.name","value":{"stringValue":"h1"}}]},"scopeLogs":[{"scope":{"name":"s"},"logRecords":[
 		{"timeUnixNano":"1800000000000000000","observedTimeUnixNano":1800000000000000001,"severityNumber":9,"severityText":"INFO","traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",
 		 "body":{"kvlistValue":{"values":[{"key":"a","value":{"intValue":"7"}},{"key":"a","value":{"intValue":8}},{"key":"b","value":{"bytesValue":"AQI="}},{"key":"c","value":{}},{"key":"d","value":{"arrayValue":{"values":[{"boolValue":true},{"doubleValue":0.5}]}}}]}}},
-		{"body":{"stringValue":"of no time"}},
+		{"timeUnixNano":null,"body":{"stringValue":"of no time"}},
 		{"body":{"stringValue":"`+long+`"}}]}]}]}`))
 	came := sink.Lines()
 	if status != 200 || !strings.Contains(answer, `"rejectedLogRecords":"1"`) || len(came) != 2 {
