@@ -174,7 +174,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	for i := range a.listeners {
 		in := &a.listeners[i]
 		listeners.Go(func() {
-			if err := in.Serve(listening, &sink{a: a, slot: in.slot}); err != nil {
+			err := in.Serve(listening, &sink{a: a, slot: in.slot})
+			if err == nil && listening.Err() == nil {
+				err = errors.New("it has ended by itself")
+			}
+			if err != nil {
 				failed <- fmt.Errorf("what comes in by %s %s is not taken any more: %w", in.kind, in.Addr(), err)
 			}
 		})
@@ -295,11 +299,15 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 			a.pipe.flushDetector(a.st.Line, now)
 		}
 		a.publish()
-		if a.draining {
-			if a.drained(now) {
-				return nil
+		select {
+		case <-ended:
+			if ended = nil; !a.draining {
+				a.draining, a.drainBy = true, a.o.Now().Add(drainTime)
 			}
-			ended = nil
+		default:
+		}
+		if a.draining && a.drained(now) {
+			return nil
 		}
 		var busy <-chan struct{}
 		if worked == slice || more {
@@ -321,8 +329,7 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 		case err := <-failed:
 			a.listenerFailed(err)
 		case <-a.wake:
-		case <-ended:
-			a.draining, a.drainBy = true, a.o.Now().Add(drainTime)
+		case <-ended: // seen above, so that it is not chance that chooses
 		case <-tick.C:
 		}
 	}

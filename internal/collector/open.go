@@ -287,8 +287,7 @@ func (a *Agent) saveDetector() error {
 	if err != nil {
 		return err
 	}
-	b := append(append(h, '\n'), snap...)
-	if err := a.memory.Save(b, false); err != nil {
+	if err := a.memory.Save(append(h, '\n'), false, snap); err != nil {
 		return fmt.Errorf("on-site rules: %w", err)
 	}
 	a.snapAt, a.snapLines = a.o.Now(), a.st.Counts["received"]

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 )
@@ -45,13 +46,27 @@ func OpenJournal(o Options) (*Journal, error) {
 	return j, nil
 }
 
-// Last is the value saved last, nil when there is none.
+// Last is the value that was there when the journal was opened; nil when there was none, and after a Save: values may be some MiB, and nobody asks
+// for what they have just saved.
 func (j *Journal) Last() []byte { return j.last }
 
-// Save replaces the value. It survives a killed process at once, and a power cut when sync was asked for. After an error the value is the
-// old one.
-func (j *Journal) Save(b []byte, sync bool) error {
-	if _, err := j.log.Append(b); err != nil {
+// Save replaces the value, which is b with more behind it. It survives a killed process at once, and a power cut when sync was asked for. After
+// an error the value is the old one.
+func (j *Journal) Save(b []byte, sync bool, more ...[]byte) error {
+	size := len(b)
+	for _, m := range more {
+		size += len(m)
+	}
+	if size > MaxRecord {
+		return fmt.Errorf("value of %d bytes: at most %d", size, MaxRecord)
+	}
+	frame, at := BeginFrame(make([]byte, 0, size+FrameSize))
+	frame = append(frame, b...)
+	for _, m := range more {
+		frame = append(frame, m...)
+	}
+	SealFrame(frame, at)
+	if _, err := j.log.AppendFrames(frame, 1); err != nil {
 		return err
 	}
 	if sync {
@@ -59,7 +74,7 @@ func (j *Journal) Save(b []byte, sync bool) error {
 			return err
 		}
 	}
-	j.last = append(j.last[:0], b...)
+	j.last = nil
 	segs := j.log.Segments()
 	for _, s := range segs[:len(segs)-1] {
 		if err := j.log.Remove(s.Base); err != nil {

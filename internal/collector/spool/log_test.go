@@ -362,12 +362,16 @@ func TestJournal(t *testing.T) {
 	if j, err = OpenJournal(Options{Dir: dir, SegmentBytes: 300}); err != nil {
 		t.Fatal(err)
 	}
-	defer j.Close()
+	defer func() { j.Close() }()
 	if string(j.Last()) != "state 98" {
 		t.Fatalf("after an empty segment: %q", j.Last())
 	}
-	if err := j.Save([]byte("state 100"), true); err != nil {
-		t.Fatal(err)
+	if err := j.Save([]byte("state "), true, []byte("10"), []byte("0")); err != nil || j.Last() != nil {
+		t.Fatalf("%v, and %q is still held", err, j.Last())
+	}
+	j.Close()
+	if j, err = OpenJournal(Options{Dir: dir, SegmentBytes: 300}); err != nil || string(j.Last()) != "state 100" {
+		t.Fatalf("saved in parts: %v", err)
 	}
 }
 
