@@ -56,6 +56,8 @@ func TestForms(t *testing.T) {
 		{`<166>Nov 12 08:50:01 fw %ASA-6-308001: console enable password incorrect for 3 tries (from 192.0.2.7)`, "source.ip=192.0.2.7 event.outcome=failure"},
 		{`<166>Nov 12 08:50:01 fw %ASA-4-209005: Discard IP fragment set with more than 24 elements:  src = 192.0.2.7, dest = 198.51.100.2, proto = UDP, id = 48916`, "source.ip=192.0.2.7 destination.ip=198.51.100.2 network.transport=udp tocsin.verdict=deny"},
 		{`device="SFW" date=2026-11-12 time=08:50:01 device_name="x" device_id=C1 log_id=010101600001 log_type="Firewall" log_component="Firewall Rule" log_subtype="Allowed" status="Allow" src_mac=00: 0:00: 0:00: 0 src_ip=192.0.2.7 dst_ip=198.51.100.2 protocol="TCP" src_port=4000 dst_port=443`, "source.ip=192.0.2.7 source.mac= destination.port=443"},
+		{`Nov 12 08:50:01 192.0.2.1 11/12/2026:08:50:01 GMT ns1 0-PPE-0 : default SSLVPN LOGIN 4471 0 : User ann - Client_ip 192.0.2.7 - Nat_ip 198.51.100.9 - Vserver 198.51.100.2:443 - Browser_type "x"`, "source.ip=192.0.2.7 source.nat.ip=198.51.100.9 destination.ip=198.51.100.2 destination.port=443 user.name=ann event.outcome=success"},
+		{`Nov 12 08:50:01 192.0.2.1 11/12/2026:08:50:01 GMT ns1 0-PPE-0 : default DNS DNS_QUERY 4471 0 : Source 192.0.2.7:4000 - Destination 198.51.100.2:53 User: ann - Domain: school.example - Category: 1 Action: DENY - Reason: x`, "source.ip=192.0.2.7 destination.port=53 user.name=ann tocsin.verdict=deny"},
 		{`{"kind":"finding","name":"x","created":"2026-11-12T08:50:01Z"}`, "@time=1794473401"},
 	} {
 		format, _, json := oneLine(s, &e, []byte(c.line))

@@ -46,9 +46,10 @@ func (s *Set) netscaler(msg string) bool {
 	if v := after(t, "Context "); v != "" {
 		if j := strings.LastIndexByte(v, '@'); j > 0 {
 			s.user(v[:j])
-			s.ip(event.SourceIP, v[j+1:])
+			s.ip(event.SourceIP, strings.TrimSuffix(v[j+1:], "-"))
 		}
 	}
+	s.netscalerFeature(feature, t)
 	if v := after(t, "User "); v != "" && v != "-" {
 		s.user(v)
 	}
@@ -92,6 +93,40 @@ func (s *Set) netscaler(msg string) bool {
 	s.dataset("citrix.adc")
 	s.str(event.EventKind, "event")
 	return true
+}
+
+// netscalerFeature reads what only some of the ADC's features say, each by its own words.
+func (s *Set) netscalerFeature(feature, t string) {
+	switch feature {
+	case "SSLVPN": // "Vserver 192.0.2.1:443", where the client came in; "Nat_ip", its address towards the inside
+		s.endpoint(event.SourceIP, event.SourcePort, after(t, "Client IP "))
+		s.endpoint(event.DestinationIP, event.DestinationPort, after(t, "Vserver "))
+		s.ip(event.SourceNATIP, after(t, "Nat_ip "))
+		if u, _, ok := strings.Cut(after(t, "username:domainname "), ":"); ok {
+			s.user(u)
+		}
+	case "TRANSFORM":
+		s.endpoint(event.SourceIP, event.SourcePort, after(t, "Client "))
+	case "DNS", "URLFILT", "CI":
+		s.user(after(t, "User: "))
+		if u := after(t, " URL "); u != "" {
+			s.urlText(u)
+		}
+		for _, cue := range [...]string{" Action: ", "- Action ", "Policyaction "} {
+			if v := after(t, cue); v != "" {
+				s.decide(verdictOf(v))
+				break
+			}
+		}
+		s.network()
+	case "ALG":
+		s.ip(event.SourceIP, after(t, "Source_IP: "))
+		s.port(event.SourcePort, after(t, "Source_port: "))
+		s.ip(event.DestinationIP, after(t, "Destination_IP: "))
+		s.port(event.DestinationPort, after(t, "Destination_port: "))
+		s.transport(after(t, "Transport: "))
+		s.network()
+	}
 }
 
 // aclRule is the name between "Hit Rule " and the next " - ".
