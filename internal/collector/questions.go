@@ -280,7 +280,7 @@ func (a *Agent) lookBack(now time.Time) bool {
 		if !j.pipe.understandAgain(e, &l) {
 			continue
 		}
-		leaves := a.min.Decide(e).Leave
+		leaves := a.min.Leaves(e)
 		if !j.match(e) {
 			continue
 		}
