@@ -47,6 +47,7 @@ const rulesUsage = `Usage: tocsin rules COMMAND [OPTIONS]
 
   health --member NAME [-v] which rules can fire on each of a member's sources, and why others cannot
   coverage --member NAME    the techniques of ATT&CK that rules could see there
+  daily [--now] [--member NAME]  when the way from the bus to the alerts was tested last with a harmless event, and how long it took; --now tests it
 
   rematch VALUE | --rule FILE --reason TEXT [--days N]
                             ask the stored history who saw an address, network or name, or where a rule would have matched
@@ -73,7 +74,7 @@ func runRules(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 		return rulesTest(args[1:], stdout, stderr)
 	case "eval":
 		return rulesEval(ctx, args[1:], stdin, stdout, stderr)
-	case "update", "sets", "rollback", "remove", "reload", "except", "suppressed", "health", "coverage":
+	case "update", "sets", "rollback", "remove", "reload", "except", "suppressed", "health", "coverage", "daily":
 		return rulesOffice(ctx, 1, args, stdout, stderr)
 	case "layer":
 		return rulesOffice(ctx, min(2, len(args)), args, stdout, stderr)

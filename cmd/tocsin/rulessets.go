@@ -38,7 +38,7 @@ func rulesOffice(ctx context.Context, words int, args []string, stdout, stderr i
 	}
 	table := map[string]func(context.Context, func(*flag.FlagSet), []string) error{
 		"update": a.rulesUpdate, "rollback": a.rulesRollBack, "remove": a.rulesRemove, "sets": a.rulesSets, "reload": a.rulesReload,
-		"except": a.rulesExcept, "suppressed": a.rulesSuppressed, "health": a.rulesHealth, "coverage": a.rulesCoverage, "rematch": a.rulesRematch, "rematch list": a.rematchList, "rematch stop": a.rematchStop, "layer list": a.layerList, "layer off": a.layerOff, "layer level": a.layerLevel, "layer end": a.layerEnd,
+		"except": a.rulesExcept, "suppressed": a.rulesSuppressed, "health": a.rulesHealth, "coverage": a.rulesCoverage, "daily": a.rulesDaily, "rematch": a.rulesRematch, "rematch list": a.rematchList, "rematch stop": a.rematchStop, "layer list": a.layerList, "layer off": a.layerOff, "layer level": a.layerLevel, "layer end": a.layerEnd,
 	}
 	f, ok := table[action]
 	if !ok {

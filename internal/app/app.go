@@ -27,6 +27,7 @@ import (
 	"tocsin/internal/eventstore/engine"
 	"tocsin/internal/gate"
 	"tocsin/internal/health"
+	"tocsin/internal/health/daily"
 	"tocsin/internal/keys"
 	"tocsin/internal/ledger"
 	"tocsin/internal/notify"
@@ -60,6 +61,7 @@ type hub struct {
 	places     *enrich.Enricher
 	rules      *ruleKeeper
 	watch      *health.Watch
+	daily      *daily.Tests
 	detector   atomic.Pointer[detect.Engine]
 	baselines  atomic.Pointer[baseline.Engine]
 	box        *outbox.Box
@@ -151,6 +153,7 @@ func (h *hub) serve(ctx context.Context) error {
 	run(&stages, "alerts", line, h.alerts.Run)
 	run(&stages, "rules", line, h.rules.run)
 	run(&stages, "detection health", line, h.watchDetection)
+	run(&stages, "daily tests", line, h.daily.Run)
 	run(&stages, "rematch", line, h.office.Rematch.Run)
 	run(&stages, "outbox", line, h.box.Run)
 	run(&stages, "weekly reports", line, h.sendReports)

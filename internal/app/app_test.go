@@ -122,6 +122,24 @@ func TestHub(t *testing.T) {
 	ask("POST", "/admin/users", `{"email":"a@example.org","name":"Ann","role":"operator"}`, 200)
 	ask("POST", "/admin/users", `{"email":"b@example.org","name":"Bob","role":"king"}`, 422)
 	ask("POST", "/admin/collectors/none/confirm", `{"words":"a b c d"}`, 404)
+	ask("POST", "/admin/rules/daily?tenant=99", "", 404)
+	if body := ask("POST", "/admin/rules/daily?tenant=1", "", 200); !strings.Contains(body, `"sent":[1]`) {
+		t.Errorf("daily test: %s", body)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) { // a poll, bounded by the deadline
+		var tests []DailyTest
+		body := ask("GET", "/admin/rules/daily", "", 200)
+		if err := json.Unmarshal([]byte(body), &tests); err != nil || len(tests) != 1 || tests[0].Member != "Ashdown School" || tests[0].Missed {
+			t.Fatalf("daily tests: %s, %v", body, err)
+		}
+		if x := tests[0]; !x.Arrived.IsZero() {
+			t.Logf("the daily test took %d ms", x.Millis)
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the daily test has not come out of the rules: %s", body)
+		}
+	}
 	if body := ask("POST", "/admin/indicators?source=test", "203.0.113.9\nnonsense!\n", 200); !strings.Contains(body, `"added":1`) || !strings.Contains(body, "nonsense") {
 		t.Errorf("import: %s", body)
 	}

@@ -39,6 +39,6 @@
 // # What may be wrong
 //
 // One process holds every role; docs/design.md section 4 says how they part when a scheme grows, and nothing here has been tried that way
-// yet. Pressure on collectors follows the worker's lag only. The health checks look at what can be asked cheaply, not at the end-to-end
-// path; a daily synthetic event does that in a later part.
+// yet. Pressure on collectors follows the worker's lag only. The health checks look at what can be asked cheaply; once a day a harmless event
+// of each member goes from behind the gate to the alerts (daily.go).
 package app

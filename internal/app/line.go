@@ -162,6 +162,9 @@ func (h *hub) openRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if h.daily, err = h.newDaily(); err != nil {
+		return err
+	}
 	h.office.Rematch = rematch.New(h.office.DB, h.store, h.log.With("part", "rematch"), nil)
 	return h.rules.layers.Refresh(ctx, Known{cat})
 }
@@ -227,8 +230,11 @@ func (h *hub) openWorker(ctx context.Context) error {
 		Feed: feed, Blobs: worker.FromBlobs(h.blobs), Plans: h.plans, Store: rows{h.store},
 		Enrich: observing{knowledge{h.places, h.sightings}, h.watch}, Detect: joined, Snapshots: worker.Files{Dir: h.path("snapshots")},
 		Apply: func(ctx context.Context, plan string, dets []event.Detection) error {
-			dets, err := h.rules.filter(ctx, dets)
+			dets, err := h.daily.Arrived(ctx, dets)
 			if err != nil {
+				return err
+			}
+			if dets, err = h.rules.filter(ctx, dets); err != nil {
 				return err
 			}
 			_, err = h.alerts.Apply(ctx, plan, dets)

@@ -143,6 +143,8 @@ func (h *hub) adminHandler() http.Handler {
 	answer(mux, "POST /admin/rules/reload", h.serveReload)
 	answer(mux, "GET /admin/rules/health", h.serveDetectionHealth)
 	answer(mux, "GET /admin/rules/coverage", h.serveCoverage)
+	answer(mux, "GET /admin/rules/daily", func(r *http.Request) (any, error) { return h.dailyTests(r.Context()) })
+	answer(mux, "POST /admin/rules/daily", h.sendDaily)
 	return mux
 }
 

@@ -122,13 +122,17 @@ type Health struct {
 	SourceKnown time.Duration `yaml:"source_known"`
 	// Window is the least time over which events are compared to see whether a field has vanished; two of them are needed. Default: 15m.
 	Window time.Duration `yaml:"window"`
+	// DailyAt is the time of day, UTC, at which each member's line is tested with a harmless event: 05:30, or off. Default: 05:30.
+	DailyAt string `yaml:"daily_at"`
+	// DailyWithin is how long such a test may take before an alert tells that it is missing. Default: 10m.
+	DailyWithin time.Duration `yaml:"daily_within"`
 }
 
 func (h Health) check() error {
 	for _, x := range []struct {
 		name string
 		d    time.Duration
-	}{{"collector_silent", h.CollectorSilent}, {"source_silent", h.SourceSilent}, {"source_known", h.SourceKnown}, {"window", h.Window}} {
+	}{{"collector_silent", h.CollectorSilent}, {"source_silent", h.SourceSilent}, {"source_known", h.SourceKnown}, {"window", h.Window}, {"daily_within", h.DailyWithin}} {
 		if x.d < time.Second || x.d > 7*24*time.Hour {
 			return fmt.Errorf("health.%s: must be between 1s and 168h, such as 30m", x.name)
 		}
@@ -212,7 +216,7 @@ func DefaultHub() Hub {
 		Web:       Web{Listen: "127.0.0.1:8080"},
 		Engine:    Engine{Memory: 1024},
 		Bus:       Bus{MaxBytes: 4096},
-		Health:    Health{CollectorSilent: 30 * time.Minute, SourceSilent: time.Hour, SourceKnown: 24 * time.Hour, Window: 15 * time.Minute},
+		Health:    Health{CollectorSilent: 30 * time.Minute, SourceSilent: time.Hour, SourceKnown: 24 * time.Hour, Window: 15 * time.Minute, DailyAt: "05:30", DailyWithin: 10 * time.Minute},
 		Alerts:    Alerts{MinLevel: "medium", MailBudget: 20},
 		Mail:      Mail{Port: 587, TLS: "starttls"},
 		Reports:   Reports{Mail: true, Weekday: "monday", Hour: 7},

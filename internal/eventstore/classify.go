@@ -13,7 +13,7 @@ const (
 	ClassDenied       = "denied"         // traffic that was refused
 	ClassAllowed      = "allowed"        // traffic that was let through and left the site for another reason
 	ClassOther        = "other"
-	ClassRaw          = "raw" // a raw line that a member let leave while troubleshooting: it is read, and stands in no figure
+	ClassRaw          = "raw" // a raw line that a member let leave while troubleshooting, or the hub's own daily test: it is read, and stands in no figure
 	ServiceOther      = "other"
 	ServiceNone       = "" // no destination port and no service named
 	ServiceICMP       = "icmp"
@@ -51,9 +51,11 @@ func levelOf(e *event.Event, class string) string {
 }
 
 func classOf(e *event.Event) string {
-	switch {
-	case e.Str(event.TocsinLeftReason) == troubleshooting:
+	switch e.Str(event.TocsinLeftReason) {
+	case troubleshooting, dailyTest:
 		return ClassRaw
+	}
+	switch {
 	case e.IsDetection():
 		return ClassDetection
 	case e.Has(event.TocsinIndicatorID):
@@ -74,6 +76,9 @@ func classOf(e *event.Event) string {
 	}
 	return ClassOther
 }
+
+// dailyTest is the reason of the daily test (package daily). A collector that said so of an event would only take it out of its own member's figures.
+const dailyTest = "daily_test"
 
 // portService names the services that attackers look for, by destination port. Sources: IANA's service names and port
 // numbers, and for 5985, 6379, 9200, 11211, 27017 the makers' documentation.

@@ -1,0 +1,211 @@
+package daily
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tocsin/internal/db"
+	"tocsin/internal/detect"
+	"tocsin/internal/event"
+	"tocsin/internal/health"
+	"tocsin/rules"
+)
+
+// bench is a hub's rules with the tests beside, and a line between them that can be cut.
+type bench struct {
+	d      *Tests
+	rules  *detect.Engine
+	now    time.Time
+	cut    bool
+	sent   []event.TenantID
+	seqs   []uint64
+	raised []event.Detection
+	alerts []event.Detection // what came out beside the tests
+}
+
+func newBench(t *testing.T, dir string) *bench {
+	t.Helper()
+	d, err := db.Open(context.Background(), db.Options{Path: filepath.Join(dir, "hub.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	cat, err := detect.Load(rules.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{now: time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)}
+	if b.rules, err = detect.New(detect.Options{Catalogue: cat, Where: detect.Hub}); err != nil {
+		t.Fatal(err)
+	}
+	b.d = New(Options{DB: d, At: 5*time.Hour + 30*time.Minute, Within: 10 * time.Minute, Now: func() time.Time { return b.now },
+		Members: func(context.Context) ([]event.TenantID, error) { return []event.TenantID{7, 9}, nil },
+		Send: func(ctx context.Context, tenant event.TenantID, seq uint64, e *event.Event, now time.Time) error {
+			b.sent, b.seqs = append(b.sent, tenant), append(b.seqs, seq)
+			if b.cut {
+				return errors.New("the bus is away")
+			}
+			return b.process(ctx, tenant, e.AppendJSON(nil))
+		},
+		Raise: func(_ context.Context, dets []event.Detection) error {
+			b.raised = append(b.raised, dets...)
+			return nil
+		}})
+	return b
+}
+
+// process is the way of an event from its form in a batch through the rules.
+func (b *bench) process(ctx context.Context, tenant event.TenantID, line []byte) error {
+	var e event.Event
+	if err := event.DecodeJSON(&e, line); err != nil {
+		return err
+	}
+	e.Tenant = tenant
+	b.now = b.now.Add(40 * time.Millisecond)
+	rest, err := b.d.Arrived(ctx, b.rules.Process(&e, b.now.UnixNano()))
+	b.alerts = append(b.alerts, rest...)
+	return err
+}
+
+func (b *bench) check(t *testing.T) {
+	t.Helper()
+	if err := b.d.Check(t.Context()); err != nil && !b.cut {
+		t.Fatal(err)
+	}
+}
+
+func (b *bench) list(t *testing.T) []Test {
+	t.Helper()
+	l, err := b.d.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// A young hub tests nobody.
+func TestYoung(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.d.started = b.now.Add(45 * time.Minute).UnixNano()
+	b.now = b.now.Add(91 * time.Minute)
+	b.check(t)
+	if len(b.sent) != 0 {
+		t.Errorf("sent to %v", b.sent)
+	}
+	if _, err := b.d.SendNow(t.Context(), 7); err != nil || b.list(t)[0].ArrivedNS == 0 { // on demand it does
+		t.Errorf("%v, %+v", err, b.list(t))
+	}
+}
+
+// A test of each member goes once a day at its time, is found by the rules in force, measured, and makes no alert.
+func TestArrives(t *testing.T) {
+	dir := t.TempDir()
+	b := newBench(t, dir)
+	b.now = b.now.Add(89 * time.Minute) // a minute before its time
+	b.check(t)
+	if len(b.sent) != 0 {
+		t.Fatalf("sent to %v", b.sent)
+	}
+	b.now = b.now.Add(2 * time.Minute)
+	b.check(t)
+	b.check(t)
+	if len(b.sent) != 2 {
+		t.Fatalf("sent to %v", b.sent)
+	}
+	for _, x := range b.list(t) {
+		if x.Latency() <= 0 || x.Latency() > time.Second || x.Missed {
+			t.Errorf("%+v", x)
+		}
+	}
+	b.now = b.now.Add(24 * time.Hour)
+	b.check(t)
+	b.check(t)
+	if len(b.sent) != 4 || b.seqs[3] != 2 {
+		t.Fatalf("sent to %v, %v", b.sent, b.seqs)
+	}
+	again := newBench(t, dir) // after a restart nothing is sent twice
+	again.now = b.now.Add(time.Hour)
+	again.check(t)
+	if len(again.sent) != 0 {
+		t.Errorf("sent again to %v", again.sent)
+	}
+	again.now = b.now.Add(24 * time.Hour)
+	again.check(t)
+	if len(again.sent) != 2 {
+		t.Errorf("the next day: %v", again.sent)
+	}
+	if len(b.raised)+len(b.alerts)+len(again.raised)+len(again.alerts) != 0 {
+		t.Errorf("alerts: %v %v %v %v", b.raised, b.alerts, again.raised, again.alerts)
+	}
+}
+
+// A test that does not arrive within its time raises one alert, the next one that is missed another.
+func TestMissed(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.cut = true
+	b.now = b.now.Add(100 * time.Minute)
+	b.check(t)
+	b.now = b.now.Add(9 * time.Minute)
+	b.check(t)
+	if len(b.raised) != 0 {
+		t.Fatalf("raised before its time: %v", b.raised)
+	}
+	b.now = b.now.Add(2 * time.Minute)
+	for range 3 {
+		b.check(t)
+	}
+	if len(b.raised) != 2 {
+		t.Fatalf("%d alerts for two members", len(b.raised))
+	}
+	x := b.raised[len(b.raised)-1]
+	if x.RuleID != health.RuleDaily || x.Tenant != 9 || !strings.Contains(x.Reason, "05:40 UTC") {
+		t.Errorf("%+v", x)
+	}
+	b.cut = false
+	b.now = b.now.Add(24 * time.Hour)
+	b.check(t)
+	b.now = b.now.Add(time.Hour)
+	b.check(t)
+	if len(b.raised) != 2 {
+		t.Errorf("an alert although the tests arrive again: %v", b.raised)
+	}
+}
+
+// Nobody but the hub makes a test arrive, and what pretends to be one is no alert either.
+func TestStray(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.cut = true
+	b.now = b.now.Add(100 * time.Minute)
+	b.check(t)
+	e := &event.Event{Created: b.now.UnixNano()}
+	e.SetString(event.EventDataset, detect.DailyDataset)
+	e.SetString(event.TocsinLeftReason, "daily_test")
+	e.SetString(event.EventID, b.list(t)[1].ID) // another member's
+	if err := b.process(t.Context(), 7, e.AppendJSON(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if l := b.list(t); l[0].ArrivedNS != 0 || l[1].ArrivedNS != 0 || b.d.Strays() != 1 || len(b.alerts) != 0 {
+		t.Errorf("%+v, %d strays, alerts %v", l, b.d.Strays(), b.alerts)
+	}
+	e.SetString(event.TocsinLeftReason, "denied_inbound") // not marked
+	if err := b.process(t.Context(), 7, e.AppendJSON(nil)); err != nil || b.d.Strays() != 1 || len(b.alerts) != 0 {
+		t.Errorf("%v, %d strays, alerts %v", err, b.d.Strays(), b.alerts)
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	for s, want := range map[string]time.Duration{"05:30": 5*time.Hour + 30*time.Minute, "00:00": 0, "23:59": 24*time.Hour - time.Minute, "off": -1} {
+		if d, err := ParseTime(s); err != nil || d != want {
+			t.Errorf("%s: %v, %v", s, d, err)
+		}
+	}
+	for _, s := range []string{"", "24:00", "5.30", "-1:00", "05:30:00"} {
+		if d, err := ParseTime(s); err == nil {
+			t.Errorf("%q: %v", s, d)
+		}
+	}
+}
