@@ -231,7 +231,7 @@ func TestAdopt(t *testing.T) {
 			t.Errorf("%+v", i)
 		}
 	}
-	want := map[string]string{"Rule 2 {x}": "upstream-web source up/b.yml", "Rule 3 {x}": "upstream-host host up/c.yml", "Many": "upstream-host host up/d.yml"}
+	want := map[string]string{"Rule 2 {x}": "upstream-web source up/b.yml", "Rule 3 {x}": "upstream-host host up/c.yml", "Many": "upstream-cloud source up/d.yml"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v", got)
 	}

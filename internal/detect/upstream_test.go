@@ -374,6 +374,11 @@ var clouds = []struct {
 	{"Microsoft365_Audit_Exchange", []sigma.LogSource{{Product: "m365", Service: "audit"}}, true},
 }
 
+// reads says whether an event at the hub is read as one of a log source.
+func (w *way) reads(ev *event.Event, l sigma.LogSource) bool {
+	return slices.ContainsFunc(w.u.hub.finer.routeOf(ev).sources(), func(s sigma.Source) bool { return s.Product == l.Product && s.Service == l.Service })
+}
+
 // TestCloudsOnTheWay compares, for events of clouds, what upstream's rules find in the event itself with what they find at the hub.
 func TestCloudsOnTheWay(t *testing.T) {
 	w := newWay(t, "full")
@@ -411,8 +416,8 @@ func TestCloudsOnTheWay(t *testing.T) {
 			for _, id := range want {
 				if slices.Contains(got, id) {
 					both++
-				} else if at.Str(event.EventDataset) == "json.generic" {
-					unread++
+				} else if at.Str(event.EventDataset) == "json.generic" || len(c.source) > 1 && !w.reads(at, u.rules[id].LogSource) {
+					unread++ // or of another of the file's log sources
 				} else {
 					missing++
 					differ[id] = string(at.AppendJSON(nil))
@@ -424,7 +429,7 @@ func TestCloudsOnTheWay(t *testing.T) {
 				}
 			}
 		})
-		t.Logf("%s: %d events, %d matches in both, %d at the hub alone, %d missing, %d in events that no parser of the source knows", c.file, events, both, more, missing, unread)
+		t.Logf("%s: %d events, %d matches in both, %d at the hub alone, %d missing, %d in events that no parser of the source knows, or of another log source", c.file, events, both, more, missing, unread)
 		for id, at := range differ {
 			t.Logf("%s: missing %s %q (%s): %.1200s", c.file, id, u.rules[id].Title, u.rules[id].File, at)
 		}
