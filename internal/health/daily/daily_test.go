@@ -175,6 +175,27 @@ func TestMissed(t *testing.T) {
 	}
 }
 
+// What was on its way when the hub went down has its time from the start on.
+func TestMissedAfterRestart(t *testing.T) {
+	dir := t.TempDir()
+	b := newBench(t, dir)
+	b.cut = true
+	b.now = b.now.Add(100 * time.Minute)
+	b.check(t)
+	again := newBench(t, dir)
+	again.now = b.now.Add(3 * time.Hour)
+	again.d.started = again.now.UnixNano()
+	again.check(t)
+	if len(again.raised) != 0 {
+		t.Errorf("raised at the start: %v", again.raised)
+	}
+	again.now = again.now.Add(11 * time.Minute)
+	again.check(t)
+	if len(again.raised) != 2 {
+		t.Errorf("%d alerts for two members", len(again.raised))
+	}
+}
+
 // Nobody but the hub makes a test arrive, and what pretends to be one is no alert either.
 func TestStray(t *testing.T) {
 	b := newBench(t, t.TempDir())
@@ -194,6 +215,30 @@ func TestStray(t *testing.T) {
 	e.SetString(event.TocsinLeftReason, "denied_inbound") // not marked
 	if err := b.process(t.Context(), 7, e.AppendJSON(nil)); err != nil || b.d.Strays() != 1 || len(b.alerts) != 0 {
 		t.Errorf("%v, %d strays, alerts %v", err, b.d.Strays(), b.alerts)
+	}
+}
+
+// Thousands that pretend to be a test are counted, and the real one among them arrives, however often it comes.
+func TestManyStrays(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.cut = true
+	b.now = b.now.Add(100 * time.Minute)
+	b.check(t)
+	sent := b.list(t)[0]
+	dets := []event.Detection{{RuleID: "another", Tenant: sent.Tenant}}
+	for i := range 10_000 {
+		x := event.Detection{RuleID: detect.DailyRule, Tenant: sent.Tenant}
+		if x.Entity.Value = "forged"; i%2 == 0 {
+			x.Entity.Value = sent.ID
+		}
+		dets = append(dets, x)
+	}
+	rest, err := b.d.Arrived(t.Context(), dets)
+	if err != nil || len(rest) != 1 || rest[0].RuleID != "another" || b.d.Strays() != 5000 {
+		t.Errorf("%d left, %d strays, %v", len(rest), b.d.Strays(), err)
+	}
+	if l := b.list(t); l[0].ArrivedNS != b.now.UnixNano() || l[1].ArrivedNS != 0 {
+		t.Errorf("%+v", l)
 	}
 }
 
