@@ -3,6 +3,7 @@ package health
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -51,8 +52,8 @@ var own = []Rule{
 		Do:    "The centre's operator has to act; the reason says what to look at. Members have nothing to do."}},
 	{RuleDaily, "The daily test event raised no alert", "health-daily", "high", detect.Text{
 		Title: "The daily test of your protection failed",
-		What:  "Once a day Tocsin sends a harmless test through your collector, to see that a real attack would be noticed. The last one did not arrive, or raised no alert.",
-		Do:    "See whether the collector's machine is switched on and connected; on it, tocsin-collector doctor says what is wrong. The centre has been told too."}},
+		What:  "Once a day the centre sends a harmless test in your name through its own detection, to see that a real attack on you would be noticed. The last one did not come out in time.",
+		Do:    "The centre's operator has to act and has been told. You have nothing to do: your collector and your devices have no part in this test."}},
 }
 
 // Rules lists them.
@@ -163,6 +164,12 @@ func (w *Watch) Check(a Asked) []event.Detection {
 		if now-s.last > int64(forgetAfter) {
 			w.forget(s)
 			continue
+		}
+		// A firewall that was replaced, under another address, is not waited for ever.
+		if n := len(s.senders); n > 0 {
+			if s.senders = slices.DeleteFunc(s.senders, func(x sender) bool { return now-x.last > int64(forgetAfter) }); len(s.senders) < n {
+				s.dirty = true
+			}
 		}
 		if !known[s.collector] {
 			continue // nobody waits for it
@@ -297,8 +304,11 @@ func vanished(cat *detect.Catalogue, x *shape, k key, collector string, now int6
 	if len(lost) == 0 {
 		return v // nobody needs them
 	}
-	if blind {
+	switch {
+	case blind:
 		gone = []string{event.EventCategory.Name()}
+	case len(gone) == 0: // rules that name it otherwise (a naming of package detect): say what the source called it
+		gone = slices.Collect(maps.Keys(away))
 	}
 	slices.Sort(gone)
 	slices.Sort(lost)
@@ -307,9 +317,6 @@ func vanished(cat *detect.Catalogue, x *shape, k key, collector string, now int6
 		if at := away[name]; since == 0 || at < since {
 			since = at
 		}
-	}
-	if since == 0 {
-		since = now // rules go by a field that is not named: say at least that
 	}
 	named := lost[:min(3, len(lost))]
 	more := ""

@@ -21,7 +21,7 @@
 //   - a collector is silent: 30 minutes;
 //   - the detector cannot run as it should: two checks.
 //
-// A source that was silent for five weeks is forgotten.
+// A source that was silent for five weeks is forgotten, and so is one of its senders.
 package health
 
 import (
@@ -79,7 +79,7 @@ const (
 	maxFields    = 256
 	maxProfiles  = 16
 	maxServices  = 32
-	maxDataset   = 100 // bytes
+	maxDataset   = 100 // bytes, as of a category or service
 
 	usualShare, goneShare, backShare = 0.8, 0.05, 0.5
 	parsedUsual, parsedGone          = 0.8, 0.5
@@ -214,8 +214,8 @@ func (w *Watch) Observe(ev *event.Event) {
 			return
 		}
 	}
-	at := ev.Created
-	if at > s.last { // a clock that is ahead must not make a source be heard tomorrow
+	at := max(ev.Created, 0) // before 1970 there are no days to count by
+	if at > s.last {         // a clock that is ahead must not make a source be heard tomorrow
 		at = min(at, w.now().UnixNano())
 	}
 	s.see(at)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"tocsin/internal/db"
@@ -150,6 +151,36 @@ func TestFieldsVanish(t *testing.T) {
 	got := r.check()[RuleFields]
 	if !strings.Contains(got.Reason, "event.category") || got.Key == d.Key {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Rules that have names of their own for what vanished: the alert says what the source calls it, and is the same one after a restart.
+func TestFieldsOfOtherNames(t *testing.T) {
+	r := newRig(t)
+	const rule = "title: A made rule\nid: 22222222-0000-4000-8000-000000000001\nlevel: high\nlogsource: {category: firewall}\ndetection:\n  selection: {src_ip: 203.0.113.7}\n  condition: selection\n"
+	var err error
+	if r.cat, err = detect.LoadAll([]detect.Source{{FS: fstest.MapFS{"x.yml": {Data: []byte(rule)}}, Upstream: true}}); err != nil || len(r.cat.Errors) > 0 {
+		t.Fatal(err, r.cat.Errors)
+	}
+	for range 600 {
+		r.clock = r.clock.Add(10 * time.Second)
+		r.denied()
+	}
+	for range 4 * windowSize {
+		r.clock = r.clock.Add(10 * time.Second)
+		r.denied("source.ip")
+	}
+	d := r.check()[RuleFields]
+	if !strings.Contains(d.Reason, "no longer have source.ip, which") || !strings.Contains(d.Reason, "One rule cannot fire") {
+		t.Fatalf("%+v", d)
+	}
+	if err := r.w.Save(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	r.clock = r.clock.Add(time.Minute)
+	r.open()
+	if again := r.check()[RuleFields]; again.Key != d.Key {
+		t.Errorf("after a restart the alert is another one: %q, %q", again.Key, d.Key)
 	}
 }
 
@@ -350,6 +381,30 @@ func TestSenders(t *testing.T) {
 	r.w.Observe(&ev)
 	if last := r.w.Sources(1)[0].Last; last.After(r.clock) {
 		t.Errorf("heard last at %s, now is %s", last, r.clock)
+	}
+}
+
+// One of two firewalls is replaced, under another address: the old one is not waited for ever. A time before 1970 is no fault of this program.
+func TestSenderIsForgotten(t *testing.T) {
+	r := newRig(t)
+	from := func(n byte, at int64) {
+		var ev event.Event
+		ev.Tenant, ev.Created = 1, at
+		ev.SetString(event.EventDataset, "fortinet.fortigate")
+		ev.SetString(event.TocsinCollectorID, "c1")
+		ev.SetIP(event.TocsinSenderIP, netip.AddrFrom4([4]byte{192, 0, 2, n}))
+		r.w.Observe(&ev)
+	}
+	from(1, -int64(100*time.Hour))
+	from(1, -int64(50*time.Hour))
+	from(2, r.clock.UnixNano())
+	for day := range 37 {
+		r.clock = r.clock.Add(24 * time.Hour)
+		from(1, r.clock.UnixNano())
+		r.check()
+		if n := r.w.Sources(1)[0].Senders; (n == 2) != (day < 35) {
+			t.Fatalf("%d senders after %d days", n, day+1)
+		}
 	}
 }
 

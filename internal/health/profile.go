@@ -33,7 +33,7 @@ const everything = "*"
 func (s *source) profile(category string) *profile {
 	p := s.profiles[category]
 	if p == nil {
-		if len(s.profiles) >= maxProfiles {
+		if len(s.profiles) >= maxProfiles || len(category) > maxDataset {
 			return nil
 		}
 		p = &profile{}
@@ -62,7 +62,7 @@ func (s *source) look(ev *event.Event, at, window int64) {
 		}
 		before = k
 		p.count(k)
-		if k == event.TocsinService && len(s.services) < maxServices && !slices.Contains(s.services, ev.StrAt(i)) {
+		if k == event.TocsinService && len(s.services) < maxServices && len(ev.StrAt(i)) <= maxDataset && !slices.Contains(s.services, ev.StrAt(i)) {
 			s.services = append(s.services, strings.Clone(ev.StrAt(i)))
 		}
 	}
