@@ -105,6 +105,26 @@ func TestFieldsAreFound(t *testing.T) {
 	}
 }
 
+// What lies below a name is found too when it gets a key, from a question to the history or a set that is refused, after the first event was read.
+func TestKeysComeLater(t *testing.T) {
+	e := namingEngine(t)
+	const name = "Parameters.ForwardToKeyOfLater"
+	for _, when := range []string{"before", "after"} {
+		var ev event.Event
+		if err := event.DecodeJSON(&ev, []byte(`{"event.dataset":"o365.audit","Operation":"New-InboxRule","`+name+`":"x@example.net"}`)); err != nil {
+			t.Fatal(err)
+		}
+		g := e.reading(&ev)
+		e.fill(&ev, g)
+		if n := len(e.match.Match(g.set, &e.rec, nil)); n != 1 {
+			t.Errorf("%s it has a key: %d rules match", when, n)
+		}
+		if _, err := event.Register(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Putting an event under the names of rules makes no garbage.
 func TestFillAllocates(t *testing.T) {
 	e := namingEngine(t)

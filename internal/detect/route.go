@@ -223,6 +223,7 @@ type reading struct {
 	joins  []join
 	fixed  []fixed
 	trees  []tree
+	keys   int // how many there were: trees hold those of them that lie below
 }
 
 // link puts the values of a field under a name of rules.
@@ -259,7 +260,7 @@ type linking struct {
 }
 
 func newReading(set *sigma.Set, sources []sigma.Source, names []string) *reading {
-	g := &reading{set: set, keywords: set.Keywords(), asked: make([]bool, event.TocsinTenant+1), links: [][]link{nil}}
+	g := &reading{set: set, keywords: set.Keywords(), asked: make([]bool, event.TocsinTenant+1), links: [][]link{nil}, keys: event.NumKeys()}
 	for _, k := range set.Keys() {
 		for int(k) >= len(g.asked) {
 			g.asked = append(g.asked, false)
@@ -332,12 +333,12 @@ func (g *reading) add(from event.Key, l link) {
 
 func (e *Engine) reading(ev *event.Event) *reading {
 	r := e.finer.routeOf(ev)
-	if g, ok := e.routes[r]; ok {
+	if g, ok := e.routes[r]; ok && (len(g.trees) == 0 || g.keys == event.NumKeys()) {
 		return g
 	}
 	sources := r.sources()
 	g := newReading(e.rules.Set(sources...), sources, slices.Clone(e.grouped))
-	if len(e.routes) < maxRoutes {
+	if _, ok := e.routes[r]; ok || len(e.routes) < maxRoutes {
 		e.routes[r] = g
 	}
 	return g
