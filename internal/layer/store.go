@@ -224,6 +224,7 @@ func (s *Store) flush(ctx context.Context, set *Set) error {
 	if set == nil {
 		return nil
 	}
+	var errs []error
 	for _, list := range set.single {
 		for _, e := range list {
 			n := e.hits.Swap(0)
@@ -236,11 +237,11 @@ func (s *Store) flush(ctx context.Context, set *Set) error {
 			})
 			if err != nil {
 				s.set.Load().countOn(e, n)
-				return err
+				errs = append(errs, err)
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Filter takes out of a plan's detections what layers keep back, writes it down, and gives the rest. It is idempotent by Detection.Key: a
