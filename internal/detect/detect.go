@@ -86,16 +86,18 @@ type Engine struct {
 
 // program is one compiled set of rules with its state: all that Reload replaces. What is derived from rules belongs here.
 type program struct {
-	cat     *Catalogue
-	rules   *sigma.Engine
-	cor     *sigma.Correlator
-	corOpts sigma.CorrelatorOptions
-	attrs   []*attributes // by correlation; nil: silent
-	metas   []*sigma.Meta
-	wanted  []bool // by event key
-	routes  map[route]*reading
-	finer   finerKeys
-	grouped []string // fields that correlations look at
+	cat      *Catalogue
+	rules    *sigma.Engine
+	cor      *sigma.Correlator
+	corOpts  sigma.CorrelatorOptions
+	attrs    []*attributes // by correlation; nil: silent
+	metas    []*sigma.Meta
+	wanted   []bool // by event key
+	routes   map[route]*reading
+	routesOf map[event.TenantID]int  // how many of them by whose events
+	coarse   map[event.TenantID]bool // who has events that are not told apart any more
+	finer    finerKeys
+	grouped  []string // fields that correlations look at
 }
 
 // Stats counts since the engine was made.
@@ -155,7 +157,7 @@ func New(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("detect: %w", err)
 	}
-	e := &Engine{opts: opts, program: program{cat: cat, rules: rules, routes: map[route]*reading{}}}
+	e := &Engine{opts: opts, program: program{cat: cat, rules: rules, routes: map[route]*reading{}, routesOf: map[event.TenantID]int{}, coarse: map[event.TenantID]bool{}}}
 	for _, err := range slices.Concat(cat.Errors, rules.Errors) {
 		opts.Logger.Error("detection rule left out", "file", err.File, "line", err.Line, "rule", err.Rule, "reason", err.Reason)
 	}

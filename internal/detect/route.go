@@ -9,15 +9,16 @@ import (
 	"tocsin/sigma"
 )
 
-// route is what decides which rules apply to an event: from the lowest byte on the numbers of its dataset, its service and its first four
-// categories in the vocabularies of origin.go, 0 for one that is not there or says nothing to rules, and in the upper two bytes what the dataset's
-// origin finds beside (finer). Data cannot make new ones.
+// route is what decides which rules apply to an event: from the lowest byte on the numbers of its dataset, its service and its first four different
+// categories, sorted, in the vocabularies of origin.go, 0 for one that is not there or says nothing to rules, and in the upper two bytes what the
+// dataset's origin finds beside (finer). Data cannot make new ones.
 type route uint64
 
 const (
-	maxRoutes     = 4096
-	maxCategories = 4
-	finerAt       = 48
+	maxRoutes      = 4096
+	maxRoutesOfOne = maxRoutes / 4 // that the events of one member may make: real ones need some hundred
+	maxCategories  = 4
+	finerAt        = 48
 )
 
 // part is the i-th number of a route: the dataset, the service, the categories.
@@ -58,15 +59,20 @@ func newFinerKeys() (f finerKeys) {
 func (f *finerKeys) routeOf(ev *event.Event) route {
 	d := datasetWords.number(ev.Str(event.EventDataset))
 	r := route(d) | route(serviceWords.number(ev.Str(event.TocsinService)))<<8
-	n := 0
-	for i := ev.Find(event.EventCategory); i >= 0 && i < ev.Len() && ev.Keys()[i] == event.EventCategory && n < maxCategories; i++ {
-		if c := categoryWords.number(ev.StrAt(i)); c != 0 {
-			r |= route(c) << (16 + 8*n)
-			n++
+	// Which categories there are decides, and not their order, so that events of one kind have one route.
+	var list [maxCategories]uint8
+	found := list[:0]
+	for i := ev.Find(event.EventCategory); i >= 0 && i < ev.Len() && ev.Keys()[i] == event.EventCategory && len(found) < maxCategories; i++ {
+		if c := categoryWords.number(ev.StrAt(i)); c != 0 && !slices.Contains(found, c) {
+			found = append(found, c)
 		}
 	}
-	if n < maxCategories && ev.Has(event.DNSQuestionName) {
-		r |= route(dnsNumber) << (16 + 8*n)
+	if len(found) < maxCategories && ev.Has(event.DNSQuestionName) && !slices.Contains(found, dnsNumber) {
+		found = append(found, dnsNumber)
+	}
+	slices.Sort(found)
+	for i, c := range found {
+		r |= route(c) << (16 + 8*i)
 	}
 	if d != 0 {
 		if x := finers[d]; x != nothing {
@@ -331,16 +337,29 @@ func (g *reading) add(from event.Key, l link) {
 	g.ranks = max(g.ranks, l.rank)
 }
 
+// reading gives what applies to an event. A member whose events are of more kinds than there can be, which only somebody does who wants to hold up
+// the others, has the further ones read by their data set alone: making a reading takes milliseconds, and each is kept.
 func (e *Engine) reading(ev *event.Event) *reading {
 	r := e.finer.routeOf(ev)
-	if g, ok := e.routes[r]; ok && (len(g.trees) == 0 || g.keys == event.NumKeys()) {
+	g, ok := e.routes[r]
+	if !ok && (len(e.routes) >= maxRoutes || e.routesOf[ev.Tenant] >= maxRoutesOfOne) {
+		if !e.coarse[ev.Tenant] {
+			e.coarse[ev.Tenant] = true
+			if e.opts.Logger != nil {
+				e.opts.Logger.Warn("events of too many kinds; further kinds are judged by their data set alone", "tenant", ev.Tenant, "kinds", len(e.routes))
+			}
+		}
+		r = route(r.part(0))
+		g, ok = e.routes[r]
+	} else if !ok {
+		e.routesOf[ev.Tenant]++
+	}
+	if ok && (len(g.trees) == 0 || g.keys == event.NumKeys()) {
 		return g
 	}
 	sources := r.sources()
-	g := newReading(e.rules.Set(sources...), sources, slices.Clone(e.grouped))
-	if _, ok := e.routes[r]; ok || len(e.routes) < maxRoutes {
-		e.routes[r] = g
-	}
+	g = newReading(e.rules.Set(sources...), sources, slices.Clone(e.grouped))
+	e.routes[r] = g
 	return g
 }
 

@@ -75,6 +75,61 @@ func TestRoute(t *testing.T) {
 	}
 }
 
+// The order of categories, and how often each is there, makes no other route.
+func TestRouteOfCategories(t *testing.T) {
+	keys := newFinerKeys()
+	var want route
+	for i, list := range [][]string{{"network", "web"}, {"web", "network"}, {"web", "web", "nonsense", "network", "web", "network", "web"}} {
+		ev := &event.Event{}
+		ev.SetString(event.EventDataset, "cisco.asa")
+		for _, c := range list {
+			ev.AddString(event.EventCategory, c)
+		}
+		if i == 0 {
+			want = keys.routeOf(ev)
+		}
+		if r := keys.routeOf(ev); r != want || r.part(3) == 0 || r.part(4) != 0 {
+			t.Errorf("%q: %x, want %x", list, r, want)
+		}
+	}
+}
+
+// A member that invents kinds of events has them read by their data set, and takes nothing from the others.
+func TestTooManyRoutes(t *testing.T) {
+	e := namingEngine(t)
+	words := categoryWords.words
+	send := func(member event.TenantID, service string, list ...string) *reading {
+		ev := &event.Event{Tenant: member}
+		ev.SetString(event.EventDataset, "cisco.asa")
+		ev.SetString(event.TocsinService, service)
+		for _, c := range list {
+			ev.AddString(event.EventCategory, c)
+		}
+		return e.reading(ev)
+	}
+	plain := send(2, "")
+	for _, s := range append([]string{""}, services...) {
+		for a := range words {
+			for b := range a {
+				for c := range b {
+					for d := range c {
+						send(1, s, words[a], words[b], words[c], words[d])
+					}
+				}
+			}
+		}
+	}
+	if n := len(e.routes); n != maxRoutesOfOne+1 {
+		t.Fatalf("%d routes", n)
+	}
+	if !e.coarse[1] || e.coarse[2] || send(1, "vpn", "web") != plain {
+		t.Error("the one that made too many is not read by its data set")
+	}
+	if g := send(2, "vpn", "web"); g == plain || g != send(2, "vpn", "web") || g != send(1, "vpn", "web") {
+		t.Error("another one's new kind is not read as what it is")
+	}
+}
+
 // What an event says of its log source beside the name of its data set.
 func TestFiner(t *testing.T) {
 	if _, err := event.RegisterAll("EventType", "event_data.EventType", "endpoint", "certificate.serial"); err != nil {
