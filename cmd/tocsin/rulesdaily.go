@@ -39,7 +39,9 @@ func (a *admin) rulesDaily(ctx context.Context, common func(*flag.FlagSet), args
 			if err != nil {
 				return err
 			}
-			var sent struct{ Sent []uint32 }
+			var sent struct {
+				Sent []uint32 `json:"sent"`
+			}
 			if err := json.Unmarshal(body, &sent); err != nil {
 				return fmt.Errorf("reading the hub's answer: %w", err)
 			}
@@ -58,7 +60,8 @@ func (a *admin) rulesDaily(ctx context.Context, common func(*flag.FlagSet), args
 		if err != nil {
 			return err
 		}
-		var list, show []app.DailyTest
+		var list []app.DailyTest
+		show := []app.DailyTest{}
 		if err := json.Unmarshal(body, &list); err != nil {
 			return fmt.Errorf("reading the hub's answer: %w", err)
 		}

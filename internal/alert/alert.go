@@ -123,7 +123,7 @@ type Details struct {
 	Text       Text         `json:"text"`
 	Scoring    []string     `json:"scoring"`              // what the risk score is made of
 	Confidence int          `json:"confidence,omitempty"` // of the indicators touched, the highest, 0 to 100
-	Across     bool         `json:"across,omitempty"`     // its source is in an alert across members
+	Across     bool         `json:"across,omitempty"`     // its source is at work at five other members or more
 }
 
 // Alert is one alert. Times are UTC nanoseconds; 0 means never.

@@ -145,8 +145,8 @@ type work struct {
 	notices  []outbox.Entry
 	deltas   map[countKey]int64
 
-	confidence map[string]int  // by indicator
-	across     map[string]bool // sources of open alerts across members
+	confidence map[string]int                       // by indicator
+	at         map[string]map[event.TenantID]uint64 // by source: the members with an open alert about it, some of them
 
 	nextNum, lastNum int64    // numbers taken for new alerts
 	refs             []string // and their references
@@ -174,7 +174,7 @@ type touched struct {
 
 func (s *Store) begin(tx bun.IDB) *work {
 	return &work{s: s, tx: tx, now: s.now(), byGroup: map[string]*touched{}, byNum: map[int64]*touched{},
-		seen: map[[16]byte]seen{}, tenants: map[event.TenantID]tenantInfo{}, deltas: map[countKey]int64{}, across: map[string]bool{}}
+		seen: map[[16]byte]seen{}, tenants: map[event.TenantID]tenantInfo{}, deltas: map[countKey]int64{}, at: map[string]map[event.TenantID]uint64{}}
 }
 
 // seen is a detection applied before.
@@ -321,7 +321,9 @@ func (w *work) detection(ctx context.Context, plan string, d *event.Detection) e
 	wasRule := slices.ContainsFunc(t.a.Details.Rules, func(r Rule) bool { return r.ID == d.RuleID })
 	was := t.a.Severity
 	t.dirty = true
-	w.weigh(t, d)
+	if err := w.weigh(ctx, t, d); err != nil {
+		return err
+	}
 	t.a.merge(d, sev, w.s.o.Text, int64(d.Count), true)
 	t.fresh++
 	t.added += int64(d.Count)
@@ -337,10 +339,7 @@ func (w *work) detection(ctx context.Context, plan string, d *event.Detection) e
 			w.act(t, "", "", "rule", "Another rule matched: "+clip(d.RuleTitle, 200), true)
 		}
 	}
-	if sup != nil {
-		return nil
-	}
-	return w.raise(ctx, d)
+	return nil
 }
 
 // again handles a detection known already: a replay, or one that goes on.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math/bits"
 
-	"github.com/uptrace/bun"
-
 	"tocsin/internal/access"
 	"tocsin/internal/event"
 )
@@ -50,20 +48,29 @@ func (a *Alert) score() {
 }
 
 // risks reads what is known beside the detections themselves: how much the
-// indicators they touched are trusted, and which of their sources are in an open
-// alert across members.
+// indicators they touched are trusted, and at which members their sources are at
+// work.
 func (w *work) risks(ctx context.Context, dets []event.Detection) error {
-	var sources, indicators []string
+	var indicators []string
 	known := map[string]bool{}
 	for i := range dets {
 		d := &dets[i]
-		if d.Indicator != "" && !known["i"+d.Indicator] {
-			known["i"+d.Indicator] = true
+		if d.Indicator != "" && !known[d.Indicator] {
+			known[d.Indicator] = true
 			indicators = append(indicators, d.Indicator)
 		}
-		if source := acrossSource(d); source != "" && !known["s"+source] {
-			known["s"+source] = true
-			sources = append(sources, source)
+		if d.Source == "" || d.Tenant == access.Centre || w.at[d.Source] != nil || len(w.at) >= maxSources {
+			continue
+		}
+		at := map[event.TenantID]uint64{}
+		w.at[d.Source] = at
+		// The empty one is ruled out in the words of the index alerts_source, which is used only so.
+		var tenants []event.TenantID
+		if err := w.tx.NewRaw("SELECT DISTINCT tenant FROM alerts WHERE source = ? AND source <> '' AND open = 1 AND tenant <> 0 LIMIT ?", clip(d.Source, 200), 2*manyMembers).Scan(ctx, &tenants); err != nil {
+			return err
+		}
+		for _, t := range tenants {
+			at[t] = 1
 		}
 	}
 	if w.s.o.Confidence != nil && len(indicators) > 0 {
@@ -72,49 +79,45 @@ func (w *work) risks(ctx context.Context, dets []event.Detection) error {
 			return err
 		}
 	}
-	return each(ctx, w.tx, "SELECT DISTINCT entity FROM alerts WHERE entity IN (?) AND tenant = 0 AND open = 1 AND entity_kind = 'source'", sources, func(scan func(...any) error) error {
-		var entity string
-		if err := scan(&entity); err != nil {
-			return err
-		}
-		w.across[entity] = true
-		return nil
-	})
+	return nil
 }
 
-// acrossSource is the source of a detection as alerts across members name it.
-func acrossSource(d *event.Detection) string {
-	if d.Source == "" {
-		return ""
-	}
-	return clip(entityOf(event.Entity{Kind: "source", Value: d.Source}).Value, 400)
-}
+const (
+	maxSources  = 500 // that one change looks at
+	manyMembers = 6   // from so many on each of them has five others, and may know (access.Figure)
+	maxRaised   = 200 // open alerts that one more member raises
+)
 
-// weigh gives t what risks found about d.
-func (w *work) weigh(t *touched, d *event.Detection) {
+// weigh gives t what risks found about d. That a source is at work elsewhere
+// counts only where a member may know that: its list is in the order of risk.
+func (w *work) weigh(ctx context.Context, t *touched, d *event.Detection) error {
 	t.a.Details.Confidence = max(t.a.Details.Confidence, min(w.confidence[d.Indicator], 100))
-	if d.Tenant != access.Centre && w.across[acrossSource(d)] {
-		t.a.Details.Across = true
+	at := w.at[d.Source]
+	if at == nil || d.Tenant == access.Centre || !t.a.Open {
+		return nil
 	}
+	more := at[d.Tenant] == 0
+	at[d.Tenant] = 1
+	if _, ok := access.Figure(d.Tenant, at); !ok {
+		return nil
+	}
+	t.a.Details.Across = true
+	if !more || len(at) != manyMembers {
+		return nil
+	}
+	return w.raise(ctx, d.Source)
 }
 
-// maxRaised bounds how many open alerts one pattern across members raises.
-const maxRaised = 200
-
-// raise gives the members' open alerts of a source their higher risk when a
-// pattern across members is found: nobody is told again for that alone.
-func (w *work) raise(ctx context.Context, d *event.Detection) error {
-	if d.Tenant != access.Centre || d.Entity.Kind != "source" {
-		return nil
+// raise gives the open alerts of a source their higher risk when one more member
+// makes it known to all: nobody is told again for that alone.
+func (w *work) raise(ctx context.Context, source string) error {
+	for _, t := range w.order { // those opened in this very change are in no table yet
+		if t.old == nil && t.a.Open && t.a.Tenant != access.Centre && t.a.Source == clip(source, 200) {
+			t.across()
+		}
 	}
-	source := clip(entityOf(d.Entity).Value, 400)
-	if w.across[source] {
-		return nil
-	}
-	w.across[source] = true
 	var nums []int64
-	if err := w.tx.NewSelect().TableExpr("alerts").Column("num").Where("source IN (?) AND open = 1 AND tenant <> 0", bun.List([]string{source, d.Source})).
-		OrderExpr("last_ns DESC").Limit(maxRaised).Scan(ctx, &nums); err != nil {
+	if err := w.tx.NewRaw("SELECT num FROM alerts WHERE source = ? AND source <> '' AND open = 1 AND tenant <> 0 ORDER BY last_ns DESC LIMIT ?", clip(source, 200), maxRaised).Scan(ctx, &nums); err != nil {
 		return err
 	}
 	for _, num := range nums {
@@ -122,14 +125,21 @@ func (w *work) raise(ctx context.Context, d *event.Detection) error {
 		if err != nil {
 			return err
 		}
-		if t == nil || t.a.Details.Across {
-			continue
-		}
-		t.a.Details.Across, t.dirty = true, true
-		t.a.score()
-		if t.kind == "" {
-			t.kind = Updated
+		if t != nil && t.a.Open {
+			t.across()
 		}
 	}
 	return nil
+}
+
+// across gives an alert the higher risk of a source that is at work at several members.
+func (t *touched) across() {
+	if t.a.Details.Across {
+		return
+	}
+	t.a.Details.Across, t.dirty = true, true
+	t.a.score()
+	if t.kind == "" {
+		t.kind = Updated
+	}
 }

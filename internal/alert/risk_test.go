@@ -2,19 +2,19 @@ package alert
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/uptrace/bun"
 
-	"tocsin/internal/access"
 	"tocsin/internal/event"
 )
 
 // TestRisk: what is known beside an alert's own detections moves it up among those of its severity, says so, and never past a graver one.
 func TestRisk(t *testing.T) {
-	f := newFixture(t)
+	f := open(t, filepath.Join(t.TempDir(), "t.db"), 8)
 	asked := 0
 	f.o.Confidence = func(_ context.Context, _ bun.IDB, indicators []string) (map[string]int, error) {
 		asked += len(indicators)
@@ -41,28 +41,62 @@ func TestRisk(t *testing.T) {
 		}
 	}
 
-	// The source is at work at two members: the centre's alert raises both, also the one that comes later, and nobody is told again for it.
-	before := f.apply(f.det(10, on("guess")), f.det(11, on("guess"), func(d *event.Detection) { d.Tenant = 2 }))
-	told := len(f.notices())
-	across := f.apply(f.det(12, func(d *event.Detection) { d.Tenant, d.Family = access.Centre, "campaign" }))
-	if got := len(f.notices()); got != told+1 {
-		t.Errorf("%d notices, want one, of the centre's alert", got-told)
+	// The source comes to six members, one after the other: from then on each has five others, and all are raised; nobody is told again for it.
+	const source = "198.51.100.77"
+	of := func(m int) func(*event.Detection) {
+		return func(d *event.Detection) { d.Tenant, d.Source, d.Entity.Value = event.TenantID(m), source, source }
 	}
-	later := f.apply(f.det(13, func(d *event.Detection) { d.Tenant, d.Family = 3, "late" }), f.det(14, func(d *event.Detection) { d.Tenant, d.Family, d.Source = 3, "other", "198.51.100.9" }))
-	for _, x := range []struct {
-		id   string
-		want bool
-	}{{before[0].Alert.ID, true}, {before[1].Alert.ID, true}, {later[0].Alert.ID, true}, {later[1].Alert.ID, false}, {across[0].Alert.ID, false}} {
-		a, err := f.Get(t.Context(), national, x.id)
-		if err != nil {
-			t.Fatal(err)
+	var ids []string
+	across := func() (n int) {
+		t.Helper()
+		for _, id := range ids {
+			a, err := f.Get(t.Context(), national, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if said := slices.Contains(a.Details.Scoring, "the same source is at work at several members: 4"); said != a.Details.Across {
+				t.Errorf("across %v: %q", a.Details.Across, a.Details.Scoring)
+			}
+			if a.Details.Across {
+				n++
+			}
 		}
-		if said := slices.Contains(a.Details.Scoring, "the same source is at work at several members: 4"); a.Details.Across != x.want || said != x.want {
-			t.Errorf("%s of %d: across %v, %q, want %v", a.Family, a.Tenant, a.Details.Across, a.Details.Scoring, x.want)
+		return n
+	}
+	var first Alert
+	for m := 1; m <= 8; m++ {
+		told := len(f.notices())
+		c := f.apply(f.det(10+m, of(m)))
+		ids = append(ids, c[0].Alert.ID)
+		if m == 1 {
+			first = c[0].Alert
+		}
+		if got := len(f.notices()); got != told+1 {
+			t.Errorf("member %d: %d notices, want its own", m, got-told)
+		}
+		want := 0
+		if m >= 6 {
+			want = m
+		}
+		if got := across(); got != want {
+			t.Errorf("%d members: %d alerts are raised, want %d", m, got, want)
 		}
 	}
-	if after, _ := f.Get(t.Context(), national, before[0].Alert.ID); after.Score != before[0].Alert.Score+4 {
-		t.Errorf("the score went from %d to %d", before[0].Alert.Score, after.Score)
+	if after, _ := f.Get(t.Context(), national, first.ID); after.Score != first.Score+4 {
+		t.Errorf("the score went from %d to %d", first.Score, after.Score)
+	}
+	// Six in one change, and one without a source.
+	var dets []event.Detection
+	for m := 1; m <= 6; m++ {
+		dets = append(dets, f.det(30+m, of(m), func(d *event.Detection) { d.Source, d.Entity.Value = "198.51.100.78", "198.51.100.78" }))
+	}
+	dets = append(dets, f.det(40, func(d *event.Detection) { d.Source, d.Family = "", "no source" }))
+	ids = nil
+	for _, c := range f.apply(dets...) {
+		ids = append(ids, c.Alert.ID)
+	}
+	if got := across(); got != 6 {
+		t.Errorf("in one change %d of 7 are raised, want 6", got)
 	}
 	f.recount()
 }

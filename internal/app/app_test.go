@@ -168,7 +168,7 @@ func TestHub(t *testing.T) {
 
 func TestEntries(t *testing.T) {
 	h := &hub{cfg: settings(t)}
-	h.cfg.Alerts.MailTo = []string{"a@example.org", "b@example.org"}
+	h.cfg.Alerts.MailTo = []string{"a@example.org", "b@example.org", "a@example.org"} // the same twice is told once
 	h.cfg.Alerts.Webhook = "https://hook.example.org/x"
 	n := alert.Notice{Kind: "opened", N: 1, Alert: alert.Alert{
 		ID: "id", Ref: "AL-1", Tenant: 3, Organisation: "Ashdown School", Severity: alert.High, Title: "VPN sign-in after many failures", Count: 12,

@@ -256,7 +256,10 @@ func (h *hub) entries(n alert.Notice) ([]outbox.Entry, error) {
 	m := message(n, h.cfg.Web.PublicURL)
 	m.Country, m.CountryName = h.country(n.Alert.Source)
 	var out []outbox.Entry
-	for _, to := range h.cfg.Alerts.MailTo {
+	for i, to := range h.cfg.Alerts.MailTo {
+		if slices.Contains(h.cfg.Alerts.MailTo[:i], to) {
+			continue
+		}
 		e, err := notify.Mail(m, to)
 		if err != nil {
 			return nil, err

@@ -87,6 +87,7 @@ func TestComplete(t *testing.T) {
 		"half a key pair":      func(h *Hub) { h.Web.TLSKey = "x" },
 		"unknown log level":    func(h *Hub) { h.Log.Level = "loud" },
 		"unknown log format":   func(h *Hub) { h.Log.Format = "xml" },
+		"a test for days":      func(h *Hub) { h.Health.DailyWithin = 24 * time.Hour },
 		"a budget below 0":     func(h *Hub) { h.Alerts.MailBudget = -1 },
 		"unknown level":        func(h *Hub) { h.Alerts.MinLevel = "awful" },
 		"mail without a relay": func(h *Hub) { h.Alerts.MailTo = []string{"a@example.org"} },

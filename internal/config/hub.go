@@ -137,6 +137,9 @@ func (h Health) check() error {
 			return fmt.Errorf("health.%s: must be between 1s and 168h, such as 30m", x.name)
 		}
 	}
+	if h.DailyWithin > 12*time.Hour { // the next day's test takes its place: it must have been told by then
+		return errors.New("health.daily_within: must be at most 12h")
+	}
 	return nil
 }
 

@@ -157,8 +157,7 @@ func (b *Budget) keep(ctx context.Context, tx bun.IDB, p mailPayload, now int64)
 // digest is what a summary says.
 type digest struct {
 	Scheme  string
-	Notices int64 // that would have been mails
-	PerHour int
+	Notices int64        // that would have been mails
 	Alerts  []digestLine // the gravest first
 	More    int          // alerts not named
 	URL     string       // of the queue
@@ -176,7 +175,7 @@ func (b *Budget) Digest(m *Mailer, publicURL string) outbox.Handler {
 		if err := json.Unmarshal(e.Payload, &p); err != nil {
 			return "", fmt.Errorf("%w: the entry cannot be read: %w", outbox.ErrPermanent, err)
 		}
-		d := digest{Scheme: m.o.Scheme, PerHour: b.perHour, URL: publicURL + "/"}
+		d := digest{Scheme: m.o.Scheme, URL: publicURL + "/"}
 		rows, err := b.db.Read().QueryContext(ctx, "SELECT notices, message FROM notices_held WHERE contact = ? AND slot_ns = ?", p.To, p.Slot)
 		if err != nil {
 			return "", fmt.Errorf("the summary for %s: %w", p.To, err)

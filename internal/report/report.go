@@ -612,9 +612,9 @@ func absolute(n int64) int64 {
 	return n
 }
 
-// silent says whether a collector is not well, or for a whole day was not heard.
+// silent says whether a collector is, or for a whole day was, not heard.
 func (r *Report) silent() bool {
-	return len(r.Quiet) > 0 || r.Standing.Unwell > 0
+	return len(r.Quiet) > 0 || slices.ContainsFunc(r.Reporters, func(c Collector) bool { return c.State == member.Silent.String() })
 }
 
 // judge answers "are we all right?" as the report is made.
