@@ -304,6 +304,7 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 			if ended = nil; !a.draining {
 				a.draining, a.drainBy = true, a.o.Now().Add(drainTime)
 			}
+			continue // with the lines that came while the listeners ended
 		default:
 		}
 		if a.draining && a.drained(now) {
