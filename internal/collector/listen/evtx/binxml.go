@@ -327,7 +327,7 @@ func (d *decoder) instance(c *cursor, in *element, depth int) bool {
 	def.bytes(4 + 16) // the next template of its bucket; its GUID
 	body := def.sub(def.u32())
 	n := c.u32()
-	if c.bad || def.bad || body.bad || n > maxValues || n > (c.end-c.at)/4 {
+	if c.bad || def.bad || body.bad || n > maxValues || n > (c.end-c.at)/4 || !d.spend(64*n) { // as much as they take in memory
 		return false
 	}
 	kinds := c.sub(4 * n)

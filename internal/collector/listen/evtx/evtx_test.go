@@ -122,8 +122,9 @@ func TestHostileRecord(t *testing.T) {
 		"count":  count,
 		"itself": chunkOf(1, 1, slices.Repeat(again, 3)...),
 		"deep":   chunkOf(1, 1, slices.Repeat([]byte{0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02}, 1000)...),
-		"pieces": chunkOf(4, 60, slices.Repeat([]byte{0x05, 1, 4, 0, 'a', 0, 'b', 0, 'c', 0, 'd', 0}, 4000)...), // of one text
-		"zeros":  chunkOf(4, 60, slices.Repeat(append([]byte{0x05, 1, 0, 0x10}, make([]byte, 8192)...), 6)...),  // become no text
+		"pieces": chunkOf(4, 60, slices.Repeat([]byte{0x05, 1, 4, 0, 'a', 0, 'b', 0, 'c', 0, 'd', 0}, 4000)...),                                   // of one text
+		"zeros":  chunkOf(4, 60, slices.Repeat(append([]byte{0x05, 1, 0, 0x10}, make([]byte, 8192)...), 6)...),                                    // become no text
+		"values": chunkOf(4, 60, slices.Repeat(append([]byte{0x0c, 1, 1, 0, 0, 0, 0, 0x13, 0, 0, 0, 0x10, 0, 0}, make([]byte, 4*4096)...), 3)...), // of a template without a body
 		"lies":   lies,
 	} {
 		var before, after runtime.MemStats
