@@ -523,7 +523,7 @@ func (s *Set) netscreen(msg string) bool {
 			s.endpoint(event.DestinationIP, event.DestinationPort, strings.TrimSuffix(wordOf(to), ","))
 		}
 		s.transport(strings.TrimSuffix(after(msg[at:], "proto "), ","))
-		s.low(event.EventAction, msg[strings.LastIndex(msg[:at], ": ")+1:at])
+		s.low(event.EventAction, trim(msg[strings.LastIndex(msg[:at], ": ")+1:at]))
 		s.alert("intrusion_detection")
 	}
 	s.device("Juniper", "NetScreen", "firewall")
