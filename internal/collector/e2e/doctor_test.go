@@ -311,7 +311,7 @@ func TestDoctorSenders(t *testing.T) {
 		"127.0.0.1": "flows_ok"} {
 		ok := false
 		for _, f := range bySender[a] {
-			ok = ok || f.Code == w && f.Next != "" || f.Level == doctor.OK && len(bySender[a]) == 1
+			ok = ok || f.Code == w && (f.Next != "" || f.Level == doctor.OK && len(bySender[a]) == 1)
 		}
 		if !ok {
 			t.Errorf("%s: want %s, found %+v", a, w, bySender[a])
