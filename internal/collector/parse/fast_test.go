@@ -195,6 +195,17 @@ func TestOpenings(t *testing.T) {
 	}
 }
 
+// TestOpeningOfTwelveHours: behind a clock of twelve hours the same PM means another hour for 12 than for 1.
+func TestOpeningOfTwelveHours(t *testing.T) {
+	x := newTwins(t)
+	for _, date := range []string{"11/12/2026", "2026/11/12", "2026-11-12", "Nov 12 2026", "Nov 12"} {
+		for _, clock := range []string{"12:05:00 PM", "01:05:00 PM", "08:05:00 AM", "12:05:00 AM"} {
+			x.without.openings = [64]opening{}
+			x.same(t, []byte("<134>"+date+" "+clock+" gw-test-01 app[12]: text"), "")
+		}
+	}
+}
+
 // TestNetfilterLong: words and values of kilobytes, in quotes and without, among the names.
 func TestNetfilterLong(t *testing.T) {
 	r := rand.New(rand.NewPCG(15, 16))

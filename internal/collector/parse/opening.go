@@ -95,7 +95,7 @@ func (s *Set) open(p string) {
 	switch { // only what is read by fixed places: the clock that was read is this one
 	case date.month == 0 || p[from] == '.' || p[from] == ',' || month(p) != 0 != (at != 11):
 		return
-	case at == 11 && !(isDigit(p[0]) && isDigit(p[8]) && isDigit(p[9]) && (p[10] == 'T' || p[10] == ' ')):
+	case at == 11 && !(isDigit(p[0]) && !isDigit(p[4]) && isDigit(p[8]) && isDigit(p[9]) && (p[10] == 'T' || p[10] == ' ')):
 		return
 	case at != 11 && !(p[3] == ' ' && p[6] == ' ' && isDigit(p[5]) && (p[4] == ' ' || isDigit(p[4]))):
 		return
