@@ -159,6 +159,31 @@ func TestMemoryOfNames(t *testing.T) {
 	t.Logf("%d lines", n)
 }
 
+// TestNameBecomesField: a name that rules make a field is one from the next line on, also when all lines are of one product.
+func TestNameBecomesField(t *testing.T) {
+	s := testSet(t)
+	var e event.Event
+	read := func() {
+		e.Reset()
+		e.SetRaw([]byte(`<134>id=firewall sn=18B1690729A8 time="2026-11-12 08:50:01 UTC" fw=198.51.100.20 pri=6 m=98 msg="Connection Opened" namedlater=7 src=192.0.2.7:1:X0 dst=198.51.100.2:443:X1`))
+		if name, ok := s.Parse(&e, ""); !ok || name != "sonicwall" {
+			t.Fatal(name, ok)
+		}
+	}
+	read()
+	read()
+	if !slices.Contains(e.Extras(), event.Extra{Name: "namedlater", Value: "7"}) {
+		t.Fatalf("%s", e.AppendJSON(nil))
+	}
+	k, err := event.Register("namedlater")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read(); e.Str(k) != "7" {
+		t.Errorf("it is no field: %s", e.AppendJSON(nil))
+	}
+}
+
 // TestOpenings: what a Set remembers of the openings of lines changes no answer, whatever stands in their dates, clocks, names and behind them.
 func TestOpenings(t *testing.T) {
 	x := newTwins(t)

@@ -6,6 +6,7 @@ import (
 
 	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/collector/parse/packs"
+	"tocsin/internal/event"
 )
 
 // How a pack's read steps take a text apart. Each fills slots with parts of the line and answers whether the text had its form.
@@ -92,7 +93,7 @@ func (s *Set) stepKV(st *packs.Step, t string) bool {
 // stepPairs is the walk of kv over key=value for a pack, with the names that it remembers.
 func (s *Set) stepPairs(t string, bare bool) bool {
 	r := &s.run
-	if r.last != r.pack {
+	if r.last != r.pack || r.memory.keys != event.NumKeys() {
 		s.remember(r.pack)
 	}
 	m, slots := r.memory, &r.slots
