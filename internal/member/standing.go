@@ -106,7 +106,7 @@ const (
 	NearlyThere               // nothing but the check words is missing
 	CannotSay                 // nobody watches
 	CannotBeSure
-	Mostly // an alert that is not serious, but worth a look
+	Mostly // an alert that is not serious, but worth a look; or one more collector waits for its check words
 	AllRight
 )
 
@@ -121,7 +121,7 @@ func (s Standing) Answer() Answer {
 		return CannotSay
 	case s.Unwell > 0:
 		return CannotBeSure
-	case s.Medium > 0:
+	case s.Medium+int64(s.Waiting) > 0:
 		return Mostly
 	}
 	return AllRight

@@ -17,7 +17,7 @@ func TestStanding(t *testing.T) {
 		{Standing{Well: 1, Unwell: 1, Medium: 1}, "warn", "We cannot be sure."},
 		{Standing{}, "warn", "We cannot say yet."},
 		{Standing{Waiting: 1}, "warn", "Nearly there."},
-		{Standing{Waiting: 1, Well: 1}, "good", "Yes. Nothing needs you."},
+		{Standing{Waiting: 1, Well: 1}, "warn", "Mostly, with something to look at."},
 	} {
 		if tc.s.Tone() != tc.tone || tc.s.Words() != tc.words {
 			t.Errorf("%+v: %s, %s", tc.s, tc.s.Tone(), tc.s.Words())

@@ -558,7 +558,7 @@ func (m *Maker) lines(ctx context.Context, scope access.Scope, r *Report, before
 		r.Standing.Count(state)
 		if state == member.ShutOut {
 			if c.RevokedNS >= r.From.UnixNano() && c.RegisteredNS < r.To.UnixNano() {
-				r.Reporters = append(r.Reporters, Collector{c.Name, c.Site, "Taken out of service", "warn", "on " + time.Unix(0, c.RevokedNS).In(london).Format("2 January 2006")})
+				r.Reporters = append(r.Reporters, Collector{c.Name, c.Site, outOfService, "warn", "on " + time.Unix(0, c.RevokedNS).In(london).Format("2 January 2006")})
 				earliest = min(earliest, c.RegisteredNS)
 			}
 			continue
@@ -612,6 +612,9 @@ func absolute(n int64) int64 {
 	return n
 }
 
+// outOfService is the state of a collector that was revoked within the week.
+const outOfService = "Taken out of service"
+
 // silent says whether a collector is, or for a whole day was, not heard.
 func (r *Report) silent() bool {
 	return len(r.Quiet) > 0 || slices.ContainsFunc(r.Reporters, func(c Collector) bool { return c.State == member.Silent.String() })
@@ -643,6 +646,9 @@ func (r *Report) judge() {
 		r.Reason = seen + " But a collector was not well for part of the time, so attacks may have gone unseen."
 	case member.Mostly:
 		r.Reason = fmt.Sprintf("%s %s worth a look; none is serious.", seen, are(r.Standing.Medium, "open alert"))
+		if r.Standing.Medium == 0 {
+			r.Reason = seen + " A collector waits for its check words: compare them in the portal, under Collectors."
+		}
 	default:
 		r.Reason = seen + " Your collector was working, and we kept watch."
 		if r.Events.Now > 0 {

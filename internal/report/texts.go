@@ -84,23 +84,30 @@ func (r *Report) Tiles() []Tile {
 	case r.OpenAlerts > 0:
 		t[2].Note, t[2].Tone = chart.Number(int64(r.OpenAlerts))+" still open", "warn"
 	}
-	bad := 0
+	var bad []Collector
+	all := 0 // without those taken out of service
 	for _, c := range r.Reporters {
-		if c.Tone != "good" {
-			bad++
+		if c.State == outOfService {
+			continue
+		}
+		if all++; c.Tone != "good" {
+			bad = append(bad, c)
 		}
 	}
 	c := Tile{Label: "Collector", Figure: "Healthy", Note: "sends and is heard", Tone: "good"}
-	if len(r.Reporters) > 1 {
-		c.Label, c.Note = "Collectors", fmt.Sprintf("all %d send and are heard", len(r.Reporters))
+	if all > 1 {
+		c.Label, c.Note = "Collectors", fmt.Sprintf("all %d send and are heard", all)
 	}
 	switch {
-	case len(r.Reporters) == 0:
+	case all == 0:
 		c.Figure, c.Note, c.Tone = "None", "see how to join", "warn"
-	case bad > 0 && len(r.Reporters) == 1:
-		c.Figure, c.Note, c.Tone = r.Reporters[0].State, "needs a look", r.Reporters[0].Tone
-	case bad > 0:
-		c.Figure, c.Note, c.Tone = "Needs a look", fmt.Sprintf("%d of %d not well", bad, len(r.Reporters)), "bad"
+	case len(bad) > 0 && all == 1:
+		c.Figure, c.Note, c.Tone = bad[0].State, "needs a look", bad[0].Tone
+	case len(bad) > 0:
+		c.Figure, c.Note, c.Tone = "Needs a look", fmt.Sprintf("%d of %d not well", len(bad), all), "bad"
+		if len(bad) == r.Standing.Waiting {
+			c.Figure, c.Note, c.Tone = "One step left", count(int64(len(bad)), "collector")+": compare the check words", "warn"
+		}
 	case len(r.Quiet) > 0:
 		c.Note, c.Tone = "again, after silence", "warn"
 	}

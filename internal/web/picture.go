@@ -280,7 +280,7 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	}
 	switch {
 	case standing.Unwell > 0:
-		collector.Figure, collector.Note, collector.Tone = "Needs a look", fmt.Sprintf("%d of %d not well", standing.Unwell, len(collectors)), "bad"
+		collector.Figure, collector.Note, collector.Tone = "Needs a look", fmt.Sprintf("%d of %d not well", standing.Unwell, standing.Well+standing.Unwell+standing.Waiting), "bad"
 	case standing.Well > 0:
 		collector.Figure, collector.Tone, collector.Href = "Healthy", "good", ""
 		collector.Note, collector.Since, collector.SinceText = "Last data", newest.UnixMilli(), relative(s.o.Now().Sub(newest))
@@ -318,6 +318,12 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 		why = seen + " But a collector is not well, so attacks may go unseen."
 	case member.Mostly:
 		why = seen + fmt.Sprintf(" %s worth a look; none is serious.", areWorth(standing.Medium))
+		if standing.Medium == 0 {
+			why = seen + " A collector waits for its check words; what it sends counts when you have compared them."
+			if r.staff() {
+				why = seen + " A collector waits for its check words, which the member compares."
+			}
+		}
 	}
 	words := standing.Words()
 	if r.staff() {
