@@ -23,8 +23,12 @@ type Joined struct {
 
 const joinMagic = "tocsin-detectors-1\n"
 
-// Process gives what the rules say, then what the baselines say.
+// Process gives what the rules say, then what the baselines say. What comes back to a question about the past is no news: it was judged when it
+// happened, and is for whoever asked.
 func (j *Joined) Process(e *event.Event, now int64) []event.Detection {
+	if e.Str(event.TocsinLeftReason) == "look_back" {
+		return nil
+	}
 	out := j.Rules.Process(e, now)
 	if more := j.Baseline.Process(e, now); len(more) > 0 {
 		return append(out, more...)
