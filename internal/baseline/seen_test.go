@@ -239,7 +239,7 @@ func TestBudgets(t *testing.T) {
 	if n != 6 {
 		t.Errorf("%d detections of two hundred doors around midnight, want one of the old day and five of the new", n)
 	}
-	if s := e.Stats(); s.Suppressed < 1900 || s.Suppressed > 2194 {
+	if s := e.Stats(); s.Suppressed < 2094 || s.Suppressed > 2194 {
 		t.Errorf("%d were counted as suppressed", s.Suppressed)
 	}
 }
