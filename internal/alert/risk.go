@@ -64,9 +64,11 @@ func (w *work) risks(ctx context.Context, dets []event.Detection) error {
 		}
 		at := map[event.TenantID]uint64{}
 		w.at[d.Source] = at
-		// The empty one is ruled out in the words of the index alerts_source, which is used only so.
+		// The empty one is ruled out in the words of the index alerts_source, which is used only so. Of a source that has been about for years
+		// the newest alerts are looked at, not all that were ever closed.
 		var tenants []event.TenantID
-		if err := w.tx.NewRaw("SELECT DISTINCT tenant FROM alerts WHERE source = ? AND source <> '' AND open = 1 AND tenant <> 0 LIMIT ?", clip(d.Source, 200), 2*manyMembers).Scan(ctx, &tenants); err != nil {
+		if err := w.tx.NewRaw("SELECT DISTINCT tenant FROM (SELECT tenant, open FROM alerts WHERE source = ? AND source <> '' ORDER BY last_ns DESC LIMIT ?) WHERE open = 1 AND tenant <> 0 LIMIT ?",
+			clip(d.Source, 200), maxLooked, 2*manyMembers).Scan(ctx, &tenants); err != nil {
 			return err
 		}
 		for _, t := range tenants {
@@ -85,6 +87,7 @@ func (w *work) risks(ctx context.Context, dets []event.Detection) error {
 const (
 	maxSources  = 500 // that one change looks at
 	manyMembers = 6   // from so many on each of them has five others, and may know (access.Figure)
+	maxLooked   = 500 // newest alerts of a source, open or not
 	maxRaised   = 200 // open alerts that one more member raises
 )
 
@@ -111,13 +114,14 @@ func (w *work) weigh(ctx context.Context, t *touched, d *event.Detection) error 
 // raise gives the open alerts of a source their higher risk when one more member
 // makes it known to all: nobody is told again for that alone.
 func (w *work) raise(ctx context.Context, source string) error {
-	for _, t := range w.order { // those opened in this very change are in no table yet
-		if t.old == nil && t.a.Open && t.a.Tenant != access.Centre && t.a.Source == clip(source, 200) {
+	for _, t := range w.order { // what this very change opened or gave this source is in no table yet
+		if t.a.Open && t.a.Tenant != access.Centre && t.a.Source == clip(source, 200) {
 			t.across()
 		}
 	}
 	var nums []int64
-	if err := w.tx.NewRaw("SELECT num FROM alerts WHERE source = ? AND source <> '' AND open = 1 AND tenant <> 0 ORDER BY last_ns DESC LIMIT ?", clip(source, 200), maxRaised).Scan(ctx, &nums); err != nil {
+	if err := w.tx.NewRaw("SELECT num FROM (SELECT num, open, tenant, last_ns FROM alerts WHERE source = ? AND source <> '' ORDER BY last_ns DESC LIMIT ?) WHERE open = 1 AND tenant <> 0 ORDER BY last_ns DESC LIMIT ?",
+		clip(source, 200), maxLooked, maxRaised).Scan(ctx, &nums); err != nil {
 		return err
 	}
 	for _, num := range nums {

@@ -98,5 +98,16 @@ func TestRisk(t *testing.T) {
 	if got := across(); got != 6 {
 		t.Errorf("in one change %d of 7 are raised, want 6", got)
 	}
+	// An alert that stood open without a source, and gets the source in the change that makes it known: no table has both yet.
+	host := func(d *event.Detection) { d.Tenant, d.Source, d.Entity = 1, "", event.Entity{Kind: "host", Value: "pc7"} }
+	ids = []string{f.apply(f.det(50, host))[0].Alert.ID}
+	dets = []event.Detection{f.det(51, host, func(d *event.Detection) { d.Source = "198.51.100.79" })}
+	for m := 2; m <= 6; m++ {
+		dets = append(dets, f.det(50+m, of(m), func(d *event.Detection) { d.Source, d.Entity.Value = "198.51.100.79", "198.51.100.79" }))
+	}
+	f.apply(dets...)
+	if got := across(); got != 1 {
+		t.Error("an alert that got the source in the same change is not raised")
+	}
 	f.recount()
 }
