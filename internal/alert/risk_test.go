@@ -99,7 +99,9 @@ func TestRisk(t *testing.T) {
 		t.Errorf("in one change %d of 7 are raised, want 6", got)
 	}
 	// An alert that stood open without a source, and gets the source in the change that makes it known: no table has both yet.
-	host := func(d *event.Detection) { d.Tenant, d.Source, d.Entity = 1, "", event.Entity{Kind: "host", Value: "pc7"} }
+	host := func(d *event.Detection) {
+		d.Tenant, d.Source, d.Entity = 1, "", event.Entity{Kind: "host", Value: "pc7"}
+	}
 	ids = []string{f.apply(f.det(50, host))[0].Alert.ID}
 	dets = []event.Detection{f.det(51, host, func(d *event.Detection) { d.Source = "198.51.100.79" })}
 	for m := 2; m <= 6; m++ {
