@@ -33,7 +33,15 @@ func (h *hub) newDaily() (*daily.Tests, error) {
 	w := batch.NewWriter()
 	return daily.New(daily.Options{DB: h.office.DB, At: at, Within: h.cfg.Health.DailyWithin, Logger: h.log.With("part", "daily tests"), Raise: h.raise,
 		Members: h.tested,
-		Send: func(ctx context.Context, t event.TenantID, seq uint64, e *event.Event, now time.Time) error {
+		Line: func(ctx context.Context) (last, done uint64, err error) {
+			// In this order: what is published between the two is not taken for worked off.
+			if last, err = h.bus.LastSeq(ctx); err != nil {
+				return 0, 0, err
+			}
+			lag, err := h.workerLag(ctx)
+			return last, last - min(lag, last), err
+		},
+		Send: func(ctx context.Context, t event.TenantID, seq uint64, e *event.Event, now time.Time) (uint64, error) {
 			one.Lock()
 			defer one.Unlock()
 			return h.sendTest(ctx, w, t, seq, e, now)
@@ -58,29 +66,28 @@ func (h *hub) tested(ctx context.Context) ([]event.TenantID, error) {
 }
 
 // sendTest puts one event behind the gate, as the gate does with a batch. It is signed with the key of the hub's receipts: nobody can take it for a
-// collector's.
-func (h *hub) sendTest(ctx context.Context, w *batch.Writer, t event.TenantID, seq uint64, e *event.Event, now time.Time) error {
+// collector's. place is its place on the bus.
+func (h *hub) sendTest(ctx context.Context, w *batch.Writer, t event.TenantID, seq uint64, e *event.Event, now time.Time) (place uint64, err error) {
 	signer, err := h.ring.Signer(keys.Receipts)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	w.Reset()
 	if err := w.Add(e.AppendJSON(nil)); err != nil {
-		return err
+		return 0, err
 	}
 	stream := batch.Stream{Collector: dailyCollector, Tenant: t, Lane: batch.Live, Epoch: dailyEpoch}
 	sealed, err := w.Seal(batch.Manifest{Stream: stream, Seq: seq, Created: now.UTC(), CollectorVersion: "hub", Urgent: true}, signer)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	sub := sealed.Submission()
 	ref, err := h.blobs.Put(ctx, blob.Blob{Name: sealed.Digest, Tenant: t, Kind: blob.Batch, Received: now.UTC()}, sub)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	n := bus.Notice{Digest: sealed.Digest, Tenant: t, Collector: dailyCollector, Lane: string(stream.Lane), Epoch: stream.Epoch, Seq: seq, Received: now.UnixNano(), Events: 1, Size: len(sub), Urgent: true, Blob: ref}
-	_, err = h.bus.Publish(ctx, bus.Subject(t), hex.EncodeToString(sealed.Digest[:]), n.Encode())
-	return err
+	return h.bus.Publish(ctx, bus.Subject(t), hex.EncodeToString(sealed.Digest[:]), n.Encode())
 }
 
 // DailyTest is a member's last daily test, for programs and for `tocsin rules daily`.

@@ -256,6 +256,12 @@ func (h *hub) sourcesHealth() (good, next string, err error) {
 	if s.Silent+s.Blind > 0 { // a matter of members: each raised an alert, and the hub itself is well
 		good += fmt.Sprintf("; %d are silent, %d lost fields that they had: the page Detection names them", s.Silent, s.Blind)
 	}
+	if s.Pauses > 0 {
+		good += fmt.Sprintf("; this machine slept or its clock was put %d times since the start, and silences count from then on", s.Pauses)
+	}
+	if n := h.daily.Strays() + h.daily.Ahead(); n > 0 {
+		good += fmt.Sprintf("; %d daily tests were not the last ones sent, or from the future", n)
+	}
 	if s.Refused > 0 {
 		err = fmt.Errorf("%d events came from kinds of devices for which there is no room in the watch; whether those go silent is not seen", s.Refused)
 	}

@@ -123,10 +123,16 @@ func (w *Watch) Check(a Asked) []event.Detection {
 		gone   []key
 	)
 	w.mu.Lock()
+	// A machine that slept, or whose clock was put, could hear nobody meanwhile: everybody has their time from now on.
+	paused := w.checked != 0 && (now < w.checked || now-w.checked > int64(w.times.CollectorSilent)/2)
+	if w.checked = now; paused {
+		w.pauses++
+		clear(w.up)
+	}
 	switch {
 	case a.Behind:
 		w.behind = 0
-	case w.behind == 0:
+	case w.behind == 0 || paused:
 		w.behind = now
 	}
 	known := map[string]bool{}

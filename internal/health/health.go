@@ -18,7 +18,8 @@
 //   - lines not understood: a collector of whose lines at least 80 % were understood, below 50 % of the next 200 or more, plus one check;
 //   - a source is silent: three times the longest pause of its last week, at least one hour and at most 26, from its second day on. The time counts while
 //     its collector is heard and the hub is not behind with what came;
-//   - a collector is silent: 30 minutes;
+//   - a collector is silent: 30 minutes. When this machine slept, so that Check was not called for half of that time or the clock was put back, every
+//     silence counts from its waking on;
 //   - the detector cannot run as it should: two checks.
 //
 // A source that was silent for five weeks is forgotten, and so is one of its senders.
@@ -115,6 +116,8 @@ type Watch struct {
 	counts  map[string]*counted // by collector
 	up      map[string]int64    // since when each collector is heard without a break, ns
 	behind  int64               // since when the hub is not behind, ns
+	checked int64               // when Check was called last, ns
+	pauses  uint64              // times that it was long ago
 	trouble map[string]int64    // since when, ns
 	gone    []key               // forgotten, to be deleted
 	refused uint64              // events of sources beyond the bounds
@@ -301,13 +304,14 @@ func (w *Watch) Datasets(t event.TenantID) []string {
 type Stats struct {
 	Sources, Silent, Blind int    // Blind: lost fields
 	Refused                uint64 // events of sources for which there was no room, since the start
+	Pauses                 uint64 // times that this machine slept or its clock was put, since the start
 }
 
 // Stats counts.
 func (w *Watch) Stats() Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	out := Stats{Sources: len(w.sources), Refused: w.refused}
+	out := Stats{Sources: len(w.sources), Refused: w.refused, Pauses: w.pauses}
 	now := w.now().UnixNano()
 	for _, s := range w.sources {
 		if silent, _ := w.silent(s, now); len(silent) > 0 {

@@ -82,6 +82,19 @@ func (r *rig) check(c ...Collector) map[string]event.Detection {
 	return out
 }
 
+// until lets time pass as it does for a hub that runs: it checks now and then.
+func (r *rig) until(at time.Time, c ...Collector) {
+	r.t.Helper()
+	for r.clock.Before(at) {
+		if r.clock = r.clock.Add(10 * time.Minute); r.clock.After(at) {
+			r.clock = at
+		}
+		if r.clock.Before(at) {
+			r.check(c...)
+		}
+	}
+}
+
 // A mapping that breaks, or a field that vanishes after an update of the device: the alert comes within two windows, names fields and rules, and
 // is the same one for as long as it lasts, also after a restart. When the field is back it ends, and the next time is another one.
 func TestFieldsVanish(t *testing.T) {
@@ -258,11 +271,11 @@ func TestSilent(t *testing.T) {
 	}
 	r.check()
 	least, last := r.w.Times().SourceSilent, r.clock
-	r.clock = last.Add(least)
+	r.until(last.Add(least))
 	if got := r.check(); len(got) > 0 {
 		t.Fatalf("%+v", got)
 	}
-	r.clock = last.Add(least + 30*time.Second)
+	r.until(last.Add(least + 30*time.Second))
 	got := r.check()
 	d := got[RuleSilent]
 	if d.Entity.Value != "fortinet.fortigate, site" || d.Family != "health-silent" || !strings.Contains(d.Reason, "FortiGate (fortinet.fortigate) at the collector site since 22 November 2026 00:00 UTC; its longest pause in the week before was 10 minutes") {
@@ -273,7 +286,7 @@ func TestSilent(t *testing.T) {
 	}
 	// The whole collector is away: that is said, and not of each source again. Whoever was revoked is not waited for.
 	gone := Collector{Tenant: 1, ID: "c1", Name: "site", Seen: r.clock.UnixNano()}
-	r.clock = last.Add(least + 2*time.Hour)
+	r.until(last.Add(least+2*time.Hour), gone)
 	if got := r.check(gone); got[RuleCollector].Key == "" || got[RuleSilent].Key != "" {
 		t.Errorf("%+v", got)
 	}
@@ -346,6 +359,7 @@ func TestSenders(t *testing.T) {
 	for range 3 * 6 {
 		r.clock = r.clock.Add(10 * time.Minute)
 		from(1)
+		r.check()
 	}
 	got := r.check()[RuleSilent]
 	if got.Entity.Value != "192.0.2.2, fortinet.fortigate, site" || !strings.Contains(got.Reason, "at 192.0.2.2 at the collector site") {
@@ -366,9 +380,9 @@ func TestSenders(t *testing.T) {
 	for n := range 20 {
 		from(200 + n)
 	}
-	r.clock = r.clock.Add(50 * time.Minute)
+	r.until(r.clock.Add(50 * time.Minute))
 	from(200)
-	r.clock = r.clock.Add(50 * time.Minute)
+	r.until(r.clock.Add(50 * time.Minute))
 	from(200)
 	if got := r.check(); len(got) > 0 {
 		t.Errorf("of many machines some are always away: %+v", got)
@@ -404,6 +418,54 @@ func TestSenderIsForgotten(t *testing.T) {
 		r.check()
 		if n := r.w.Sources(1)[0].Senders; (n == 2) != (day < 35) {
 			t.Fatalf("%d senders after %d days", n, day+1)
+		}
+	}
+}
+
+// The hub's machine sleeps for a night: nobody is silent for that, and whoever stays silent afterwards is told in the usual time. A clock that is
+// put back is the same.
+func TestMachineSleeps(t *testing.T) {
+	for name, jump := range map[string]time.Duration{"sleep": 9 * time.Hour, "clock put back": -9 * time.Hour} {
+		r := newRig(t)
+		for range 3 * 24 * 60 {
+			r.clock = r.clock.Add(time.Minute)
+			r.denied()
+		}
+		seen := r.clock.UnixNano()
+		both := func(back bool) map[string]event.Detection {
+			c := []Collector{{Tenant: 1, ID: "c1", Name: "site", Seen: r.clock.UnixNano()}, {Tenant: 1, ID: "c2", Name: "other", Seen: seen}}
+			if !back {
+				c[0].Seen = seen
+			}
+			return r.check(c...)
+		}
+		for range 60 {
+			r.clock, seen = r.clock.Add(time.Second), seen+int64(time.Second)
+			if got := both(true); len(got) != 0 {
+				t.Fatalf("%s: before: %+v", name, got)
+			}
+		}
+		r.clock = r.clock.Add(jump)
+		for range 29 { // the first minute nobody is back yet
+			if got := both(false); len(got) != 0 {
+				t.Fatalf("%s: %+v", name, got)
+			}
+			r.clock = r.clock.Add(2 * time.Second)
+		}
+		for range 29 {
+			if got := both(true); len(got) != 0 {
+				t.Fatalf("%s: %+v", name, got)
+			}
+			r.denied()
+			r.clock = r.clock.Add(time.Minute)
+		}
+		r.clock = r.clock.Add(time.Minute)
+		got := both(true)
+		if d := got[RuleCollector]; jump > 0 && (len(got) != 1 || !strings.Contains(d.Entity.Value, "c2")) {
+			t.Errorf("%s: who stays silent afterwards: %+v", name, got)
+		}
+		if n := r.w.Stats().Pauses; n != 1 {
+			t.Errorf("%s: %d pauses", name, n)
 		}
 	}
 }

@@ -5,7 +5,9 @@
 // It reads the list of members and the time of day at which to send; it writes the table daily_tests: for each member when the last test was
 // sent, under which random number, and when and after how long it arrived. After a crash it goes on from there: a test that was sent is awaited,
 // one that was due is sent. A test that has not arrived within the stated time raises an alert of detection health, one for each test missed, and
-// once more when nothing at all could be sent.
+// once more when nothing at all could be sent. Whether it is missing is judged by the line's own place: while the line has not come to a test, the hub
+// is behind and nothing is wrong with that member, so that one alert tells the operator, however many members wait. A test that says it was sent in the
+// future, since the clock was put back, is sent anew.
 //
 // Nobody can pass the test for the hub: an event counts only with the number that was drawn for this member's last test. What comes with another is
 // counted (Stats) and makes no alert either.
@@ -19,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,8 +38,10 @@ type Options struct {
 	DB *db.DB
 	// Members are those that are tested: the ones with a collector that is live.
 	Members func(ctx context.Context) ([]event.TenantID, error)
-	// Send puts one event on a member's line. seq rises with each.
-	Send func(ctx context.Context, t event.TenantID, seq uint64, e *event.Event, now time.Time) error
+	// Send puts one event on a member's line, and says at which place of the line it stands. seq rises with each.
+	Send func(ctx context.Context, t event.TenantID, seq uint64, e *event.Event, now time.Time) (place uint64, err error)
+	// Line says which place of the line is the newest, and up to which all is worked off.
+	Line func(ctx context.Context) (last, done uint64, err error)
 	// Raise makes alerts of what is wrong.
 	Raise func(ctx context.Context, dets []event.Detection) error
 	// At is the time of day, in UTC, after midnight; negative: no tests but on demand.
@@ -52,6 +57,13 @@ type Tests struct {
 	o       Options
 	started int64
 	strays  atomic.Uint64 // with a number that nobody drew
+	ahead   atomic.Uint64 // said to be sent in the future
+
+	mu     sync.Mutex                // guards the rest
+	places map[event.TenantID]uint64 // of tests that were sent since the start
+	first  uint64                    // the newest place of the line at the first look: tests from before the start stand no further
+	looked bool                      // first is known
+	told   bool                      // that the line is behind
 }
 
 // Test is a member's last test.
@@ -71,7 +83,7 @@ func (t *Test) Latency() time.Duration {
 	if t.ArrivedNS == 0 {
 		return 0
 	}
-	return time.Duration(t.ArrivedNS - t.SentNS)
+	return time.Duration(max(1, t.ArrivedNS-t.SentNS)) // the clock may have been put
 }
 
 // New makes Tests.
@@ -82,7 +94,7 @@ func New(o Options) *Tests {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Tests{o: o, started: o.Now().UnixNano()}
+	return &Tests{o: o, started: o.Now().UnixNano(), places: map[event.TenantID]uint64{}}
 }
 
 // settles is how long a hub must run before it tests members that were never tested: the first hour of a hub is somebody's who is setting it up.
@@ -131,9 +143,29 @@ func (d *Tests) Check(ctx context.Context) error {
 	for i := range list {
 		last[list[i].Tenant] = &list[i]
 	}
-	var errs []error
+	var (
+		errs    []error
+		waiting []*Test // for the line
+	)
+	newest, done, err := d.o.Line(ctx)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	if !d.looked {
+		d.first, d.looked = newest, true
+	}
+	d.mu.Unlock()
 	for _, t := range members {
 		x := last[t]
+		if x != nil && x.SentNS > now.UnixNano()+int64(clockSlack) {
+			d.ahead.Add(1)
+			d.o.Logger.WarnContext(ctx, "the last daily test was sent in the future, by its time: the clock of this machine was put back; it is sent anew", "tenant", t, "sent", time.Unix(0, x.SentNS).UTC())
+			if _, err := d.SendNow(ctx, t); err != nil {
+				errs = append(errs, fmt.Errorf("member %d: %w", t, err))
+			}
+			continue
+		}
 		// While the hub was down nothing could arrive: what was on its way then has its time from the start on. A hub that stood still sends one test, and not those of yesterday too.
 		if due := d.due(now); d.o.At >= 0 && (x == nil && due-d.started >= settles || x != nil && x.SentNS < due) {
 			if _, err := d.SendNow(ctx, t); err != nil {
@@ -142,12 +174,52 @@ func (d *Tests) Check(ctx context.Context) error {
 			continue
 		}
 		if x != nil && x.ArrivedNS == 0 && !x.Missed && now.UnixNano()-max(x.SentNS, d.started) > int64(d.o.Within) {
+			if d.place(t) > done {
+				waiting = append(waiting, x)
+				continue
+			}
 			if err := d.miss(ctx, x, now); err != nil {
 				errs = append(errs, err)
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.behind(ctx, waiting, newest-min(done, newest), now))...)
+}
+
+// clockSlack is by how much a clock may be put back without anybody asking why.
+const clockSlack = time.Minute
+
+// place is where a member's last test stands in the line, at most.
+func (d *Tests) place(t event.TenantID) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at, ok := d.places[t]; ok {
+		return at
+	}
+	return d.first
+}
+
+// behind tells once that the line has not come to tests whose time is over.
+func (d *Tests) behind(ctx context.Context, waiting []*Test, batches uint64, now time.Time) error {
+	d.mu.Lock()
+	told := d.told
+	d.told = len(waiting) > 0
+	d.mu.Unlock()
+	if len(waiting) == 0 || told {
+		return nil
+	}
+	since := waiting[0].SentNS
+	for _, x := range waiting {
+		since = min(since, x.SentNS)
+	}
+	err := d.o.Raise(ctx, []event.Detection{health.Raise(health.RuleDetector, 0, "detector", fmt.Sprintf("The centre is behind: %d batches wait to be looked at, and with them the daily tests of %d members, the first sent on %s. Attacks are noticed late until the worker has caught up.",
+		batches, len(waiting), time.Unix(0, since).UTC().Format("2 January at 15:04 UTC")), since, now.UnixNano())})
+	if err != nil {
+		d.mu.Lock()
+		d.told = false
+		d.mu.Unlock()
+	}
+	return err
 }
 
 // miss tells that a test did not arrive.
@@ -183,8 +255,12 @@ func (d *Tests) SendNow(ctx context.Context, t event.TenantID) (Test, error) {
 	e.SetString(event.EventDataset, detect.DailyDataset)
 	e.SetString(event.EventID, x.ID)
 	e.SetString(event.TocsinLeftReason, "daily_test")
-	if err := d.o.Send(ctx, t, x.Seq, e, now); err != nil {
-		return x, fmt.Errorf("sending the daily test: %w", err) // it is missed after its time, which is true
+	place, err := d.o.Send(ctx, t, x.Seq, e, now)
+	d.mu.Lock()
+	d.places[t] = place // 0 where it was not sent: it is missed after its time, which is true
+	d.mu.Unlock()
+	if err != nil {
+		return x, fmt.Errorf("sending the daily test: %w", err)
 	}
 	return x, nil
 }
@@ -252,6 +328,9 @@ func (d *Tests) List(ctx context.Context) ([]Test, error) {
 
 // Strays is how many tests came with a number that was not the last one's.
 func (d *Tests) Strays() uint64 { return d.strays.Load() }
+
+// Ahead is how many tests were said to have been sent in the future.
+func (d *Tests) Ahead() uint64 { return d.ahead.Load() }
 
 // ParseTime reads a time of day, "05:30"; "off" is none.
 func ParseTime(s string) (time.Duration, error) {

@@ -21,10 +21,15 @@ type bench struct {
 	rules  *detect.Engine
 	now    time.Time
 	cut    bool
+	held   bool   // what is sent waits in the line
+	last   uint64 // place of the line
+	done   uint64
 	sent   []event.TenantID
 	seqs   []uint64
 	raised []event.Detection
 	alerts []event.Detection // what came out beside the tests
+
+	waiting []func() error
 }
 
 func newBench(t *testing.T, dir string) *bench {
@@ -44,13 +49,20 @@ func newBench(t *testing.T, dir string) *bench {
 	}
 	b.d = New(Options{DB: d, At: 5*time.Hour + 30*time.Minute, Within: 10 * time.Minute, Now: func() time.Time { return b.now },
 		Members: func(context.Context) ([]event.TenantID, error) { return []event.TenantID{7, 9}, nil },
-		Send: func(ctx context.Context, tenant event.TenantID, seq uint64, e *event.Event, now time.Time) error {
+		Send: func(ctx context.Context, tenant event.TenantID, seq uint64, e *event.Event, now time.Time) (uint64, error) {
 			b.sent, b.seqs = append(b.sent, tenant), append(b.seqs, seq)
 			if b.cut {
-				return errors.New("the bus is away")
+				return 0, errors.New("the bus is away")
 			}
-			return b.process(ctx, tenant, e.AppendJSON(nil))
+			b.last++
+			if b.held {
+				b.waiting = append(b.waiting, func() error { return b.process(ctx, tenant, e.AppendJSON(nil)) })
+				return b.last, nil
+			}
+			b.done = b.last
+			return b.last, b.process(ctx, tenant, e.AppendJSON(nil))
 		},
+		Line: func(context.Context) (uint64, uint64, error) { return b.last, b.done, nil },
 		Raise: func(_ context.Context, dets []event.Detection) error {
 			b.raised = append(b.raised, dets...)
 			return nil
@@ -193,6 +205,63 @@ func TestMissedAfterRestart(t *testing.T) {
 	again.check(t)
 	if len(again.raised) != 2 {
 		t.Errorf("%d alerts for two members", len(again.raised))
+	}
+}
+
+// While the line has not come to the tests the hub is behind: the operator is told once, and no member. What the line passed by is missed.
+func TestBehind(t *testing.T) {
+	dir := t.TempDir()
+	b := newBench(t, dir)
+	b.check(t)
+	b.last, b.done, b.held = 900, 40, true
+	b.now = b.now.Add(100 * time.Minute)
+	b.check(t)
+	b.now = b.now.Add(11 * time.Minute)
+	for range 3 {
+		b.check(t)
+	}
+	if len(b.raised) != 1 || b.raised[0].RuleID != health.RuleDetector || b.raised[0].Tenant != 0 || !strings.Contains(b.raised[0].Reason, "862 batches") || !strings.Contains(b.raised[0].Reason, "2 members") {
+		t.Fatalf("%+v", b.raised)
+	}
+	again := newBench(t, dir) // a restart in the middle of it
+	again.last, again.done, again.now = 902, 41, b.now
+	again.check(t)
+	again.now = again.now.Add(11 * time.Minute)
+	again.check(t)
+	if len(again.raised) != 1 || again.raised[0].Key != b.raised[0].Key {
+		t.Fatalf("after a restart: %+v", again.raised)
+	}
+	if err := b.waiting[0](); err != nil {
+		t.Fatal(err)
+	}
+	b.done = 902 // the second came out of the line as nothing
+	b.check(t)
+	if len(b.raised) != 2 || b.raised[1].RuleID != health.RuleDaily || b.raised[1].Tenant != 9 {
+		t.Errorf("%+v", b.raised)
+	}
+}
+
+// A clock that was put back stops no tests.
+func TestSentInTheFuture(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.now = b.now.Add(100 * time.Minute)
+	b.check(t)
+	b.now = b.now.AddDate(-1, 0, 0)
+	for range 3 {
+		b.check(t)
+	}
+	if len(b.sent) != 4 || b.d.Ahead() != 2 {
+		t.Fatalf("sent to %v, %d were ahead", b.sent, b.d.Ahead())
+	}
+	b.now = b.now.Add(24 * time.Hour)
+	b.check(t)
+	if len(b.sent) != 6 || len(b.raised) != 0 {
+		t.Errorf("the day after: sent to %v, raised %v", b.sent, b.raised)
+	}
+	for _, x := range b.list(t) {
+		if x.SentNS > b.now.UnixNano() || x.Latency() <= 0 {
+			t.Errorf("%+v", x)
+		}
 	}
 }
 
