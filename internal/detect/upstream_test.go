@@ -323,37 +323,6 @@ func ruleTexts(t testing.TB) map[string][]byte {
 	return out
 }
 
-// BenchmarkUpstream measures the hub with all upstream rules over real Windows telemetry as it comes from collectors: from the event to matches and
-// correlations.
-func BenchmarkUpstream(b *testing.B) {
-	w := newWay(b, "full")
-	var events []*event.Event
-	for _, c := range windowsCases(b) {
-		if strings.HasPrefix(c.where, "oracle/otrf") {
-			_, at := w.rules(b, forms["winlogbeat"](c.event))
-			e := at.Clone()
-			e.Tenant = event.TenantID(len(events)%50 + 1)
-			events = append(events, e)
-		}
-	}
-	n := 0
-	next := func() {
-		ev := events[n%len(events)]
-		ev.Created = start + int64(n)*50_000
-		w.u.hub.Process(ev, ev.Created)
-		n++
-	}
-	for range 20 * len(events) { // the sets have learnt
-		next()
-	}
-	b.ReportAllocs()
-	from := n
-	for b.Loop() {
-		next()
-	}
-	b.ReportMetric(float64(n-from)/b.Elapsed().Seconds(), "events/s")
-}
-
 // clouds are the folders' files of real and near-real cloud events and the log sources that they are of. Where upstream's rules use other names than the
 // source does, what fires straight on an event says nothing: mapped says so.
 var clouds = []struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -387,7 +388,13 @@ func (d *decoder) extra(name string) error {
 				d.i++
 				break
 			}
-			if _, err := d.value(String); err != nil {
+			var err error
+			if d.i < len(d.s) && d.s[d.i] == '"' {
+				err = d.skip() // the list stays as it is written
+			} else {
+				_, err = d.value(String)
+			}
+			if err != nil {
 				return err
 			}
 			if d.values++; d.values > MaxValues {
@@ -522,7 +529,7 @@ func (d *decoder) number(want Kind) (Value, error) {
 	return FloatValue(f), nil
 }
 
-// str reads a JSON string. Without escapes it is cut from the line; with escapes it is copied.
+// str reads a JSON string. Without escapes it is cut from the line; with escapes it is put together there.
 func (d *decoder) str() (string, error) {
 	if d.i >= len(d.s) {
 		return "", errEnd
@@ -532,41 +539,32 @@ func (d *decoder) str() (string, error) {
 	}
 	d.i++
 	from := d.i
-	for {
-		d.i = skipPlain(d.s, d.i)
-		if d.i >= len(d.s) {
-			return "", errEnd
-		}
-		switch c := d.s[d.i]; {
-		case c == '"':
-			s := d.s[from:d.i]
-			d.i++
-			return s, nil
-		case c == '\\':
-			return d.escaped(from)
-		case c < 0x20:
-			return "", errString
-		case c < utf8.RuneSelf:
-			d.i++ // DEL, which stands for itself
-		default:
-			r, n := utf8.DecodeRuneInString(d.s[d.i:])
-			if r == utf8.RuneError && n == 1 {
-				return "", errString
-			}
-			d.i += n
-		}
+	end, err := d.run()
+	if err != nil {
+		return "", err
 	}
+	if d.i = end; end >= len(d.s) {
+		return "", errEnd
+	}
+	switch c := d.s[end]; {
+	case c == '"':
+		d.i++
+		return d.s[from:end], nil
+	case c == '\\':
+		return d.escaped(from)
+	}
+	return "", errString
 }
 
 // skipPlain gives the first index from i on at which s has a quote, a backslash, a control or a byte beyond ASCII. It looks at eight bytes
-// at a time (the usual carry-free tests for "has a byte less than" and "has a byte equal to").
+// at a time (the usual carry-free tests for "has a byte less than" and "has a byte equal to": the lowest place that they mark is exact).
 func skipPlain(s string, i int) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for ; i+8 <= len(s); i += 8 {
 		w := binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(s[i:]), 8))
 		quote, slash := w^ones*'"', w^ones*'\\'
 		if found := ((w - ones*0x20) | (quote - ones) | (slash - ones) | w) & highs; found != 0 {
-			break // at the first hit, or just before it: the exact place is found byte by byte
+			return i + bits.TrailingZeros64(found)>>3
 		}
 	}
 	for i < len(s) && plain[s[i]] {
@@ -575,72 +573,117 @@ func skipPlain(s string, i int) int {
 	return i
 }
 
+// escaped reads on in a string that began at from and has its first escape at d.i. What it stands for is never longer than what is written,
+// so it is put in its place: the line is the event's own copy.
 func (d *decoder) escaped(from int) (string, error) {
-	// The unescaped form is never longer than the escaped one, so the rest of the string bounds the copy.
-	buf := make([]byte, 0, 2*(d.i-from)+32)
-	buf = append(buf, d.s[from:d.i]...)
+	mem := unsafe.Slice(unsafe.StringData(d.s), len(d.s))
+	to := d.i
 	for d.i < len(d.s) {
-		c := d.s[d.i]
-		switch {
+		switch c := d.s[d.i]; {
+		case c == '\\':
+			r, err := d.escape()
+			if err != nil {
+				return "", err
+			}
+			if r < utf8.RuneSelf {
+				mem[to] = byte(r)
+				to++
+			} else {
+				to += utf8.EncodeRune(mem[to:], r)
+			}
 		case c == '"':
 			d.i++
-			return d.e.Copy(buf), nil
+			return d.s[from:to], nil
 		case c < 0x20:
 			return "", errString
-		case c != '\\':
-			if c < utf8.RuneSelf {
-				buf = append(buf, c)
-				d.i++
-				continue
-			}
-			r, n := utf8.DecodeRuneInString(d.s[d.i:])
-			if r == utf8.RuneError && n == 1 {
-				return "", errString
-			}
-			buf = append(buf, d.s[d.i:d.i+n]...)
-			d.i += n
 		default:
-			if d.i+1 >= len(d.s) {
-				return "", errEnd
+			end, err := d.run()
+			if err != nil {
+				return "", err
 			}
-			c = d.s[d.i+1]
-			d.i += 2
-			switch c {
-			case '"', '\\', '/':
-				buf = append(buf, c)
-			case 'b':
-				buf = append(buf, '\b')
-			case 'f':
-				buf = append(buf, '\f')
-			case 'n':
-				buf = append(buf, '\n')
-			case 'r':
-				buf = append(buf, '\r')
-			case 't':
-				buf = append(buf, '\t')
-			case 'u':
-				r, err := d.hex4()
-				if err != nil {
-					return "", err
-				}
-				if r >= 0xd800 && r < 0xe000 { // a surrogate: only a pair is a character
-					if r >= 0xdc00 || len(d.s)-d.i < 2 || d.s[d.i] != '\\' || d.s[d.i+1] != 'u' {
-						return "", errString
-					}
-					d.i += 2
-					low, err := d.hex4()
-					if err != nil || low < 0xdc00 || low >= 0xe000 {
-						return "", errString
-					}
-					r = (r-0xd800)<<10 + (low - 0xdc00) + 0x10000
-				}
-				buf = utf8.AppendRune(buf, r)
-			default:
-				return "", errString
-			}
+			to += copy(mem[to:], mem[d.i:end])
+			d.i = end
 		}
 	}
 	return "", errEnd
+}
+
+// skip goes over a string and leaves it as it is written.
+func (d *decoder) skip() error {
+	for d.i++; d.i < len(d.s); {
+		switch c := d.s[d.i]; {
+		case c == '\\':
+			if _, err := d.escape(); err != nil {
+				return err
+			}
+		case c == '"':
+			d.i++
+			return nil
+		case c < 0x20:
+			return errString
+		default:
+			end, err := d.run()
+			if err != nil {
+				return err
+			}
+			d.i = end
+		}
+	}
+	return errEnd
+}
+
+// run gives the end of what stands for itself from d.i on; a byte is there that does.
+func (d *decoder) run() (end int, err error) {
+	end = d.i
+	for {
+		if end = skipPlain(d.s, end); end >= len(d.s) {
+			return end, nil
+		}
+		switch c := d.s[end]; {
+		case c == '"' || c == '\\' || c < 0x20:
+			return end, nil
+		case c < utf8.RuneSelf:
+			end++ // DEL, which stands for itself
+		default:
+			r, n := utf8.DecodeRuneInString(d.s[end:])
+			if r == utf8.RuneError && n == 1 {
+				return 0, errString
+			}
+			end += n
+		}
+	}
+}
+
+// escapes gives what the character behind a backslash stands for, 0 where it is more than that.
+var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// escape reads the escape at d.i.
+func (d *decoder) escape() (rune, error) {
+	if d.i+1 >= len(d.s) {
+		return 0, errEnd
+	}
+	c := d.s[d.i+1]
+	d.i += 2
+	if e := escapes[c]; e != 0 {
+		return rune(e), nil
+	}
+	if c != 'u' {
+		return 0, errString
+	}
+	r, err := d.hex4()
+	if err != nil || r < 0xd800 || r >= 0xe000 {
+		return r, err
+	}
+	// A surrogate: only a pair is a character.
+	if r >= 0xdc00 || len(d.s)-d.i < 2 || d.s[d.i] != '\\' || d.s[d.i+1] != 'u' {
+		return 0, errString
+	}
+	d.i += 2
+	low, err := d.hex4()
+	if err != nil || low < 0xdc00 || low >= 0xe000 {
+		return 0, errString
+	}
+	return (r-0xd800)<<10 + (low - 0xdc00) + 0x10000, nil
 }
 
 func (d *decoder) hex4() (rune, error) {

@@ -2,6 +2,7 @@ package event
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"os"
@@ -277,6 +278,62 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
+// asLibrary compares the texts of an event with what the standard library reads in the line.
+func asLibrary(t *testing.T, e *Event, line []byte) {
+	t.Helper()
+	var want map[string]json.RawMessage
+	if err := json.Unmarshal(line, &want); err != nil {
+		t.Fatalf("the library does not read %q: %v", line, err)
+	}
+	same := func(name, got string) {
+		raw := want[name]
+		if len(raw) == 0 || raw[0] != '"' {
+			if name != "" && raw != nil && len(raw) > 0 && raw[0] == '[' && got != string(raw) {
+				t.Errorf("%s is %q, written %q", name, got, raw)
+			}
+			return
+		}
+		var s string
+		if err := json.Unmarshal(raw, &s); err != nil || s != got {
+			t.Errorf("%s is %q, the library reads %q (%v)", name, got, s, err)
+		}
+	}
+	for i, k := range e.Keys() {
+		if _, v := e.At(i); k.Kind() == String && v.Kind() == String && want[k.Name()] != nil && want[k.Name()][0] == '"' {
+			same(k.Name(), v.Str())
+		}
+	}
+	for _, x := range e.Extras() {
+		same(x.Name, x.Value)
+	}
+}
+
+// Strings with escapes are put together in the event's copy of the line: neither what follows nor the caller's line may suffer.
+func TestEscapes(t *testing.T) {
+	for _, s := range []string{
+		`{"a":"\\","b":"C:\\Windows\\System32\\cmd.exe /c \"x\"","process.executable":"C:\\a\\b","\u0063":"d\n","z":"end"}`,
+		`{"list":["a\\b","\u00e9\ud83d\ude00",1,null],"after":"\t","event.category":["a\\","\\b","c"]}`,
+		`{"a":"é\\ñ and more than eight bytes\u20ac\r\n","b":"\u007f\b\f\/"}`,
+		`{"a":"\u0000\\\\\\\\\\\\\\\\x","b":""}`,
+	} {
+		line := []byte(s)
+		var e Event
+		if err := DecodeJSON(&e, line); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+		asLibrary(t, &e, line)
+		if string(line) != s {
+			t.Errorf("the line was changed to %s", line)
+		}
+	}
+	for _, s := range []string{`{"a":"\x"}`, `{"a":"\u12"}`, `{"a":"\ud800"}`, `{"a":"\ud800\u0041"}`, `{"a":"\udc00"}`, `{"a":"\`, `{"a":"x\\`, "{\"a\":\"x\\\\\x01\"}", "{\"a\":\"\\\\\xff\"}",
+		`{"a":["\x"]}`, `{"a":["x]}`, "{\"a\":[\"\x01\"]}", "{\"a\":[\"\xff\"]}"} {
+		if err := DecodeJSON(new(Event), []byte(s)); err == nil {
+			t.Errorf("%q was taken", s)
+		}
+	}
+}
+
 func FuzzDecodeJSON(f *testing.F) {
 	f.Add([]byte(`{"@timestamp":"2026-11-22T13:00:00.123456789Z","source.ip":"192.0.2.1","source.port":443,"event.category":["network","malware"],"x":"\u00e9\ud83d\ude00"}`))
 	f.Add([]byte(`{"a":[1,2.5,true,null,"\""],"event.hash":"` + strings.Repeat("ab", 32) + `","event.original":"<13>x"}`))
@@ -289,6 +346,7 @@ func FuzzDecodeJSON(f *testing.F) {
 		if len(e.Extras()) > MaxExtras || e.Len() > MaxValues {
 			t.Fatalf("%d extras, %d values", len(e.Extras()), e.Len())
 		}
+		asLibrary(t, &e, line)
 		// What was read must be written and read again as the same event.
 		first := e.AppendJSON(nil)
 		if len(first) > MaxLine {

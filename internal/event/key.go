@@ -1,11 +1,15 @@
 package event
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // Key is the number of a field name inside this process. Zero is no key.
@@ -41,9 +45,70 @@ type schemaField struct {
 
 // table is one immutable state of the registry; a registration replaces it.
 type table struct {
-	byName map[string]Key
+	slots  []nameSlot // by hash of the name, a power of two of them, at most half taken
 	fields []schemaField
 	quoted [][]byte // `,"source.ip":` by key, ready to append
+}
+
+// nameSlot is where a name is found: each field of each event is looked up.
+type nameSlot struct {
+	hash uint32
+	key  Key // 0: free
+}
+
+// hashName mixes the length of a name and its outer bytes. Names that meet are compared in full; only those of the schema, rules and packs are there.
+func hashName(s string) uint32 {
+	var a, b uint64
+	p := unsafe.Slice(unsafe.StringData(s), len(s))
+	switch n := len(s); {
+	case n >= 8:
+		a, b = binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[n-8:])
+	case n >= 4:
+		a, b = uint64(binary.LittleEndian.Uint32(p)), uint64(binary.LittleEndian.Uint32(p[n-4:]))
+	case n > 0:
+		a, b = uint64(p[0])|uint64(p[n/2])<<8, uint64(p[n-1])
+	}
+	return uint32((a ^ bits.RotateLeft64(b, 29) ^ uint64(len(s))*0xA24BAED4963EE407) * 0x9E3779B97F4A7C15 >> 32)
+}
+
+func (t *table) find(name string) (Key, bool) {
+	h := hashName(name)
+	mask := uint32(len(t.slots) - 1)
+	for i := h & mask; t.slots[i].key != 0; i = (i + 1) & mask {
+		if s := t.slots[i]; s.hash == h && t.fields[s.key].name == name {
+			return s.key, true
+		}
+	}
+	return 0, false
+}
+
+// add gives a name that is not there the next key. t must be nobody else's yet.
+func (t *table) add(f schemaField) Key {
+	k := Key(len(t.fields))
+	t.fields = append(t.fields, f)
+	t.quoted = append(t.quoted, quoteName(f.name))
+	if 2*len(t.fields) > len(t.slots) {
+		t.slots = make([]nameSlot, max(1024, 2*len(t.slots)))
+		for i := range t.fields {
+			t.place(Key(i))
+		}
+	} else {
+		t.place(k)
+	}
+	return k
+}
+
+func (t *table) place(k Key) {
+	if k == 0 || t.fields[k].name == "" { // no key, or one that is not used any more
+		return
+	}
+	h := hashName(t.fields[k].name)
+	mask := uint32(len(t.slots) - 1)
+	i := h & mask
+	for t.slots[i].key != 0 {
+		i = (i + 1) & mask
+	}
+	t.slots[i] = nameSlot{h, k}
 }
 
 var (
@@ -52,13 +117,9 @@ var (
 )
 
 func init() {
-	t := &table{byName: make(map[string]Key, len(schemaFields))}
-	for k, f := range schemaFields {
-		t.fields = append(t.fields, f)
-		t.quoted = append(t.quoted, quoteName(f.name))
-		if f.name != "" {
-			t.byName[f.name] = Key(k)
-		}
+	t := &table{}
+	for _, f := range schemaFields {
+		t.add(f)
 	}
 	registry.Store(t)
 }
@@ -69,8 +130,7 @@ func quoteName(name string) []byte {
 
 // Lookup gives the key of a field name, if the schema, a rule or a signed pack has named it.
 func Lookup(name string) (Key, bool) {
-	k, ok := registry.Load().byName[name]
-	return k, ok
+	return registry.Load().find(name)
 }
 
 // Register gives the key of a field name and makes one if there is none. It is for names from rules and signed packs only: names from
@@ -97,7 +157,7 @@ func RegisterAll(names ...string) (Key, error) {
 		if next != nil {
 			t = next
 		}
-		if k, ok := t.byName[name]; ok {
+		if k, ok := t.find(name); ok {
 			last = k
 			continue
 		}
@@ -105,19 +165,9 @@ func RegisterAll(names ...string) (Key, error) {
 			return 0, ErrTooManyKeys
 		}
 		if next == nil {
-			next = &table{
-				byName: make(map[string]Key, len(old.byName)+len(names)),
-				fields: append([]schemaField(nil), old.fields...),
-				quoted: append([][]byte(nil), old.quoted...),
-			}
-			for n, k := range old.byName {
-				next.byName[n] = k
-			}
+			next = &table{slots: slices.Clone(old.slots), fields: slices.Clone(old.fields), quoted: slices.Clone(old.quoted)}
 		}
-		last = Key(len(next.fields))
-		next.byName[name] = last
-		next.fields = append(next.fields, schemaField{name, String})
-		next.quoted = append(next.quoted, quoteName(name))
+		last = next.add(schemaField{name, String})
 	}
 	if next != nil {
 		registry.Store(next)
