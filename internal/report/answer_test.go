@@ -48,6 +48,9 @@ func TestAnswer(t *testing.T) {
 		if r.Tone != tc.tone || r.Verdict != tc.verdict || !strings.Contains(r.Reason, tc.reason) {
 			t.Errorf("with %q: %s, %q, %q", tc.level, r.Tone, r.Verdict, r.Reason)
 		}
+		if r.Events.First != r.NewAlerts.First || r.Events.First != r.Lines.Received.First {
+			t.Errorf("with %q: some figures have a week before, others are the first: %+v, %+v, %+v", tc.level, r.Events, r.NewAlerts, r.Lines.Received)
+		}
 		if l, err := (payload{"head@school.example", "Jo", r}).letter(); err != nil || !strings.Contains(strings.ToLower(l.Subject), strings.ToLower(strings.TrimSuffix(tc.verdict, "."))) {
 			t.Errorf("the mail: %q, %v", l.Subject, err)
 		}
@@ -58,7 +61,7 @@ func TestAnswer(t *testing.T) {
 		early = early.Before()
 	}
 	r, err := w.maker.Build(t.Context(), access.Only(w.tenants[0]), w.tenants[0], early)
-	if err != nil || !r.Unserved || !strings.Contains(r.LinesText(), "in service") {
-		t.Errorf("before the collector: %s, %v", fmt.Sprint(r.LinesText()), err)
+	if err != nil || !r.Unserved || !strings.Contains(r.LinesText(), "in service") || r.Tiles()[3].Note != "joined after this week" {
+		t.Errorf("before the collector: %s, %v, %v", fmt.Sprint(r.LinesText()), r.Tiles()[3], err)
 	}
 }

@@ -37,8 +37,8 @@ var (
 
 	levelColours = []colour{{170, 179, 190}, {86, 148, 214}, {240, 161, 38}, {212, 53, 28}}
 	toneInk      = map[string]colour{"good": {0, 90, 48}, "warn": {122, 65, 0}, "bad": {164, 21, 26}, "critical": {164, 21, 26}, "high": {122, 65, 0}, "medium": {18, 72, 124}, "low": quiet, "informational": quiet}
-	toneFill     = map[string]colour{"good": {220, 239, 228}, "warn": {253, 235, 210}, "bad": {249, 221, 221}, "critical": {249, 221, 221}, "high": {253, 235, 210}, "medium": {219, 233, 247}, "low": {232, 236, 242}, "informational": {232, 236, 242}}
-	toneEdge     = map[string]colour{"good": {15, 122, 82}, "warn": {240, 161, 38}, "bad": {212, 53, 28}}
+	toneFill     = map[string]colour{"note": {244, 248, 251}, "good": {220, 239, 228}, "warn": {253, 235, 210}, "bad": {249, 221, 221}, "critical": {249, 221, 221}, "high": {253, 235, 210}, "medium": {219, 233, 247}, "low": {232, 236, 242}, "informational": {232, 236, 242}}
+	toneEdge     = map[string]colour{"note": {138, 148, 160}, "good": {15, 122, 82}, "warn": {240, 161, 38}, "bad": {212, 53, 28}}
 )
 
 // A4 in millimetres, and where the text stands.

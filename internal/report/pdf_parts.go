@@ -15,7 +15,7 @@ func (w *writer) opening() {
 	w.block(&w.root, "H1", "Weekly report", face{24, true, bar}, left, full, 0.8)
 	w.block(&w.root, "P", r.Period(), face{11, false, ink}, left, full, 4)
 	if note := r.InventedNote(); note != "" {
-		w.notice("bad", "These figures are invented.", note)
+		w.notice("note", "These figures are invented.", note)
 	}
 	w.notice(r.Tone, "Are we all right? "+r.Verdict, r.Reason)
 	w.tiles()

@@ -287,6 +287,7 @@ func (m *Maker) Build(ctx context.Context, scope access.Scope, tenant event.Tena
 	if err != nil {
 		return nil, fmt.Errorf("the report of %s for %s: %w", week, org.Name, err)
 	}
+	first = r.Events.First // for every figure alike
 	if err := m.alerts(ctx, scope, r, before, first); err != nil {
 		return nil, err
 	}

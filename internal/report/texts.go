@@ -108,6 +108,8 @@ func (r *Report) Tiles() []Tile {
 		if len(bad) == r.Standing.Waiting {
 			c.Figure, c.Note, c.Tone = "One step left", count(int64(len(bad)), "collector")+": compare the check words", "warn"
 		}
+	case r.Unserved:
+		c.Note = "joined after this week"
 	case len(r.Quiet) > 0:
 		c.Note, c.Tone = "again, after silence", "warn"
 	}

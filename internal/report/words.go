@@ -34,7 +34,13 @@ var services = map[string]service{
 	"iot":            {"Smart devices", "sensors, plugs and the like"},
 	"camera":         {"Cameras", "camera recorders and video streams"},
 	"icmp":           {"Ping", "asks whether an address answers"},
-	"other":          {"Other doors", "ports that no common service uses"},
+	"other":          {"Other ports", "doors that no common service uses"},
+}
+
+// ServiceWords name what an attacker aimed at, by eventstore's service, and say what that is to whoever does not know it.
+func ServiceWords(key string) (name, what string) {
+	s := serviceOf(key)
+	return s.name, s.what
 }
 
 func serviceOf(key string) service {
@@ -43,7 +49,7 @@ func serviceOf(key string) service {
 	}
 	name := strings.ReplaceAll(key, "_", " ")
 	if name == "" {
-		name = "not named"
+		name = "no port named"
 	}
 	return service{name: strings.ToUpper(name[:1]) + name[1:]}
 }
