@@ -556,14 +556,18 @@ func (d *decoder) str() (string, error) {
 	return "", errString
 }
 
-// skipPlain gives the first index from i on at which s has a quote, a backslash, a control or a byte beyond ASCII. It looks at eight bytes
-// at a time (the usual carry-free tests for "has a byte less than" and "has a byte equal to": the lowest place that they mark is exact).
-func skipPlain(s string, i int) int {
+// special marks, by its highest bit, the first of eight bytes that is a quote, a backslash, a control or beyond ASCII; what is marked above that
+// one says nothing. These are the usual tests for "has a byte less than" and "has a byte equal to".
+func special(w uint64) uint64 {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	quote, slash := w^ones*'"', w^ones*'\\'
+	return ((w - ones*0x20) | (quote - ones) | (slash - ones) | w) & highs
+}
+
+// skipPlain gives the first index from i on at which s has a quote, a backslash, a control or a byte beyond ASCII.
+func skipPlain(s string, i int) int {
 	for ; i+8 <= len(s); i += 8 {
-		w := binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(s[i:]), 8))
-		quote, slash := w^ones*'"', w^ones*'\\'
-		if found := ((w - ones*0x20) | (quote - ones) | (slash - ones) | w) & highs; found != 0 {
+		if found := special(binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(s[i:]), 8))); found != 0 {
 			return i + bits.TrailingZeros64(found)>>3
 		}
 	}
@@ -577,34 +581,66 @@ func skipPlain(s string, i int) int {
 // so it is put in its place: the line is the event's own copy.
 func (d *decoder) escaped(from int) (string, error) {
 	mem := unsafe.Slice(unsafe.StringData(d.s), len(d.s))
-	to := d.i
-	for d.i < len(d.s) {
-		switch c := d.s[d.i]; {
+	i, to := d.i, d.i
+	for i < len(mem) {
+		// What stands for itself is moved, eight bytes at a time; to never comes nearer to i.
+		for i+8 <= len(mem) {
+			w := binary.LittleEndian.Uint64(mem[i:])
+			found := special(w)
+			if found == 0 {
+				binary.LittleEndian.PutUint64(mem[to:], w)
+				i, to = i+8, to+8
+				continue
+			}
+			n := bits.TrailingZeros64(found) >> 3
+			if to+8 <= i {
+				binary.LittleEndian.PutUint64(mem[to:], w)
+			} else {
+				copy(mem[to:], mem[i:i+n])
+			}
+			i, to = i+n, to+n
+			if mem[i] != '\\' || i+1 >= len(mem) {
+				break
+			}
+			e := escapes[mem[i+1]]
+			if e == 0 {
+				break
+			}
+			mem[to] = e
+			i, to = i+2, to+1
+		}
+		if i >= len(mem) {
+			break
+		}
+		switch c := mem[i]; {
+		case c == '"':
+			d.i = i + 1
+			return d.s[from:to], nil
 		case c == '\\':
+			d.i = i
 			r, err := d.escape()
 			if err != nil {
 				return "", err
 			}
-			if r < utf8.RuneSelf {
-				mem[to] = byte(r)
-				to++
-			} else {
-				to += utf8.EncodeRune(mem[to:], r)
-			}
-		case c == '"':
-			d.i++
-			return d.s[from:to], nil
+			i = d.i
+			to += utf8.EncodeRune(mem[to:], r)
 		case c < 0x20:
+			d.i = i
 			return "", errString
+		case c < utf8.RuneSelf:
+			mem[to] = c
+			i, to = i+1, to+1
 		default:
-			end, err := d.run()
-			if err != nil {
-				return "", err
+			r, n := utf8.DecodeRune(mem[i:])
+			if r == utf8.RuneError && n == 1 {
+				d.i = i
+				return "", errString
 			}
-			to += copy(mem[to:], mem[d.i:end])
-			d.i = end
+			copy(mem[to:], mem[i:i+n])
+			i, to = i+n, to+n
 		}
 	}
+	d.i = i
 	return "", errEnd
 }
 
