@@ -561,6 +561,9 @@ func TestCrossing(t *testing.T) {
 				if _, err := f.Timeline(ctx, scope, id); !errors.Is(err, ErrNotFound) {
 					t.Errorf("%v gets the history: %v", scope, err)
 				}
+				if _, err := f.Beside(ctx, scope, id, 5); !errors.Is(err, ErrNotFound) {
+					t.Errorf("Beside: %v", err)
+				}
 				if _, err := f.AlsoSeen(ctx, scope, id); !errors.Is(err, ErrNotFound) {
 					t.Errorf("%v gets elsewhere: %v", scope, err)
 				}
@@ -638,6 +641,31 @@ func TestAlsoSeen(t *testing.T) {
 	e, err := f.AlsoSeen(t.Context(), national, a.ID)
 	if err != nil || e.Members != 6 || len(e.Alerts) != 6 {
 		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// The other open alerts of a source at the same member, the gravest first, and of nobody else.
+func TestBeside(t *testing.T) {
+	f := newFixture(t)
+	of := func(family, level string, more ...func(*event.Detection)) Alert {
+		return f.apply(f.det(1, append(more, func(d *event.Detection) { d.Family, d.Level, d.RuleID = family, level, family })...))[0].Alert
+	}
+	guess := of("guess", "medium")
+	scan, in := of("scan", "low"), of("in", "critical")
+	of("elsewhere", "high", func(d *event.Detection) { d.Source, d.Entity.Value = "198.51.100.1", "198.51.100.1" })
+	of("at another", "high", func(d *event.Detection) { d.Tenant = 2 })
+	if _, err := f.Close(t.Context(), ana, of("over", "high").ID, "benign", ""); err != nil {
+		t.Fatal(err)
+	}
+	for limit, want := range map[int][]string{5: {in.Ref, scan.Ref}, 1: {in.Ref}} {
+		list, err := f.Beside(t.Context(), access.Only(1), guess.ID, limit)
+		var got []string
+		for _, a := range list {
+			got = append(got, a.Ref)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
 	}
 }
 

@@ -144,3 +144,22 @@ func (s *Store) AlsoSeen(ctx context.Context, scope access.Scope, id string) (El
 	list, err := loadRows(ctx, s.db.Read(), newest)
 	return Elsewhere{Members: int64(len(counts)), Known: true, Alerts: list}, err
 }
+
+// Beside returns the other open alerts about the same source at the same member, the gravest first, at most limit: what one of them says
+// alone may be half of it.
+func (s *Store) Beside(ctx context.Context, scope access.Scope, id string, limit int) ([]Alert, error) {
+	a, err := s.Get(ctx, scope, id)
+	if err != nil || a.Source == "" || a.Tenant == access.Centre {
+		return nil, err
+	}
+	var nums []int64
+	if err := s.db.Read().NewRaw("SELECT num FROM (SELECT num, open, tenant, score FROM alerts WHERE source = ? AND source <> '' ORDER BY last_ns DESC LIMIT ?) WHERE open = 1 AND tenant = ? AND num <> ? ORDER BY score DESC, num DESC LIMIT ?",
+		a.Source, maxLooked, a.Tenant, a.Num, limit).Scan(ctx, &nums); err != nil {
+		return nil, fmt.Errorf("looking for what else the source of alert %s did: %w", a.Ref, err)
+	}
+	at := make([]position, len(nums))
+	for i, n := range nums {
+		at[i].num = n
+	}
+	return loadRows(ctx, s.db.Read(), at)
+}
