@@ -4,41 +4,54 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"tocsin/internal/collector/parse/parsetest"
 	"tocsin/internal/event"
 )
 
-// benchmarkFormat parses the samples of one format in turn with detection on, as the collector does.
+// benchmarkFormat parses lines like the samples of one format with detection on, as the collector does (see parsetest).
 func benchmarkFormat(b *testing.B, names ...string) {
-	var lines [][]byte
-	size := 0
+	var samples [][]byte
 	for _, name := range names {
 		in, err := os.ReadFile(filepath.Join("packs", filepath.FromSlash(name)+"input.log"))
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, l := range bytes.Split(bytes.TrimSuffix(in, []byte("\n")), []byte("\n")) {
-			lines = append(lines, l)
-			size += len(l)
-		}
+		samples = append(samples, bytes.Split(bytes.TrimSuffix(in, []byte("\n")), []byte("\n"))...)
 	}
 	s := New(Options{})
 	var e event.Event
 	created := time.Date(2026, 11, 12, 9, 0, 0, 0, time.UTC).UnixNano()
-	i := 0
+	parse := func(line []byte) string {
+		e.Reset()
+		e.SetRaw(line)
+		e.Created = created
+		format, ok := s.Parse(&e, "")
+		if !ok && names[0] != "text/" {
+			b.Fatalf("not understood: %s", line)
+		}
+		return format
+	}
+	lines := parsetest.Lines(samples, 4000, func(sample, line []byte) bool {
+		format := parse(sample)
+		keys := slices.Clone(e.Keys())
+		return parse(line) == format && slices.Equal(e.Keys(), keys)
+	})
+	size := 0
+	for _, l := range lines {
+		size += len(l)
+	}
+	runtime.GC()
 	b.ReportAllocs()
 	b.SetBytes(int64(size / len(lines)))
-	start := cpuTime()
+	i, start := 0, cpuTime()
 	for b.Loop() {
-		e.Reset()
-		e.SetRaw(lines[i])
-		e.Created = created
-		if _, ok := s.Parse(&e, ""); !ok && names[0] != "text/" {
-			b.Fatalf("not understood: %s", lines[i])
-		}
+		parse(lines[i])
 		if i++; i == len(lines) {
 			i = 0
 		}
