@@ -404,6 +404,7 @@ type index struct {
 	byKey   []*litSet // triggers by key
 	keyword *litSet   // triggers in any value
 	hay     *haySet   // those of keyword in a whole line, if they can be sought there
+	numeric bool      // one of keyword can be in a number, an address or the like
 	known   []bool    // by predicate: all its literals are in the index, so the scan decides it
 	trigs   []trigger
 	always  []int32 // positions of rules without a trigger

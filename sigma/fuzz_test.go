@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // FuzzParse: whatever the bytes, parsing and compiling end, every error has a reason, and what compiled can be evaluated.
@@ -289,6 +290,11 @@ func TestFold(t *testing.T) {
 			t.Errorf("%U and %U are equal without case but fold to %U and %U", r, f, foldRune(r), foldRune(f))
 		}
 	}
+	for r := rune(0x80); r <= unicode.MaxRune; r++ {
+		if foldRune(r) < 0x80 && !foldsToASCII("x"+string(r)) {
+			t.Errorf("%U folds to ASCII", r)
+		}
+	}
 	for _, s := range []string{"", "ABC", "abcdefgH", "ÄÖÜ straße ẞ", "ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`{@", "x\xffY\xc3"} {
 		slow := foldSlow(nil, s)
 		if fold(s) != string(slow) {
@@ -325,11 +331,19 @@ func TestDifferential(t *testing.T) {
 					fields[j].text = strings.Clone(rec.textOf(&fields[j]))
 				}
 				rec.Reset()
+				memory := make([]byte, 0, 2*len(l)+len(fields))
 				for j, f := range fields {
 					if f.kind == fieldString {
-						rec.AddString(fields[(j+int(shift))%len(fields)].key, f.text)
+						text := f.text
+						if shift == 2 && (i+j)%5 > 0 { // most of them side by side
+							from := len(memory)
+							memory = append(append(memory, text...), '\n')
+							text = unsafe.String(&memory[from], len(text))
+						}
+						rec.AddString(fields[(j+int(shift))%len(fields)].key, text)
 					}
 				}
+				rec.SetMemory(unsafe.String(unsafe.SliceData(memory), len(memory)))
 			}
 			for _, s := range []*Set{set, linux} {
 				if s == linux && i%4 != 0 {

@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// haySet says whether a line of JSON can hold one of many literals in any of its values, without looking at the values one by one. It
-// knows of each literal the longest part that JSON writes as it is; the line must be ASCII without \u escapes.
+// haySet says whether a line of JSON, or the memory of values, can hold one of many literals in any of its values, without looking at the values one
+// by one. It knows of each literal the longest part that JSON writes as it is; the line must be without \u escapes and what folds to ASCII.
 type haySet struct {
 	parts   []string
 	table   gramTable
@@ -104,6 +104,22 @@ func (h *haySet) choosePairs(lines gramCounts) {
 		}
 	}
 	h.pairs = &pairs
+}
+
+// foldsToASCII says whether a character beyond ASCII may be in s that is ASCII when folded: the dotted and dotless i, the long s and the sign of kelvin.
+func foldsToASCII(s string) bool {
+	return strings.IndexByte(s, 0xc4) >= 0 && (strings.Contains(s, "\u0130") || strings.Contains(s, "\u0131")) ||
+		strings.IndexByte(s, 0xc5) >= 0 && strings.Contains(s, "\u017f") || strings.IndexByte(s, 0xe2) >= 0 && strings.Contains(s, "\u212a")
+}
+
+// inNumbers says whether a literal may be in the text of a number, an address, an instant or a truth value.
+func inNumbers(l literal) bool {
+	for _, word := range []string{"true", "false", "nan", "+inf", "-inf"} {
+		if strings.Contains(word, l.text) {
+			return true
+		}
+	}
+	return strings.Trim(l.text, "0123456789abcdef.:+-tz") == ""
 }
 
 // possible says whether one of the literals may be in a value of the line.

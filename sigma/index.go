@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -165,6 +166,7 @@ func newIndex(set *Set, bound []*node, local map[*predicate]int32, seen *learner
 	if s.keyword != nil {
 		s.keyword.build(grams, 0)
 		s.hay = newHaySet(s.keyword.lits, grams, lines)
+		s.numeric = slices.ContainsFunc(s.keyword.lits, inNumbers)
 	}
 	return s
 }
@@ -291,8 +293,8 @@ func (s *Set) learn(l *learner, r *Record) {
 		l.lengths[f.key] += len(low)
 		l.values[f.key]++
 	}
-	if l.keyword && r.plain {
-		l.line = append(l.line[:0], r.hay...)
+	if line := cmp.Or(r.hay, r.memory); l.keyword && line != "" {
+		l.line = append(l.line[:0], line...)
 		for i := range l.line {
 			l.line[i] |= 0x20
 		}

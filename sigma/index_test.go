@@ -6,8 +6,11 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 // words makes texts of few letters, so that literals and values meet often.
@@ -19,6 +22,31 @@ func words(rng *rand.Rand, n int) string {
 		b.WriteRune(r[rng.IntN(len(r))])
 	}
 	return b.String()
+}
+
+// inMemory gives the record's texts one memory, but for some of them.
+func inMemory(r *Record, rng *rand.Rand) {
+	fields := slices.Clone(r.fields)
+	size := 0
+	for i := range fields {
+		fields[i].text = strings.Clone(r.textOf(&fields[i]))
+		size += len(fields[i].text) + 1
+	}
+	memory := make([]byte, 0, size)
+	r.Reset()
+	for i := range fields {
+		text, kind := fields[i].text, fields[i].kind
+		if n, err := strconv.Atoi(text); err == nil && rng.IntN(2) == 0 {
+			r.AddInt(fields[i].key, int64(n))
+		} else if kind == fieldString && rng.IntN(4) > 0 && text != "" {
+			from := len(memory)
+			memory = append(append(memory, text...), '"')
+			r.AddString(fields[i].key, unsafe.String(&memory[from], len(text)))
+		} else {
+			r.AddString(fields[i].key, text)
+		}
+	}
+	r.SetMemory(unsafe.String(unsafe.SliceData(memory), len(memory)))
 }
 
 // TestRandomRules compares the index with the full evaluation for many random rules together, over random events as JSON: before the
@@ -92,6 +120,9 @@ func TestRandomRules(t *testing.T) {
 			}
 			if err := d.Decode(&rec, line); err != nil {
 				t.Fatal(err)
+			}
+			if rng.IntN(3) == 0 {
+				inMemory(&rec, rng)
 			}
 			got, want := m.Match(s, &rec, nil), s.MatchAll(&rec, nil)
 			if matched += len(want); !same(got, want) {

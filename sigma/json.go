@@ -55,7 +55,7 @@ type Decoder struct {
 	at     int
 	q      int      // how many of quotes are behind at
 	quotes []uint32 // places of the quotes around strings
-	plain  bool     // only ASCII, and no \u
+	plain  bool     // no \u, and nothing that folds to ASCII
 	masks  []blockMasks
 	table  nameTable
 	last   uint16 // slot of the last name of the top level

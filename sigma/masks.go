@@ -60,7 +60,7 @@ func (d *Decoder) index() (reason string) {
 		}
 		high = masks(&last[0], 1, &list[blocks-1]) || high
 	}
-	d.plain = !high
+	d.plain = !high || !foldsToASCII(s)
 	quotes := d.quotes[:0]
 	carry := uint64(0) // 1: the first byte of the block is escaped
 	for b := range list {

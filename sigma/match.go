@@ -87,10 +87,17 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 	x := s.index.Load()
 	m.stats.Events++
 	m.stats.Rules += uint64(len(s.rules))
-	// Keywords are sought in the whole line first, if there is one: hardly ever is one there.
+	// Keywords are sought in the whole line first, or in the memory of the values, if there is one: hardly ever is one there.
 	keyword := x.keyword
-	if keyword != nil && r.plain && x.hay != nil && !x.hay.possible(r.hay) {
-		keyword = nil
+	gone := false // none is in that memory
+	if keyword != nil && x.hay != nil {
+		if r.plain {
+			if !x.hay.possible(r.hay) {
+				keyword = nil
+			}
+		} else if r.memory != "" {
+			gone = !foldsToASCII(r.memory) && !x.hay.possible(r.memory)
+		}
 	}
 	for i := range r.fields {
 		f := &r.fields[i]
@@ -103,10 +110,17 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 			}
 		}
 		if keyword != nil {
+			if f.kind == fieldString {
+				if gone && f.hasText && r.inMemory(f.text) {
+					continue
+				}
+			} else if !x.numeric && (f.kind != fieldIP || f.ip.Zone() == "") {
+				continue
+			}
 			m.scan(x, keyword, r.lowOf(f))
 		}
 	}
-	if x.keyword != nil && r.raw != "" {
+	if x.keyword != nil && r.raw != "" && !(gone && r.inMemory(r.raw)) {
 		m.scan(x, x.keyword, r.lowRaw())
 	}
 	n := len(dst)

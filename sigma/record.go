@@ -59,8 +59,9 @@ type Record struct {
 	gen    uint32
 	arena  []byte
 	raw    string
-	hay    string // if plain: a text of ASCII in which every value is, with JSON's short escapes
+	hay    string // if plain: a text in which every value is, with JSON's short escapes, and that no folding makes ASCII of
 	plain  bool
+	memory string // in which strings lie
 }
 
 // keepArena bounds the memory that is kept from record to record: one huge event must not pin a megabyte for ever.
@@ -72,7 +73,7 @@ func (r *Record) Reset() {
 	if r.arena = r.arena[:0]; cap(r.arena) > keepArena {
 		r.arena = nil
 	}
-	r.raw, r.hay, r.plain = "", "", false
+	r.raw, r.hay, r.plain, r.memory = "", "", false, ""
 	if r.gen++; r.gen == 0 { // after 4 billion records the stamps begin again
 		clear(r.slots)
 		r.gen = 1
@@ -143,6 +144,16 @@ func (r *Record) AddNull(k Key) {
 
 // SetRaw gives the event's raw text, in which keywords are sought beside the values.
 func (r *Record) SetRaw(s string) { r.raw = s }
+
+// SetMemory says that strings of the record, the raw text too, lie in the memory of s, so that keywords, of which hardly ever one is there, can be
+// sought in s as a whole. What else is in s does no harm, nor do strings that lie elsewhere. It changes no answer.
+func (r *Record) SetMemory(s string) { r.memory = s }
+
+// inMemory says whether s lies there.
+func (r *Record) inMemory(s string) bool {
+	at := uintptr(unsafe.Pointer(unsafe.StringData(s))) - uintptr(unsafe.Pointer(unsafe.StringData(r.memory)))
+	return at <= uintptr(len(r.memory)) && at+uintptr(len(s)) <= uintptr(len(r.memory))
+}
 
 // Len is the number of values.
 func (r *Record) Len() int { return len(r.fields) }

@@ -393,6 +393,7 @@ func (e *Engine) fill(ev *event.Event, g *reading) {
 			r.AddString(sigma.NoKey, x.Value)
 		}
 		r.SetRaw(ev.Raw())
+		r.SetMemory(ev.Memory())
 	}
 	if len(e.waiting) > 0 {
 		e.fillRanks(ev, g)

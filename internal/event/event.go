@@ -111,6 +111,9 @@ func (e *Event) SetRaw(line []byte) string {
 // Raw is the line as received, "" when it was not kept.
 func (e *Event) Raw() string { return e.raw }
 
+// Memory is where most of the event's strings lie, with whatever else is there: those of its line and what was copied since. It is valid as they are.
+func (e *Event) Memory() string { return unsafe.String(unsafe.SliceData(e.arena), len(e.arena)) }
+
 // IncludeRaw says whether AppendJSON writes the raw line as event.original.
 func (e *Event) IncludeRaw(yes bool) { e.sendRaw = yes }
 
