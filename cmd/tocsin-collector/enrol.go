@@ -29,7 +29,7 @@ func enrolCommand(ctx context.Context, e *env, args []string) error {
 		// A token on the command line can be seen in the list of processes; from standard input it cannot.
 		b, err := io.ReadAll(io.LimitReader(e.stdin, 8<<10))
 		if err != nil || strings.TrimSpace(string(b)) == "" {
-			return fmt.Errorf("%w: the token is missing; copy it from the portal", errUsage)
+			return fmt.Errorf("%w: the token is missing; the centre gives you one", errUsage)
 		}
 		rest = []string{string(b)}
 	}
@@ -45,7 +45,7 @@ func enrolCommand(ctx context.Context, e *env, args []string) error {
 		return fmt.Errorf("%w (%s). To start it: tocsin-collector run. To join anew with another token: add --again", err, c.Dir)
 	}
 	if errors.Is(err, keys.ErrTrustRoot) || errors.Is(err, keys.ErrNotTheHub) {
-		return fmt.Errorf("what answers is not the hub this token is for. The token's secret was not sent. Copy the token again from the portal; if it is right, something on the way answers in the hub's place (%w)", err)
+		return fmt.Errorf("what answers is not the hub this token is for. The token's secret was not sent. Copy the token again, whole, as the centre gave it to you; if it is right, something on the way answers in the hub's place (%w)", err)
 	}
 	if err != nil {
 		return err

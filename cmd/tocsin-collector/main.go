@@ -57,7 +57,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"run", "[--config FILE] [--dir DIR]", "collect: listen, keep, minimise, send", runCommand},
-		{"enrol", "TOKEN [--dir DIR] [--name NAME] [--again] [--json]", "join a scheme with the token from the portal", enrolCommand},
+		{"enrol", "TOKEN [--dir DIR] [--name NAME] [--again] [--json]", "join a scheme with the token that its centre gave you", enrolCommand},
 		{"explain", "[--config FILE] [--dir DIR] [--json]", "say for lines on standard input what would leave, what would not, and why", explainCommand},
 		{"sent", "[--config FILE] [--dir DIR] [--json] [--events] [--since DURATION] [--until DURATION] [--kind REASON] [--extract DIGEST] [--compare] [--statement]", "show what left, from the member's own record", sentCommand},
 		{"policy", "[NAME] [--config FILE] [--dir DIR] [--file] [--json]", "show in plain words what may leave; NAME is metadata, full or a policy file", policyCommand},

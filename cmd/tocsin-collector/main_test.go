@@ -48,7 +48,7 @@ func TestUse(t *testing.T) {
 		{"version help", "", []string{"version", "--help"}, 0, "print the version"},
 		{"no settings file", "", []string{"run", "--config", bad + "x"}, 2, "no such file"},
 		{"no token", "", []string{"enrol", "--dir", dir}, 2, "token is missing"},
-		{"not a token", "", []string{"enrol", "hello", "--dir", dir}, 2, "Copy the whole line from the portal"},
+		{"not a token", "", []string{"enrol", "hello", "--dir", dir}, 2, "Copy the whole line, as the centre gave it"},
 		{"half a token", "tocsin1.AAAA\n", []string{"enrol", "--dir", dir}, 2, "missing or changed"},
 		{"doctor, not enrolled", "", []string{"doctor", "--dir", dir}, 7, "enrol TOKEN"},
 		{"explain", "<38>Nov 22 14:00:01 gw sshd[1]: Failed password for root from 203.0.113.9 port 4711 ssh2\n", []string{"explain", "--dir", dir}, 0, "LEAVES, at once, as left.failed_authentication"},

@@ -259,8 +259,13 @@ func verdictOf(s *Status, waiting uint64) verdict {
 		return verdict{Tone: "warn", Heading: "No lines yet", Text: "Set this machine's address as the syslog server on your firewall. If lines do not come, run tocsin-collector doctor on this machine: it looks for what is in the way."}
 	case syslog && !s.LastLine.IsZero() && s.Now.Sub(s.LastLine) > QuietAfter:
 		return verdict{Tone: "warn", Heading: "No lines come any more", Text: "The last one came on " + s.LastLine.Local().Format("2 January at 15:04 MST") + ". Look whether the firewall is on and still sends its log to this machine, or run tocsin-collector doctor here: it looks for what is in the way."}
+	case syslog && s.LastLine.IsZero() && s.Now.Sub(s.Started) > QuietAfter:
+		return verdict{Tone: "warn", Heading: "No lines since the start", Text: "The collector was started on " + s.Started.Local().Format("2 January at 15:04 MST") + ", and no line has come since; the counts below are from before. Look whether the firewall is on and still sends its log to this machine, or run tocsin-collector doctor here: it looks for what is in the way."}
 	case s.State == "":
 		return verdict{Tone: "warn", Heading: "The centre has not answered yet", Text: "This takes a moment after the start."}
+	}
+	if syslog && s.LastLine.IsZero() {
+		return verdict{Tone: "good", Heading: "Started, and waiting for lines", Text: "The centre answers. No line has come since the start on " + s.Started.Local().Format("2 January at 15:04 MST") + "; what is counted below is from before."}
 	}
 	return verdict{Tone: "good", Heading: "Working", Text: "Lines arrive, what should leave has left, and the centre answers."}
 }

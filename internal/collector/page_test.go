@@ -25,6 +25,8 @@ func TestVerdict(t *testing.T) {
 		"a way in ended": {Status{State: "live", Counts: lines, Warnings: []Warning{{Code: "listener_failed"}}}, "bad", "Not all lines"},
 		"silent":         {Status{State: "live", Counts: lines, Listeners: syslog, LastLine: noon.Add(-20 * time.Minute), Now: noon}, "warn", "No lines come"},
 		"a quiet moment": {Status{State: "live", Counts: lines, Listeners: syslog, LastLine: noon.Add(-10 * time.Minute), Now: noon}, "good", "Working"},
+		"started again":  {Status{State: "live", Counts: lines, Listeners: syslog, Started: noon.Add(-time.Minute), Now: noon}, "good", "waiting for lines"},
+		"still nothing":  {Status{State: "live", Counts: lines, Listeners: syslog, Started: noon.Add(-time.Hour), Now: noon}, "warn", "No lines since the start"},
 		"quiet files":    {Status{State: "live", Counts: lines, Listeners: []ListenerStatus{{Kind: "files"}}, LastLine: noon.Add(-time.Hour), Now: noon}, "good", "Working"},
 	} {
 		v := verdictOf(&c.s, 1234567)

@@ -121,7 +121,7 @@ func (g *Gate) refusedBy(err error, doing string) *problem {
 		return refusal(http.StatusForbidden, batch.CodeRevoked, "This collector has been revoked", "The hub takes nothing more from it. What it has sent is kept.",
 			"Ask your organisation's contact why. To connect this site again, enrol the collector with a new token.")
 	case errors.Is(err, member.ErrUnknown):
-		return refusal(http.StatusForbidden, "collector_unknown", "This collector is not registered here", "The hub has no record of it.", "Enrol it with a token from the portal: tocsin-collector enrol TOKEN.")
+		return refusal(http.StatusForbidden, "collector_unknown", "This collector is not registered here", "The hub has no record of it.", "Ask the centre for a token, and run: tocsin-collector enrol TOKEN.")
 	case errors.Is(err, member.ErrRetired):
 		return refusal(http.StatusUnauthorized, "certificate_replaced", "This certificate's key is not the collector's any more", "It was never issued to this collector, or has been replaced.", "The collector renews its certificate by itself (POST /v1/renew). If this goes on, another machine uses a copy of its folder: run tocsin-collector doctor.")
 	case errors.Is(err, member.ErrToken):

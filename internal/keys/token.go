@@ -61,18 +61,18 @@ func ParseToken(s string) (Token, error) {
 	var t Token
 	enc, ok := strings.CutPrefix(s, TokenPrefix)
 	if !ok {
-		return t, fmt.Errorf("%w: it does not begin with %q. Copy the whole line from the portal", ErrToken, TokenPrefix)
+		return t, fmt.Errorf("%w: it does not begin with %q. Copy the whole line, as the centre gave it to you", ErrToken, TokenPrefix)
 	}
 	if len(enc) > 1024 {
 		return t, fmt.Errorf("%w: it is too long. Copy only the token's line", ErrToken)
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(enc)
 	if err != nil || len(b) < len(t.Root)+len(t.Secret)+4 {
-		return t, fmt.Errorf("%w: part of it is missing or changed. Copy the whole line from the portal", ErrToken)
+		return t, fmt.Errorf("%w: part of it is missing or changed. Copy the whole line, as the centre gave it to you", ErrToken)
 	}
 	body, sum := b[:len(b)-4], sha256.Sum256(b[:len(b)-4])
 	if subtle.ConstantTimeCompare(b[len(b)-4:], sum[:4]) != 1 {
-		return t, fmt.Errorf("%w: part of it is missing or changed. Copy the whole line from the portal", ErrToken)
+		return t, fmt.Errorf("%w: part of it is missing or changed. Copy the whole line, as the centre gave it to you", ErrToken)
 	}
 	copy(t.Root[:], body)
 	copy(t.Secret[:], body[32:])

@@ -26,7 +26,7 @@ func (r *run) folder() bool {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		r.add("folder", "no_folder", Fail, dir+" does not exist", "Enrol first, with the token from the portal: tocsin-collector enrol TOKEN --dir "+dir)
+		r.add("folder", "no_folder", Fail, dir+" does not exist", "Enrol first, with the token that the centre gave you: tocsin-collector enrol TOKEN --dir "+dir)
 		return false
 	case err != nil:
 		r.add("folder", "folder_denied", Fail, err.Error(), "Run doctor with sudo, or as the user that the collector runs as.")

@@ -36,7 +36,7 @@ func (r *run) enrolment(ctx context.Context) bool {
 	r.add("enrolment", "enrolled", OK, fmt.Sprintf("%s, %s, as %s", e.Organisation, e.Site, e.Collector), "")
 	k, err := keys.OpenCollector(r.c.KeyDir())
 	if err != nil {
-		r.add("keys", "keys_unread", Fail, err.Error(), "Run doctor with sudo, or as the user that the collector runs as. If the keys are lost, enrol again with a new token from the portal.")
+		r.add("keys", "keys_unread", Fail, err.Error(), "Run doctor with sudo, or as the user that the collector runs as. If the keys are lost, enrol again with a new token; the centre gives you one.")
 		return false
 	}
 	address := r.c.Hub
@@ -45,7 +45,7 @@ func (r *run) enrolment(ctx context.Context) bool {
 	}
 	client, err := send.New(send.Options{Address: address, Collector: e.Collector, Version: r.o.Version, Keys: k, Timeout: 10 * time.Second, Now: r.o.Now})
 	if err != nil {
-		r.add("keys", "keys_unread", Fail, err.Error(), "Enrol again with a new token from the portal.")
+		r.add("keys", "keys_unread", Fail, err.Error(), "Enrol again with a new token; the centre gives you one.")
 		return false
 	}
 	defer client.Close()
@@ -70,7 +70,7 @@ func code(first bool, a, b string) string {
 func (r *run) certificate(k *keys.Collector, client *send.Client) {
 	cert, err := k.Certificate()
 	if err != nil {
-		r.add("certificate", "certificate_unread", Fail, err.Error(), "Enrol again with a new token from the portal.")
+		r.add("certificate", "certificate_unread", Fail, err.Error(), "Enrol again with a new token; the centre gives you one.")
 		return
 	}
 	left := client.NotAfter().Sub(r.now)
@@ -282,7 +282,7 @@ func (r *run) hub(ctx context.Context, client *send.Client, e send.Enrolment, ad
 		r.add("hub", "hub_refuses_expired", Warn, "the hub does not take this collector's certificate, which has expired", "Start the collector: it renews the certificate by itself.")
 	case send.Refused(err) || send.CodeOf(err) == batch.CodeRevoked || err == nil && self.State == "revoked":
 		r.add("hub", "revoked", Fail, "this collector has been revoked: the hub takes nothing from it any more",
-			"If that was not meant, ask for a new token in the portal and run: tocsin-collector enrol TOKEN --again. What waits here will then be sent.")
+			"If that was not meant, ask the centre for a new token and run: tocsin-collector enrol TOKEN --again. What waits here will then be sent.")
 	case err != nil:
 		r.add("hub", "hub_failed", Fail, fmt.Sprintf("%s: %s", address, plainNet(err)), "The way to the hub is open, but it does not answer as it should. Ask the scheme's operator.")
 	case self.State == "quarantined":

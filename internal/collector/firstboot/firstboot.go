@@ -1,5 +1,5 @@
 // Package firstboot is the page that the appliance shows until it belongs to a scheme: whoever stands before it types a code from its
-// console and the enrolment token from the portal.
+// console and the enrolment token that the centre gave out.
 //
 // It serves HTTPS on the appliance's own addresses, with a certificate that the appliance made (its fingerprint stands on the console), and
 // on port 80 nothing but the way there. It reads the code that it shows on the console itself and what people type; it writes the
@@ -336,7 +336,7 @@ func plain(err error) string {
 	var network net.Error
 	switch {
 	case errors.Is(err, keys.ErrToken):
-		return "The token is not complete. Copy all of it from the portal."
+		return "The token is not complete. Copy all of it, as the centre gave it to you."
 	case errors.Is(err, keys.ErrTrustRoot), errors.Is(err, keys.ErrNotTheHub):
 		return "What answers is not the hub that this token is for. The token's secret was not sent. Copy the token again; if it is right, a web filter on the way opens the connection: let the hub's address pass without inspection."
 	case errors.As(err, &network):
