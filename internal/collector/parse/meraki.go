@@ -50,8 +50,8 @@ func (s *Set) meraki(msg string) bool {
 	if !find.Has(r, "=") && typ != "events" {
 		return false
 	}
-	if typ == "firewall" && !find.Has(r, "pattern:") {
-		return false
+	if typ == "firewall" && !find.Has(r, "pattern:") && !strings.HasPrefix(r, "allow src=") && !strings.HasPrefix(r, "deny src=") {
+		return false // another product's word
 	}
 	s.of(merakiProduct)
 	first, _ := cutSpace(r)
@@ -129,7 +129,9 @@ func (s *Set) meraki(msg string) bool {
 		case "name":
 			s.str(event.FileName, v)
 		case "type":
-			head = v
+			if head == "" { // behind "flows allow" it is ICMP's
+				head = v
+			}
 		case "peer_contact", "peer_ip", "client_ip", "remote_ip", "ip":
 			peer = v
 		case "ssid", "vap", "channel", "rssi", "aid", "radio", "band":
