@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -19,35 +17,6 @@ import (
 
 	"tocsin/sigma"
 )
-
-// chunk is some lines of a file on their way through the workers; done gets the result, so that output keeps the order of input. Chunks are
-// used again: their memory would otherwise be most of what has to be cleared and collected.
-type chunk struct {
-	file  string
-	line  int // of the first line, from 0
-	buf   []byte
-	lines []byte // of buf
-	out   []byte
-	done  chan result
-}
-
-type result struct {
-	out    []byte
-	errs   []string
-	events int
-	routed int
-}
-
-var chunks = sync.Pool{New: func() any { return &chunk{done: make(chan result, 1)} }}
-
-// keepChunk bounds what is kept of a chunk: one huge line must not pin its memory.
-const keepChunk = 1 << 20
-
-func (c *chunk) free() {
-	if cap(c.buf) <= keepChunk && cap(c.out) <= keepChunk {
-		chunks.Put(c)
-	}
-}
 
 func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var dirs, pipelines []string
@@ -86,80 +55,77 @@ func rulesEval(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 			fmt.Fprintln(stderr, x)
 		}
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	routers := make([]*sigma.Router, workers)
-	for i := range routers { // before the first event is decoded: they add names
-		if routers[i], err = sigma.NewRouter(engine); err != nil {
-			fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
-			return 1
-		}
-		routers[i].Within = source
-	}
-	var other *sigma.Set
-	if source == (sigma.LogSource{}) {
-		engine.PrepareWindows()
-	} else {
-		other = engine.Set(sigma.Source{LogSource: source})
-	}
-	work, order := make(chan *chunk), make(chan *chunk, 4*workers)
-	var wg sync.WaitGroup
-	for _, r := range routers {
-		wg.Go(func() {
-			w := &evalWorker{engine: engine, router: r, dec: sigma.Decoder{Names: names}, other: other}
-			for c := range work {
-				c.done <- w.run(c)
-			}
-		})
+	e := &evaluation{engine: engine, names: names, within: source, workers: workers, size: chunkSize}
+	if err := e.prepare(); err != nil {
+		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
+		return 1
 	}
 	began := time.Now()
-	var readErr error
-	go func() {
-		defer close(order)
-		defer close(work)
-		for _, f := range files {
-			if err := readChunks(ctx, f, stdin, work, order); err != nil {
-				readErr = err
-				return
-			}
-		}
-	}()
-	out := bufio.NewWriterSize(stdout, 1<<16)
-	var events, routed, bad int
-	var writeErr error
-	for c := range order {
-		r := <-c.done
-		events, routed, bad = events+r.events, routed+r.routed, bad+len(r.errs)
-		for _, e := range r.errs {
-			fmt.Fprintln(stderr, e)
-		}
-		if writeErr == nil {
-			if _, writeErr = out.Write(r.out); writeErr != nil {
-				stop()
-			}
-		}
-		c.out = r.out
-		c.free()
-	}
-	wg.Wait()
-	if err := out.Flush(); writeErr == nil {
-		writeErr = err
-	}
+	out, err := e.run(ctx, files, stdin, stdout, stderr)
 	took := time.Since(began)
 	if stats {
-		fmt.Fprintf(stderr, "%d events in %.3f s: %.0f events/s with %d workers; %d rules loaded and indexed in %.2f s\n", events, took.Seconds(), float64(events)/took.Seconds(), workers, len(engine.Rules), began.Sub(loading).Seconds())
+		fmt.Fprintf(stderr, "%d events in %.3f s: %.0f events/s with %d workers; %d rules loaded and indexed in %.2f s\n", out.events, took.Seconds(), float64(out.events)/took.Seconds(), workers, len(engine.Rules), began.Sub(loading).Seconds())
 	}
-	if events > 0 && routed == 0 {
+	if out.events > 0 && out.routed == 0 {
 		fmt.Fprintln(stderr, "tocsin rules eval: no event could be assigned to a log source; only Windows events (field Channel) are recognised, for others give --logsource, such as --logsource product=linux,service=sshd")
 	}
-	switch err := errors.Join(readErr, writeErr, context.Cause(ctx)); {
+	switch {
 	case err != nil:
 		fmt.Fprintf(stderr, "tocsin rules eval: %v\n", err)
 		return 1
-	case bad > 0 || len(errs) > 0:
+	case out.bad > 0 || len(errs) > 0:
 		return 1
 	}
 	return 0
+}
+
+// evaluation runs files of events through the rules, with some workers that share nothing but the files and the output.
+type evaluation struct {
+	engine  *sigma.Engine
+	names   *sigma.Names
+	within  sigma.LogSource // of all events, if known
+	workers int
+	size    int // of a chunk
+
+	routers []*sigma.Router
+	other   *sigma.Set
+}
+
+// prepare makes what must be there before the first event is decoded: routers add names.
+func (e *evaluation) prepare() error {
+	for range e.workers {
+		r, err := sigma.NewRouter(e.engine)
+		if err != nil {
+			return err
+		}
+		r.Within = e.within
+		e.routers = append(e.routers, r)
+	}
+	if e.within == (sigma.LogSource{}) {
+		e.engine.PrepareWindows()
+	} else {
+		e.other = e.engine.Set(sigma.Source{LogSource: e.within})
+	}
+	return nil
+}
+
+func (e *evaluation) run(ctx context.Context, files []string, stdin io.Reader, stdout, stderr io.Writer) (*orderedOutput, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	src := &eventSource{names: files, stdin: stdin, size: e.size}
+	out := newOrderedOutput(stdout, stderr, 4*e.workers, stop)
+	var wg sync.WaitGroup
+	for _, r := range e.routers {
+		wg.Go(func() {
+			w := &evalWorker{engine: e.engine, router: r, dec: sigma.Decoder{Names: e.names}, other: e.other}
+			for src.next(ctx, &w.chunk) {
+				w.run()
+				out.put(&w.chunk)
+			}
+		})
+	}
+	wg.Wait()
+	return out, errors.Join(src.Err(), out.err, context.Cause(ctx))
 }
 
 type evalWorker struct {
@@ -170,10 +136,13 @@ type evalWorker struct {
 	m      sigma.Matcher
 	ids    []int32
 	other  *sigma.Set // for what is no Windows event; nil: unknown
+	chunk  chunk
 }
 
-func (w *evalWorker) run(c *chunk) result {
-	r := result{out: c.out[:0]}
+// run makes of the lines of its chunk what is to be written.
+func (w *evalWorker) run() {
+	c := &w.chunk
+	c.out, c.errs, c.events, c.routed = c.out[:0], c.errs[:0], 0, 0
 	file, _ := json.Marshal(c.file)
 	lines := c.lines
 	for n := c.line; len(lines) > 0; n++ {
@@ -182,7 +151,7 @@ func (w *evalWorker) run(c *chunk) result {
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		r.events++
+		c.events++
 		err := w.dec.Decode(&w.rec, line)
 		w.ids = w.ids[:0]
 		if err == nil {
@@ -191,87 +160,28 @@ func (w *evalWorker) run(c *chunk) result {
 				set = w.other
 			}
 			if set != nil {
-				r.routed++
+				c.routed++
 				w.ids = w.m.Match(set, &w.rec, w.ids)
 				slices.Sort(w.ids) // as the rules were read
 			}
 		} else {
-			r.errs = append(r.errs, fmt.Sprintf("%s:%d: %v", c.file, n, err))
+			c.errs = append(c.errs, fmt.Sprintf("%s:%d: %v", c.file, n, err))
 		}
-		r.out = append(append(r.out, `{"file":`...), file...)
-		r.out = strconv.AppendInt(append(r.out, `,"line":`...), int64(n), 10)
-		r.out = append(r.out, `,"rules":[`...)
+		c.out = append(append(c.out, `{"file":`...), file...)
+		c.out = strconv.AppendInt(append(c.out, `,"line":`...), int64(n), 10)
+		c.out = append(c.out, `,"rules":[`...)
 		for i, id := range w.ids {
 			if i > 0 {
-				r.out = append(r.out, ',')
+				c.out = append(c.out, ',')
 			}
 			label, _ := json.Marshal(w.engine.Rules[id].Label())
-			r.out = append(r.out, label...)
+			c.out = append(c.out, label...)
 		}
-		r.out = append(r.out, ']')
+		c.out = append(c.out, ']')
 		if err != nil {
 			text, _ := json.Marshal(err.Error())
-			r.out = append(append(r.out, `,"error":`...), text...)
+			c.out = append(append(c.out, `,"error":`...), text...)
 		}
-		r.out = append(r.out, '}', '\n')
-	}
-	return r
-}
-
-// maxEventLine bounds one event.
-const maxEventLine = 64 << 20
-
-// readChunks cuts a file into pieces of whole lines and hands them out.
-func readChunks(ctx context.Context, name string, stdin io.Reader, work, order chan<- *chunk) error {
-	in := stdin
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
-	line := 0
-	const size = 256 << 10
-	var rest []byte
-	for {
-		c := chunks.Get().(*chunk)
-		if cap(c.buf) < size+len(rest) {
-			c.buf = make([]byte, size+len(rest)+size/4)
-		}
-		buf := c.buf[:size+len(rest)]
-		copy(buf, rest)
-		n, err := io.ReadFull(in, buf[len(rest):])
-		buf = buf[:len(rest)+n]
-		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !end {
-			return fmt.Errorf("reading %s: %w", name, err)
-		}
-		cut := bytes.LastIndexByte(buf, '\n') + 1
-		if end {
-			cut = len(buf)
-		}
-		if cut == 0 && !end {
-			if rest = append(rest[:0], buf...); len(rest) > maxEventLine {
-				return fmt.Errorf("%s:%d: a line is longer than %d MiB", name, line, maxEventLine>>20)
-			}
-			continue
-		}
-		if cut > 0 {
-			rest = append(rest[:0], buf[cut:]...)
-			c.file, c.line, c.lines = name, line, buf[:cut]
-			line += bytes.Count(c.lines, []byte{'\n'})
-			select {
-			case order <- c:
-			case <-ctx.Done():
-				return nil // whoever stopped says why
-			}
-			// A chunk that is in order must be worked on, or its reader would wait for ever.
-			work <- c
-		}
-		if end {
-			return nil
-		}
+		c.out = append(c.out, '}', '\n')
 	}
 }

@@ -313,7 +313,7 @@ func TestEscapes(t *testing.T) {
 	for _, s := range []string{
 		`{"a":"\\","b":"C:\\Windows\\System32\\cmd.exe /c \"x\"","process.executable":"C:\\a\\b","\u0063":"d\n","z":"end"}`,
 		`{"list":["a\\b","\u00e9\ud83d\ude00",1,null],"after":"\t","event.category":["a\\","\\b","c"]}`,
-		`{"a":"é\\ñ and more than eight bytes\u20ac\r\n","b":"\u007f\b\f\/"}`,
+		`{"a":"é\\ñ and more than eight bytes\u20ac\r\n","b":"\u007f` + "\x7f" + `\b\f\/"}`,
 		`{"a":"\u0000\\\\\\\\\\\\\\\\x","b":""}`,
 	} {
 		line := []byte(s)
