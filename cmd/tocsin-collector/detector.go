@@ -18,7 +18,7 @@ func newDetector(o collector.DetectorOptions) (collector.Detector, error) {
 	if files == nil {
 		files = rules.FS
 	}
-	e, err := detect.New(detect.Options{Rules: files, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger, MaxGroups: 50_000})
+	e, err := detect.New(detect.Options{Rules: files, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Exceptions: o.Exceptions, Logger: o.Logger, MaxGroups: 50_000})
 	if err != nil {
 		return nil, fmt.Errorf("on-site rules: %w", err)
 	}

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"tocsin/internal/access"
 	"tocsin/internal/app"
+	"tocsin/internal/detect/layers"
 	"tocsin/internal/event"
+	"tocsin/internal/keys"
 	"tocsin/internal/layer"
 )
 
@@ -60,11 +64,58 @@ func (a *admin) addLayer(ctx context.Context, l layer.Layer, memberName, until s
 		if err != nil {
 			return err
 		}
-		l, err := o.Layers.Add(ctx, app.Operator.UserID, l, app.Known{Catalogue: cat})
+		known := app.Known{Catalogue: cat}
+		l, err := o.Layers.Add(ctx, app.Operator.UserID, l, known)
 		if err != nil {
 			return err
 		}
-		a.say(l, "Layer %d: %s. A running hub follows within seconds; `tocsin rules layer end %d` ends it.\n", l.ID, l.Sentence(), l.ID)
+		a.say(l, "Layer %d: %s. A running hub follows within seconds; `tocsin rules layer end %d` ends it.\n%s", l.ID, l.Sentence(), l.ID, onSites(&l, known))
+		return nil
+	})
+}
+
+// onSites says what a layer of a rule that runs on sites needs.
+func onSites(l *layer.Layer, known app.Known) string {
+	if !layers.OnSite(l, known) {
+		return ""
+	}
+	what := "the hub alone applies it, to what the sites report"
+	if f, ok := known.Find(l.Rule); ok && !f.AtHub && f.Silent {
+		what = "it does nothing: only the sites count this rule"
+	}
+	return "This rule runs on the members' sites. `tocsin rules layer publish --offline FOLDER` takes the layer there, signed with the key for packs; until then " + what + ". The hub has no such key, so that nobody who breaks into it can blind the sites.\n"
+}
+
+// layerPublish hands the layers of on-site rules to the sites.
+func (a *admin) layerPublish(ctx context.Context, common func(*flag.FlagSet), args []string) error {
+	offline, days := "", 365
+	if _, err := a.flags("layer publish", args, func(f *flag.FlagSet) {
+		common(f)
+		f.StringVar(&offline, "offline", "", "")
+		f.IntVar(&days, "days", days, "")
+	}); err != nil {
+		return err
+	}
+	if offline == "" {
+		return fmt.Errorf("%w: --offline FOLDER is needed: the medium with the scheme's offline keys. They must not be on the hub", errUsage)
+	}
+	if days < 1 || days > 1000 {
+		return fmt.Errorf("%w: --days is 1 to 1000", errUsage)
+	}
+	return a.withOffice(ctx, func(o *app.Office) error {
+		cat, err := app.LoadRules(o.Dir)
+		if err != nil {
+			return err
+		}
+		signer, err := keys.OfflineSigner(offline, o.Trust, keys.Packs)
+		if err != nil {
+			return err
+		}
+		got, err := o.PublishChanges(ctx, app.Known{Catalogue: cat}, signer, time.Now(), days)
+		if err != nil {
+			return err
+		}
+		a.say(got, "Published: %d changes of on-site rules for every collector; collectors with more of their own: %d. They fetch them within about a minute, until %s, and show them to their members.\n", got.Everybody, got.Collectors, got.Expires.Local().Format("2 January 2006"))
 		return nil
 	})
 }
@@ -143,18 +194,47 @@ func (a *admin) layerList(ctx context.Context, common func(*flag.FlagSet), args 
 		if err != nil {
 			return err
 		}
-		return a.table(list, "ID\tSTATE\tRULE\tDOES\tFOR\tUNTIL\tKEPT BACK\tLAST\tOWNER\tREASON", func(w io.Writer) {
-			now := time.Now()
+		cat, err := app.LoadRules(o.Dir)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		known := app.Known{Catalogue: cat}
+		un, err := o.UnpublishedChanges(ctx, known, now)
+		if err != nil {
+			return err
+		}
+		type row struct {
+			layer.Layer
+			Sites string `json:"sites,omitempty"`
+		}
+		rows := make([]row, len(list))
+		for i, l := range list {
+			rows[i].Layer = l
+			switch {
+			case !layers.OnSite(&l, known) || l.State(now) != "open" && !slices.Contains(un.Ended, l.ID):
+			case slices.Contains(un.Ended, l.ID):
+				rows[i].Sites = "still there"
+			case un.Missing[l.ID] > 0:
+				rows[i].Sites = "not yet"
+			default:
+				rows[i].Sites = "published"
+			}
+		}
+		if !a.json && len(un.Missing)+len(un.Ended) > 0 {
+			defer fmt.Fprintf(a.stdout, "\n%d layers of rules that run on sites are not at all of them yet, %d that are over still are: `tocsin rules layer publish --offline FOLDER` brings the sites up to date.\n", len(un.Missing), len(un.Ended))
+		}
+		return a.table(rows, "ID\tSTATE\tRULE\tDOES\tFOR\tSITES\tUNTIL\tKEPT BACK\tLAST\tOWNER\tREASON", func(w io.Writer) {
 			when := func(ns int64, none string) string {
 				if ns == 0 {
 					return none
 				}
 				return time.Unix(0, ns).Local().Format("2 Jan 2006 15:04")
 			}
-			for _, l := range list {
+			for _, l := range rows {
 				does := map[string]string{layer.Off: "off", layer.Except: "except " + l.Field + "=" + l.Value, layer.Level: "level " + l.Level}[l.Kind]
 				whom := map[string]string{layer.Scheme: "all", layer.Region: "region " + l.Region, layer.Member: names[l.Tenant]}[l.Scope]
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, l.State(now), l.Title, does, whom, when(l.Expires, "no end"), l.Hits, when(l.Last, "never"), l.Owner, l.Reason)
+				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, l.State(now), l.Title, does, whom, cmp.Or(l.Sites, "-"), when(l.Expires, "no end"), l.Hits, when(l.Last, "never"), l.Owner, l.Reason)
 			}
 		})
 	})
@@ -175,7 +255,11 @@ func (a *admin) layerEnd(ctx context.Context, common func(*flag.FlagSet), args [
 		if err != nil {
 			return err
 		}
-		a.say(l, "Layer %d is ended: %q works as it is written again. It had kept back or changed %d.\n", l.ID, l.Title, l.Hits)
+		sites := ""
+		if cat, err := app.LoadRules(o.Dir); err == nil && layers.OnSite(&l, app.Known{Catalogue: cat}) {
+			sites = "This rule runs on the members' sites: where the layer was published, it goes on until `tocsin rules layer publish --offline FOLDER`.\n"
+		}
+		a.say(l, "Layer %d is ended: %q works as it is written again. It had kept back or changed %d.\n%s", l.ID, l.Title, l.Hits, sites)
 		return nil
 	})
 }

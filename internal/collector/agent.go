@@ -18,6 +18,7 @@ import (
 	"tocsin/internal/collector/minimise"
 	"tocsin/internal/collector/send"
 	"tocsin/internal/collector/spool"
+	"tocsin/internal/detect"
 	"tocsin/internal/event"
 	"tocsin/internal/keys"
 )
@@ -49,7 +50,9 @@ type DetectorOptions struct {
 	Collector string                  // the collector's id, which tells the detections of two sites apart
 	Rules     fs.FS                   // a folder of rules; nil: those that are built in
 	Withhold  func(field string) bool // fields that must not stand in sentences: they do not leave
-	Logger    *slog.Logger
+	// Exceptions are those in force, asked for each event; nil: there are none.
+	Exceptions func() detect.Exceptions
+	Logger     *slog.Logger
 }
 
 // enrolled is who this collector is.

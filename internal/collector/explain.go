@@ -63,8 +63,14 @@ func NewExplainer(c *Config, detector func(DetectorOptions) (Detector, error)) (
 	}
 	m.SetIndicators(kept.indicators)
 	var det Detector
+	changed := &changes{}
+	if kept.changes != nil {
+		if err := changed.use(kept.changes); err != nil {
+			kept.notes = append(kept.notes, fmt.Sprintf("the hub's changes of on-site rules are not used: %v", err))
+		}
+	}
 	if detector != nil {
-		o := DetectorOptions{Collector: kept.collector, Withhold: withhold(m), Rules: kept.rules, Logger: slog.New(slog.DiscardHandler)}
+		o := DetectorOptions{Collector: kept.collector, Withhold: withhold(m), Rules: kept.rules, Exceptions: changed.exceptions, Logger: slog.New(slog.DiscardHandler)}
 		if det, err = detector(o); err != nil && o.Rules != nil {
 			kept.notes = append(kept.notes, fmt.Sprintf("the hub's on-site rules are not used, but those that are built in: %v", err))
 			o.Rules = nil
@@ -78,6 +84,7 @@ func NewExplainer(c *Config, detector func(DetectorOptions) (Detector, error)) (
 	if err != nil {
 		return nil, err
 	}
+	p.changes = changed
 	if kept.parsers != nil {
 		if set, err := parserPack(kept.parsers); err != nil {
 			kept.notes = append(kept.notes, fmt.Sprintf("the hub's parsers are not used, but those that are built in: %v", err))
@@ -93,6 +100,7 @@ type keptThings struct {
 	collector      string
 	indicators     *indicator.Set
 	rules, parsers fs.FS
+	changes        *keys.Directive
 	notes          []string
 }
 
@@ -133,6 +141,11 @@ func readKept(c *Config, k *keys.Collector, now time.Time) (kept keptThings) {
 		return nil
 	}
 	kept.rules, kept.parsers = pack(directive.Rules, "the pack of on-site rules"), pack(directive.Parsers, "the pack of parsers")
+	if d, err := openKeptPack(c, trust, kept.collector, directive.RuleChanges); err == nil {
+		kept.changes = &d
+	} else {
+		note("the changes of on-site rules", err)
+	}
 	return kept
 }
 
@@ -156,7 +169,7 @@ func (x *Explainer) explain(text []byte, number int) *Explained {
 	word, because := x.p.min.Reason(d.Clause)
 	out.Leaves, out.Urgent, out.Because = d.Leave, d.Urgent, because
 	out.Reason = map[bool]string{true: "left.", false: "kept."}[d.Leave] + word
-	detections := x.p.det.Process(e, l.Created)
+	detections := x.p.changes.apply(x.p.det.Process(e, l.Created), l.Created)
 	out.Event = e.AppendJSON(nil)
 	for i := range detections {
 		det := detections[i]

@@ -262,7 +262,7 @@ func (a *Agent) sealOne(l *lane, now time.Time) error {
 	}
 	m := batch.Manifest{
 		Stream: stream, Seq: p.Seq, Prev: l.st.Prev, Created: now, CollectorVersion: a.o.Version, PolicyDigest: a.min.Digest(),
-		ParserPack: a.packs.parsers, RulePack: a.packs.rules, IndicatorSet: a.setName(), ClockOffset: st.Offset, Checkpoint: st.Checkpoint,
+		ParserPack: a.packs.parsers, RulePack: a.rulePack(), IndicatorSet: a.setName(), ClockOffset: st.Offset, Checkpoint: st.Checkpoint,
 		Position: position{Counted: p.Line, Done: p.Done}.encode(), Counts: counts, Urgent: p.Urgent,
 	}
 	if p.Seq == 1 {

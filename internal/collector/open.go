@@ -83,8 +83,9 @@ func Open(o Options) (a *Agent, err error) {
 		return a, err
 	}
 	var det Detector
+	changed := &changes{}
 	if o.Detector != nil {
-		if det, err = o.Detector(DetectorOptions{Collector: a.id.Collector, Withhold: withhold(a.min), Logger: o.Logger}); err != nil {
+		if det, err = o.Detector(DetectorOptions{Collector: a.id.Collector, Withhold: withhold(a.min), Exceptions: changed.exceptions, Logger: o.Logger}); err != nil {
 			return a, err
 		}
 	}
@@ -95,7 +96,7 @@ func Open(o Options) (a *Agent, err error) {
 	if a.pipe, err = newPipeline(c, a.min, det, archiveSecret, a.archive); err != nil {
 		return a, err
 	}
-	a.pipe.log = a.log
+	a.pipe.log, a.pipe.changes = a.log, changed
 	a.pipe.guard.said = func(what, why string) { a.refuse(what, why) }
 	if err = a.loadPacks(); err != nil {
 		return a, err

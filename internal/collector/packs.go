@@ -64,7 +64,7 @@ func (a *Agent) loadPacks() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("versions of directives: %w (delete DIR/directives to begin with what is built in)", err)
 	}
-	for _, kind := range []string{directive.Rules, directive.Parsers} {
+	for _, kind := range []string{directive.Rules, directive.Parsers, directive.RuleChanges} {
 		d, err := openKeptPack(&a.o.Config, a.client.Trust(), a.id.Collector, kind)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -73,7 +73,7 @@ func (a *Agent) loadPacks() error {
 			err = a.usePack(d)
 		}
 		if err != nil {
-			a.log.Warn("the kept pack is not used; what is built in goes on until the hub has a newer one", "pack", kind, "error", err)
+			a.log.Warn("the kept pack is not used; what is built in goes on, unchanged, until the hub has a newer one", "pack", kind, "error", err)
 		}
 	}
 	return nil
@@ -265,6 +265,9 @@ func (a *Agent) takeDirective(env []byte, unproved error) (what string, err erro
 
 // usePack checks a pack and puts it in force between two lines. After an error everything is as it was.
 func (a *Agent) usePack(d keys.Directive) error {
+	if d.Type == directive.RuleChanges {
+		return a.useChanges(d)
+	}
 	files, err := directive.Unpack(d.Content)
 	if err != nil {
 		return err
@@ -302,12 +305,26 @@ func (a *Agent) usePack(d keys.Directive) error {
 	return nil
 }
 
+// useChanges puts changes of on-site rules in force between two lines.
+func (a *Agent) useChanges(d keys.Directive) error {
+	if err := a.pipe.changes.use(&d); err != nil {
+		return err
+	}
+	if a.st != nil && a.writer != nil { // as with rules: what is shown again after a crash must be counted by the same changes
+		if err := a.saveDetector(); err != nil {
+			a.log.Error("cannot save the on-site rules' memory", "error", err)
+		}
+	}
+	a.log.Info("changes of on-site rules are in force", "version", d.Version, "changes", len(a.pipe.changes.list))
+	return nil
+}
+
 // newRules makes the engine of a pack's rules, and refuses a pack with a rule that matches everything.
 func (a *Agent) newRules(files fs.FS) (Detector, error) {
 	if a.o.Detector == nil {
 		return nil, errors.New("this collector runs no on-site rules")
 	}
-	o := DetectorOptions{Collector: a.id.Collector, Withhold: withhold(a.min), Rules: files, Logger: a.log}
+	o := DetectorOptions{Collector: a.id.Collector, Withhold: withhold(a.min), Rules: files, Exceptions: a.pipe.changes.exceptions, Logger: a.log}
 	probe, err := a.o.Detector(o)
 	if err != nil {
 		return nil, err

@@ -53,6 +53,7 @@ type pipeline struct {
 	senders *senders
 	lib     *parse.Library // the parser packs in use
 	guard   *guard
+	changes *changes // to on-site rules
 	unknown *unknowns
 	log     *slog.Logger
 	covered intervals // lines whose events the hub has
@@ -76,7 +77,7 @@ type tally struct {
 }
 
 func newPipeline(c *Config, min *minimise.Minimiser, det Detector, secret archive.Secret, a *archive.Archive) (*pipeline, error) {
-	p := &pipeline{min: min, det: det, digests: secret.Digester(), archive: a, senders: newSenders(), lib: parse.NewLibrary(), guard: newGuard(nil), unknown: newUnknowns(), log: slog.New(slog.DiscardHandler), evidence: map[uint64]struct{}{}}
+	p := &pipeline{min: min, det: det, digests: secret.Digester(), archive: a, senders: newSenders(), lib: parse.NewLibrary(), guard: newGuard(nil), changes: &changes{}, unknown: newUnknowns(), log: slog.New(slog.DiscardHandler), evidence: map[uint64]struct{}{}}
 	if det == nil {
 		p.det = noDetector{}
 	}
@@ -162,7 +163,8 @@ func (p *pipeline) line(l *archive.Line, f fate) {
 	}
 	p.guard.line()
 	d := p.ceiling(e, p.min.Decide(e), l.Created)
-	detections := p.det.Process(e, l.Created)
+	p.changes.uncount = f != full
+	detections := p.changes.apply(p.det.Process(e, l.Created), l.Created)
 	if len(detections) == 0 && !d.Leave { // nearly every line ends here
 		if f == full {
 			p.tally.byClause[d.Clause]++
@@ -342,7 +344,8 @@ func (p *pipeline) flushDetector(line uint64, now time.Time) {
 	if !ok || line == 0 {
 		return
 	}
-	detections := f.Flush(now.UnixNano())
+	p.changes.uncount = false
+	detections := p.changes.apply(f.Flush(now.UnixNano()), now.UnixNano())
 	for i := range detections {
 		p.detection(&detections[i], &archive.Line{Number: line, Created: now.UnixNano()}, full, true)
 	}
@@ -379,6 +382,7 @@ func (p *pipeline) remember(line uint64) {
 func (p *pipeline) flush(counts map[string]uint64) {
 	p.peek(counts)
 	clear(p.tally.byClause)
+	p.changes.kept, p.changes.excepted = 0, 0
 	p.tally = tally{byClause: p.tally.byClause}
 }
 
@@ -396,6 +400,8 @@ func (p *pipeline) peek(counts map[string]uint64) {
 	add("oversized", t.oversized)
 	add("clock_replaced", t.clock)
 	add("asa_without_permit_hostdown", t.hostdown)
+	add("rule_changes_kept_detections", p.changes.kept)
+	add("rule_changes_excepted_events", p.changes.excepted)
 	add("made.detection", t.madeDetection)
 	add("made.evidence", t.madeEvidence)
 	add("left.site_detection", t.leftDetection)

@@ -57,6 +57,7 @@ type Status struct {
 	ParserPack   string            `json:"parser_pack"`
 	Refusals     []Refusal         `json:"refusals,omitempty"`     // what the hub asked and was not done, newest last
 	SwitchedOff  []SwitchedOff     `json:"switched_off,omitempty"` // indicators and rules that would have let too much leave
+	RuleChanges  []RuleChange      `json:"rule_changes,omitempty"` // made by the centre to rules that run here
 	Questions    int               `json:"questions"`              // about the past, that wait for the member
 	Raw          *Troubleshooting  `json:"troubleshooting,omitempty"`
 	StreamTotals []StreamTotal     `json:"stream_totals"`
@@ -121,7 +122,7 @@ func (a *Agent) publish() {
 	s := &Status{
 		Collector: a.id.Collector, Tenant: a.id.Tenant, Organisation: a.id.Organisation, Site: a.id.Site, CheckWords: a.id.CheckWords,
 		Version: a.o.Version, PID: os.Getpid(), Started: a.began.UTC(), Now: now.UTC(), Policy: a.min.Policy().Name, PolicyDigest: a.min.Digest(), Indicators: a.setName(),
-		RulePack: a.packs.rules, ParserPack: a.packs.parsers, Refusals: slices.Clone(a.packs.refusals), SwitchedOff: a.pipe.guard.list(), Questions: a.openQuestions(),
+		RulePack: a.rulePack(), RuleChanges: a.pipe.changes.show(now), ParserPack: a.packs.parsers, Refusals: slices.Clone(a.packs.refusals), SwitchedOff: a.pipe.guard.list(), Questions: a.openQuestions(),
 		StreamTotals: slices.Clone(st.Totals), Counts: counts, Acknowledged: st.Acknowledged, Sent: st.Acknowledged + st.sealed(), Waiting: st.waiting() + uint64(a.pipe.n),
 		Unreported: a.uncounted(), Backlog: len(st.Ranges) > 0, Full: a.archive.Full() || a.noRoom.Load(), Interval: st.Interval.Seconds(), ClockOffset: st.Offset.Seconds(),
 		LastReceipt: st.ReceiptTime, NotAfter: a.client.NotAfter(), SpoolBytes: a.spool.Size(), SpoolFull: a.spool.Size() > a.o.Config.Spool.MaxBytes/10*9, ArchiveBytes: a.archive.Size(), BatchBytes: a.batches.Size(),

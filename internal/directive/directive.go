@@ -32,12 +32,15 @@ const (
 	Rules    = "rule-pack"   // keys.Packs; content: a pack of Sigma rules
 	Parsers  = "parser-pack" // keys.Packs; content: a pack of product descriptions
 	LookBack = "look-back"   // keys.Questions; content: a Question
+	// RuleChanges: keys.Packs; content: what is switched off, excepted or changed of the rules on a site (package layers), all of it. Whoever can switch off
+	// a site's rules must not be the hub alone.
+	RuleChanges = "rule-changes"
 )
 
 // Purpose says whose key must have signed a type; ok is false for types this version does not know.
 func Purpose(kind string) (p keys.Purpose, ok bool) {
 	switch kind {
-	case Rules, Parsers:
+	case Rules, Parsers, RuleChanges:
 		return keys.Packs, true
 	case LookBack:
 		return keys.Questions, true

@@ -1,9 +1,9 @@
 // Package layer is what a scheme, a region or a member changes about detection rules: a rule switched off, an exception (a field and a value),
 // another level. Rules come and go with updates; layers stay, each with a reason, an owner and mostly an end.
 //
-// It reads and writes the tables rule_layers and rule_suppressed. The hub asks it twice: for each event that matched a rule (Excepted), and for
-// each detection (Apply). Both read a set in memory that Refresh keeps true; one set of rules serves every member. A layer past its end does
-// nothing from that moment, whether anybody looks or not; Refresh says so once, in the log and in the audit trail.
+// It reads and writes the tables rule_layers and rule_suppressed. What layers do to events and detections is in package internal/detect/layers, whose
+// set in memory Refresh keeps true; one set of rules serves every member. When a layer comes to its end Refresh says so once, in the log and in the audit
+// trail. Rules that run on sites find there what was published to the sites (Site): a hub alone must not blind them.
 //
 // What is kept back is never lost from sight: each detection is a line of rule_suppressed under its key, so that a replay counts nothing twice,
 // and each layer counts its hits. Hits of exceptions on single events are counted in memory and written now and then: a crash may lose the last
@@ -12,237 +12,25 @@ package layer
 
 import (
 	"errors"
-	"fmt"
-	"net/netip"
-	"slices"
-	"strings"
-	"time"
-	"unicode/utf8"
 
-	"tocsin/internal/detect"
-	"tocsin/internal/event"
+	"tocsin/internal/detect/layers"
 )
 
-// Kinds of layers.
-const (
-	Off    = "off"    // the rule makes no detections
-	Except = "except" // it makes none where a field has a value
-	Level  = "level"  // its detections have another level
+// Names of package layers, which holds what they mean.
+type (
+	Layer = layers.Layer
+	Rules = layers.Rules
+	Set   = layers.Set
 )
 
-// Scopes, the widest first. Of two levels the narrower scope's holds.
+// Kinds and scopes.
 const (
-	Scheme = "scheme"
-	Region = "region"
-	Member = "member"
+	Off, Except, Level     = layers.Off, layers.Except, layers.Level
+	Scheme, Region, Member = layers.Scheme, layers.Region, layers.Member
 )
 
 // Errors a caller decides on; what is returned wraps them in a sentence.
 var (
-	ErrInvalid  = errors.New("invalid")
+	ErrInvalid  = layers.ErrInvalid
 	ErrNotFound = errors.New("not found")
 )
-
-// Longest ends: an exception is looked at again at least once a year.
-const (
-	MaxExcept = 366 * 24 * time.Hour
-	minReason = 5
-	maxText   = 500
-)
-
-// Rules knows what can be changed: a detect.Catalogue, or more than one.
-type Rules interface {
-	// Find finds a rule by its id, its name or its title.
-	Find(text string) (detect.Found, bool)
-}
-
-// Layer is one change.
-type Layer struct {
-	ID      int64          `bun:"id,pk,autoincrement" json:"id"`
-	Kind    string         `bun:"kind" json:"kind"`
-	Rule    string         `bun:"rule" json:"rule"`
-	Title   string         `bun:"title" json:"title"`
-	Scope   string         `bun:"scope" json:"scope"`
-	Region  string         `bun:"region" json:"region,omitempty"`
-	Tenant  event.TenantID `bun:"tenant" json:"tenant,omitempty"`
-	Field   string         `bun:"field" json:"field,omitempty"`
-	Value   string         `bun:"value" json:"value,omitempty"`
-	Level   string         `bun:"level" json:"level,omitempty"`
-	Reason  string         `bun:"reason" json:"reason"`
-	Owner   string         `bun:"owner" json:"owner"`
-	MadeBy  string         `bun:"made_by" json:"made_by"`
-	Made    int64          `bun:"made_ns" json:"made_ns,string"`
-	Expires int64          `bun:"expires_ns" json:"expires_ns,string"` // 0: never
-	Ended   int64          `bun:"ended_ns" json:"ended_ns,string"`
-	EndedBy string         `bun:"ended_by" json:"ended_by,omitempty"`
-	Hits    int64          `bun:"hits" json:"hits"`
-	Last    int64          `bun:"last_ns" json:"last_ns,string"`
-}
-
-// State is open, expired or ended.
-func (l *Layer) State(now time.Time) string {
-	switch {
-	case l.EndedBy == byExpiry, l.Ended == 0 && l.Expires != 0 && l.Expires <= now.UnixNano():
-		return "expired"
-	case l.Ended != 0:
-		return "ended"
-	}
-	return "open"
-}
-
-var levels = []string{"informational", "low", "medium", "high", "critical"}
-
-// Check says whether a layer makes sense for the rules in force, and completes it. The fields it may name depend on where the rule's
-// detections are made: see Fields.
-func (l *Layer) Check(rules Rules, now time.Time) error {
-	sentence := func(name, s string, least int) (string, error) {
-		s = strings.Join(strings.Fields(s), " ")
-		if n := utf8.RuneCountInString(s); n < least || n > maxText {
-			return s, fmt.Errorf("%w: %s must have %d to %d characters", ErrInvalid, name, least, maxText)
-		}
-		return s, nil
-	}
-	var err error
-	if l.Reason, err = sentence("the reason, which somebody will want to know next year,", l.Reason, minReason); err != nil {
-		return err
-	}
-	if l.Owner, err = sentence("the owner, who answers for it,", l.Owner, 2); err != nil {
-		return err
-	}
-	r, ok := rules.Find(l.Rule)
-	if !ok {
-		return fmt.Errorf("%w: there is no rule %q; `tocsin rules list` shows ids and names, docs/baselines.md those of the baselines", ErrInvalid, l.Rule)
-	}
-	l.Rule, l.Title = r.ID, r.Title
-	switch l.Scope {
-	case Scheme:
-		l.Region, l.Tenant = "", 0
-	case Region:
-		l.Tenant = 0
-		if l.Region = strings.TrimSpace(l.Region); l.Region == "" {
-			return fmt.Errorf("%w: a region needs its name, as it stands at the members", ErrInvalid)
-		}
-	case Member:
-		l.Region = ""
-		if l.Tenant == 0 {
-			return fmt.Errorf("%w: a member is missing", ErrInvalid)
-		}
-	default:
-		return fmt.Errorf("%w: the scope is %q; it must be scheme, region or member", ErrInvalid, l.Scope)
-	}
-	if r.Across && l.Scope != Scheme {
-		return fmt.Errorf("%w: %q looks over all members together, so it can be changed for the whole scheme only", ErrInvalid, r.Title)
-	}
-	if l.Expires != 0 && l.Expires <= now.UnixNano() {
-		return fmt.Errorf("%w: its end lies in the past", ErrInvalid)
-	}
-	if l.Kind != Except {
-		l.Field, l.Value = "", ""
-	}
-	if l.Kind != Level {
-		l.Level = ""
-	}
-	silent := fmt.Errorf("%w: %q makes no detections by itself, other rules count it; it can have exceptions, and be switched off or changed there", ErrInvalid, r.Title)
-	switch l.Kind {
-	case Off:
-		if r.Silent {
-			return silent
-		}
-		return nil
-	case Level:
-		switch {
-		case r.Silent:
-			return silent
-		case !slices.Contains(levels, l.Level):
-			return fmt.Errorf("%w: the level is %q; it must be informational, low, medium, high or critical", ErrInvalid, l.Level)
-		}
-		return nil
-	case Except:
-	default:
-		return fmt.Errorf("%w: the kind is %q; it must be off, except or level", ErrInvalid, l.Kind)
-	}
-	if l.Expires == 0 || l.Expires > now.Add(MaxExcept).UnixNano() {
-		return fmt.Errorf("%w: an exception needs an end, within a year; renew it then if it is still right", ErrInvalid)
-	}
-	if l.Value = strings.TrimSpace(l.Value); l.Value == "" || len(l.Value) > 300 {
-		return fmt.Errorf("%w: an exception needs a value of 1 to 300 characters", ErrInvalid)
-	}
-	if _, err := compile(l.Value); err != nil {
-		return err
-	}
-	if _, known := event.Lookup(l.Field); !known {
-		return fmt.Errorf("%w: there is no field %q; fields have ECS names such as source.ip", ErrInvalid, l.Field)
-	}
-	hint := ""
-	if len(r.Counts) > 0 {
-		hint = "; except it from what it counts: " + strings.Join(r.Counts, ", ")
-	}
-	switch {
-	case r.Silent && r.Correlation:
-		return fmt.Errorf("%w: %q only counts for other rules%s", ErrInvalid, r.Title, hint)
-	case r.Silent && !r.AtHub:
-		return fmt.Errorf("%w: %q is counted on the members' own sites, where this has no effect; make the exception for the rule that counts it, by source.ip for example", ErrInvalid, r.Title)
-	}
-	if can, single := Fields(r); !single && !slices.Contains(can, l.Field) {
-		return fmt.Errorf("%w: %q can have exceptions by %s only%s", ErrInvalid, r.Title, strings.Join(can, ", "), hint)
-	}
-	return nil
-}
-
-// Fields are those by which a rule can have exceptions. A single rule of the hub is asked about each event, so any field will do (single); for
-// the others what their detections say counts: where they come from a site, more than that never left it.
-func Fields(r detect.Found) (can []string, single bool) {
-	if !r.Correlation && (r.Silent || r.Runs == detect.Hub) {
-		return nil, true
-	}
-	can = []string{"source.ip", "user.name", "destination.ip", "host.name", "host.ip"}
-	for _, f := range r.EntityFields {
-		if !slices.Contains(can, f) {
-			can = append(can, f)
-		}
-	}
-	return can, false
-}
-
-// matcher is the value of an exception: a network, a text, or a text with * at its ends. Case does not matter.
-type matcher struct {
-	net          netip.Prefix
-	text         string
-	front, after bool // * before, after
-}
-
-func compile(value string) (matcher, error) {
-	if p, err := netip.ParsePrefix(value); err == nil {
-		if p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && !p.Addr().Is4In6() && p.Bits() < 16 {
-			return matcher{}, fmt.Errorf("%w: %s is nearly everybody; name a network of /8 or smaller (IPv6 /16)", ErrInvalid, value)
-		}
-		return matcher{net: p.Masked()}, nil
-	}
-	m := matcher{text: strings.ToLower(value)}
-	m.text, m.front = strings.CutPrefix(m.text, "*")
-	m.text, m.after = strings.CutSuffix(m.text, "*")
-	if m.text == "" || strings.Contains(m.text, "*") {
-		return matcher{}, fmt.Errorf("%w: a value may have * at its beginning or end, and must have something besides", ErrInvalid)
-	}
-	return m, nil
-}
-
-func (m *matcher) matches(v string) bool {
-	if m.net.IsValid() {
-		if a, err := netip.ParseAddr(v); err == nil {
-			return m.net.Contains(a.Unmap().WithZone(""))
-		}
-		p, err := netip.ParsePrefix(v) // IPv6 sources are grouped by /64
-		return err == nil && m.net.Bits() <= p.Bits() && m.net.Contains(p.Addr())
-	}
-	v = strings.ToLower(v)
-	switch {
-	case m.front && m.after:
-		return strings.Contains(v, m.text)
-	case m.front:
-		return strings.HasSuffix(v, m.text)
-	case m.after:
-		return strings.HasPrefix(v, m.text)
-	}
-	return v == m.text
-}

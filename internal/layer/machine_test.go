@@ -6,6 +6,7 @@ import (
 
 	"tocsin/internal/baseline"
 	"tocsin/internal/detect"
+	"tocsin/internal/detect/layers"
 	"tocsin/internal/event"
 )
 
@@ -19,7 +20,7 @@ func (infos) Find(id string) (detect.Found, bool) {
 
 // An exception by the machine that a beat comes from, or by a signature, keeps back that detection and no other.
 func TestExceptionsOfBaselines(t *testing.T) {
-	s := newSet([]Layer{
+	s := layers.NewSet([]Layer{
 		{ID: 1, Kind: Except, Rule: "baseline-beacon", Scope: Scheme, Field: "source.ip", Value: "10.0.0.5"},
 		{ID: 2, Kind: Except, Rule: "baseline-new-signature", Scope: Scheme, Field: "rule.id", Value: "*2001219"},
 	}, nil, infos{})

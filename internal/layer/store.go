@@ -14,11 +14,9 @@ import (
 	"github.com/uptrace/bun"
 
 	"tocsin/internal/db"
+	"tocsin/internal/detect/layers"
 	"tocsin/internal/event"
 )
-
-// byExpiry is who ended a layer that reached its end.
-const byExpiry = "system:expiry"
 
 // Bounds.
 const (
@@ -101,25 +99,6 @@ func (s *Store) Add(ctx context.Context, who string, l Layer, rules Rules) (Laye
 	return l, err
 }
 
-// Sentence says what a layer does.
-func (l *Layer) Sentence() string {
-	where := map[string]string{Scheme: "for the whole scheme", Region: "for the region " + l.Region, Member: fmt.Sprintf("for member %d", l.Tenant)}[l.Scope]
-	until := ""
-	if l.Expires != 0 {
-		until = " until " + time.Unix(0, l.Expires).UTC().Format("2 January 2006 15:04")
-	}
-	what := ""
-	switch l.Kind {
-	case Off:
-		what = fmt.Sprintf("%q is switched off", l.Title)
-	case Except:
-		what = fmt.Sprintf("%q leaves out %s = %s", l.Title, l.Field, l.Value)
-	case Level:
-		what = fmt.Sprintf("%q has the level %s", l.Title, l.Level)
-	}
-	return fmt.Sprintf("%s %s%s. Reason: %s. Owner: %s", what, where, until, l.Reason, l.Owner)
-}
-
 // End ends a layer before its time.
 func (s *Store) End(ctx context.Context, who string, id int64, why string) (Layer, error) {
 	var l Layer
@@ -191,7 +170,7 @@ func (s *Store) Refresh(ctx context.Context, rules Rules) error {
 		return err
 	}
 	// What the old set counted until now; whoever still holds it, for one event, may count once more there.
-	return s.flush(ctx, s.set.Swap(newSet(list, regions, rules)))
+	return s.flush(ctx, s.set.Swap(layers.NewSet(list, regions, rules)))
 }
 
 // expire ends what has come to its end.
@@ -207,10 +186,10 @@ func (s *Store) expire(ctx context.Context, now int64) (out []Layer, err error) 
 			return err
 		}
 		for _, l := range out {
-			if _, err := db.Bound(tx).ExecContext(ctx, "UPDATE rule_layers SET ended_ns = expires_ns, ended_by = ? WHERE id = ?", byExpiry, l.ID); err != nil {
+			if _, err := db.Bound(tx).ExecContext(ctx, "UPDATE rule_layers SET ended_ns = expires_ns, ended_by = ? WHERE id = ?", layers.ByExpiry, l.ID); err != nil {
 				return err
 			}
-			if err := db.Audit(ctx, tx, now, byExpiry, "rule layer expired", fmt.Sprintf("layer %d", l.ID), l.Tenant, l.Sentence()); err != nil {
+			if err := db.Audit(ctx, tx, now, layers.ByExpiry, "rule layer expired", fmt.Sprintf("layer %d", l.ID), l.Tenant, l.Sentence()); err != nil {
 				return err
 			}
 		}
@@ -224,24 +203,12 @@ func (s *Store) flush(ctx context.Context, set *Set) error {
 	if set == nil {
 		return nil
 	}
-	var errs []error
-	for _, list := range set.single {
-		for _, e := range list {
-			n := e.hits.Swap(0)
-			if n == 0 {
-				continue
-			}
-			err := s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
-				_, err := db.Bound(tx).ExecContext(ctx, "UPDATE rule_layers SET hits = hits + ?, last_ns = max(last_ns, ?) WHERE id = ?", n, e.last.Load(), e.ID)
-				return err
-			})
-			if err != nil {
-				s.set.Load().countOn(e, n)
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
+	return set.Hits(func(id, n, last int64) error {
+		return s.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+			_, err := db.Bound(tx).ExecContext(ctx, "UPDATE rule_layers SET hits = hits + ?, last_ns = max(last_ns, ?) WHERE id = ?", n, last, id)
+			return err
+		})
+	}, s.Set)
 }
 
 // Filter takes out of a plan's detections what layers keep back, writes it down, and gives the rest. It is idempotent by Detection.Key: a

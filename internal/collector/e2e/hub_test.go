@@ -423,7 +423,7 @@ func detector(o collector.DetectorOptions) (collector.Detector, error) {
 	if o.Rules == nil {
 		o.Rules = rules.FS
 	}
-	return detect.New(detect.Options{Rules: o.Rules, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Logger: o.Logger})
+	return detect.New(detect.Options{Rules: o.Rules, Where: detect.Site, Origin: o.Collector, Withhold: o.Withhold, Exceptions: o.Exceptions, Logger: o.Logger})
 }
 
 // running is a collector in this process.

@@ -1,6 +1,7 @@
-package layer
+package layers
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,6 +20,7 @@ type Set struct {
 
 type entry struct {
 	Layer
+	width  int // of its scope
 	match  matcher
 	key    event.Key
 	fields detect.Found
@@ -26,14 +28,14 @@ type entry struct {
 	last   atomic.Int64
 }
 
-// newSet compiles layers. regions are the members' areas. A layer whose rule is gone waits for its return.
-func newSet(list []Layer, regions map[event.TenantID]string, rules Rules) *Set {
+// NewSet compiles layers. regions are the members' areas. A layer whose rule is gone waits for its return.
+func NewSet(list []Layer, regions map[event.TenantID]string, rules Rules) *Set {
 	s := &Set{byRule: map[string][]*entry{}, single: map[string][]*entry{}, region: map[event.TenantID]string{}}
 	for t, r := range regions {
 		s.region[t] = strings.ToLower(strings.TrimSpace(r))
 	}
 	for _, l := range list {
-		e := &entry{Layer: l}
+		e := &entry{Layer: l, width: width(l.Scope)}
 		found, ok := rules.Find(l.Rule)
 		if !ok {
 			continue
@@ -71,6 +73,25 @@ func (s *Set) covers(e *entry, t event.TenantID, now int64) bool {
 		return t != 0 && s.region[t] == strings.ToLower(e.Region)
 	}
 	return t != 0 && e.Tenant == t
+}
+
+// Hits gives what exceptions on single events counted since it was asked last, layer by layer. What write cannot take is counted on in the set
+// that in gives.
+func (s *Set) Hits(write func(id, n, last int64) error, in func() *Set) error {
+	var errs []error
+	for _, list := range s.single {
+		for _, e := range list {
+			n := e.hits.Swap(0)
+			if n == 0 {
+				continue
+			}
+			if err := write(e.ID, n, e.last.Load()); err != nil {
+				in().countOn(e, n)
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // countOn takes over the hits of a layer from a set before.
@@ -131,7 +152,7 @@ func (s *Set) Apply(dets []event.Detection, now time.Time) (pass []event.Detecti
 					by = e
 				}
 			case Level:
-				if level == nil || width(e) > width(level) || width(e) == width(level) && e.ID > level.ID {
+				if level == nil || e.width > level.width || e.width == level.width && e.ID > level.ID {
 					level = e
 				}
 			}
@@ -156,8 +177,8 @@ func (s *Set) Apply(dets []event.Detection, now time.Time) (pass []event.Detecti
 }
 
 // width orders scopes: the narrower holds.
-func width(e *entry) int {
-	return map[string]int{Scheme: 0, Region: 1, Member: 2}[e.Scope]
+func width(scope string) int {
+	return map[string]int{Scheme: 0, Region: 1, Member: 2}[scope]
 }
 
 // valueOf is what a detection says of a field.

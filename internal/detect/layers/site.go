@@ -1,0 +1,170 @@
+package layers
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"tocsin/internal/detect"
+	"tocsin/internal/event"
+)
+
+// Limits of what a site takes.
+const (
+	MaxSited     = 5000    // layers
+	MaxSiteBytes = 2 << 20 // of their text
+)
+
+// siteFormat is the version of the text below.
+const siteFormat = 1
+
+// Sited is a layer as a site is told of it. The reason and the owner stay at the centre: they may be about another member.
+type Sited struct {
+	ID      int64  `json:"id"`
+	Kind    string `json:"kind"`
+	Rule    string `json:"rule"`
+	Title   string `json:"title"` // of the rule
+	Field   string `json:"field,omitempty"`
+	Value   string `json:"value,omitempty"`
+	Level   string `json:"level,omitempty"`
+	Width   int    `json:"width,omitempty"`   // of the scope, 0 the widest: of two levels the narrower scope's holds
+	Expires int64  `json:"expires_ns,string"` // UTC; 0: never
+	// Of an exception: Single is whether each event is asked about; else what the detection says counts, and Entity are the fields that name its entity.
+	Single bool     `json:"single,omitempty"`
+	Entity []string `json:"entity,omitempty"`
+}
+
+type sitedText struct {
+	Format int     `json:"format"`
+	Layers []Sited `json:"layers"`
+}
+
+// OnSite says whether a layer changes what happens on sites.
+func OnSite(l *Layer, rules Rules) bool {
+	found, ok := rules.Find(l.Rule)
+	return ok && onSite(l.Kind, &found)
+}
+
+// onSite: a single rule is asked about events there; of any other rule its own detections must be made there.
+func onSite(kind string, f *detect.Found) bool {
+	if kind == Except && !f.Correlation {
+		return f.OnSite
+	}
+	return f.OnSite && !f.Silent && f.Runs != detect.Hub
+}
+
+// ForSite gives of the open layers those that a member's sites need: for the member, its area or the whole scheme, and about rules that run there. They
+// are in the order of their numbers.
+func ForSite(open []Layer, t event.TenantID, area string, rules Rules, now time.Time) []Sited {
+	s := &Set{region: map[event.TenantID]string{t: strings.ToLower(strings.TrimSpace(area))}}
+	var out []Sited
+	for i := range open {
+		l := &open[i]
+		found, ok := rules.Find(l.Rule)
+		if !ok || !onSite(l.Kind, &found) || l.State(now) != "open" || !s.covers(&entry{Layer: *l}, t, now.UnixNano()) {
+			continue
+		}
+		x := Sited{ID: l.ID, Kind: l.Kind, Rule: l.Rule, Title: l.Title, Field: l.Field, Value: l.Value, Level: l.Level, Width: width(l.Scope), Expires: l.Expires}
+		if l.Kind == Except {
+			if x.Single = !found.Correlation; !x.Single {
+				x.Entity = found.EntityFields
+			}
+		}
+		out = append(out, x)
+	}
+	slices.SortFunc(out, func(a, b Sited) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Encode writes what a site is told. The same layers give the same bytes.
+func Encode(list []Sited) ([]byte, error) {
+	if list == nil {
+		list = []Sited{}
+	}
+	b, err := json.Marshal(sitedText{siteFormat, list})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := Decode(b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Decode reads what a hub handed out, and trusts none of it.
+func Decode(b []byte) ([]Sited, error) {
+	if len(b) > MaxSiteBytes {
+		return nil, fmt.Errorf("%w: %d bytes of changes of rules, at most %d", ErrInvalid, len(b), MaxSiteBytes)
+	}
+	var x sitedText
+	if err := json.Unmarshal(b, &x); err != nil {
+		return nil, fmt.Errorf("%w: changes of rules: %w", ErrInvalid, err)
+	}
+	if x.Format != siteFormat {
+		return nil, fmt.Errorf("%w: changes of rules of format %d; this version knows %d", ErrInvalid, x.Format, siteFormat)
+	}
+	if len(x.Layers) > MaxSited {
+		return nil, fmt.Errorf("%w: %d changes of rules, at most %d", ErrInvalid, len(x.Layers), MaxSited)
+	}
+	for i := range x.Layers {
+		if err := x.Layers[i].check(); err != nil {
+			return nil, fmt.Errorf("%w: change %d: %w", ErrInvalid, x.Layers[i].ID, err)
+		}
+	}
+	return x.Layers, nil
+}
+
+func (x *Sited) check() error {
+	for _, s := range []string{x.Rule, x.Title, x.Field, x.Value} {
+		if len(s) > maxText || !utf8.ValidString(s) {
+			return fmt.Errorf("a text of %d bytes", len(s))
+		}
+	}
+	if x.Rule == "" || x.Expires < 0 || x.Width < 0 || x.Width > 2 || len(x.Entity) > 16 {
+		return fmt.Errorf("no rule, or an end that cannot be")
+	}
+	switch x.Kind {
+	case Off:
+		return nil
+	case Level:
+		if !slices.Contains(levels, x.Level) {
+			return fmt.Errorf("the level %.40q", x.Level)
+		}
+		return nil
+	case Except:
+		if x.Expires == 0 {
+			return fmt.Errorf("an exception without an end")
+		}
+		_, err := compile(x.Value)
+		return err
+	}
+	return fmt.Errorf("the kind %.40q, which this version does not know", x.Kind)
+}
+
+// NewSiteSet compiles what a site was told. A field that this version does not know excepts nothing.
+func NewSiteSet(list []Sited) *Set {
+	s := &Set{byRule: map[string][]*entry{}, single: map[string][]*entry{}}
+	for _, x := range list {
+		e := &entry{Layer: Layer{ID: x.ID, Kind: x.Kind, Rule: x.Rule, Title: x.Title, Scope: Scheme, Field: x.Field, Value: x.Value, Level: x.Level, Expires: x.Expires}, width: x.Width, fields: detect.Found{EntityFields: x.Entity}}
+		to := s.byRule
+		if x.Kind == Except {
+			var ok bool
+			var err error
+			if e.match, err = compile(x.Value); err != nil {
+				continue // Decode has refused it
+			}
+			if e.key, ok = event.Lookup(x.Field); !ok {
+				continue
+			}
+			if x.Single {
+				to = s.single
+			}
+		}
+		to[x.Rule] = append(to[x.Rule], e)
+	}
+	return s
+}

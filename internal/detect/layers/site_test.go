@@ -1,0 +1,119 @@
+package layers
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"tocsin/internal/detect"
+	"tocsin/internal/event"
+)
+
+// found knows two rules of sites and one of the hub.
+type found struct{}
+
+func (found) Find(id string) (detect.Found, bool) {
+	f, ok := map[string]detect.Found{
+		"single": {ID: "single", OnSite: true, Silent: true},
+		"counts": {ID: "counts", OnSite: true, Runs: detect.Site, Correlation: true, EntityFields: []string{"user.name"}},
+		"hub":    {ID: "hub", AtHub: true, Runs: detect.Hub},
+	}[id]
+	return f, ok
+}
+
+// What a site is told works there as it does at the hub, without the hub's catalogue, and ends by itself.
+func TestSited(t *testing.T) {
+	now := time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
+	end := now.Add(time.Hour).UnixNano()
+	open := []Layer{
+		{ID: 1, Kind: Except, Rule: "single", Scope: Scheme, Field: "user.name", Value: "probe*", Expires: end},
+		{ID: 2, Kind: Except, Rule: "counts", Scope: Member, Tenant: 7, Field: "user.name", Value: "backup", Expires: end},
+		{ID: 3, Kind: Level, Rule: "counts", Scope: Member, Tenant: 7, Level: "low"},
+		{ID: 4, Kind: Level, Rule: "counts", Scope: Region, Region: "North", Level: "critical"},
+		{ID: 5, Kind: Off, Rule: "hub", Scope: Scheme},
+		{ID: 6, Kind: Off, Rule: "counts", Scope: Member, Tenant: 8},
+		{ID: 7, Kind: Off, Rule: "counts", Scope: Scheme, Expires: now.UnixNano()},
+		{ID: 8, Kind: Off, Rule: "gone", Scope: Scheme},
+	}
+	b, err := Encode(ForSite(open, 7, "north ", found{}, now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := Decode(b)
+	if err != nil || len(list) != 4 || list[3].ID != 4 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	set := NewSiteSet(list)
+	ev := func(user string) *event.Event {
+		var e event.Event
+		e.SetString(event.UserName, user)
+		return &e
+	}
+	if !set.Excepts() || !set.Excepted("single", ev("Probe1"), now.UnixNano()) || set.Excepted("single", ev("ann"), now.UnixNano()) || set.Excepted("single", ev("probe1"), end) {
+		t.Error("the exception of single events")
+	}
+	det := func(user string) []event.Detection {
+		return []event.Detection{{RuleID: "counts", Level: "high", Entity: event.Entity{Kind: "account", Value: user}}}
+	}
+	if pass, kept, _ := set.Apply(det("backup"), now); len(pass) != 0 || len(kept) != 1 || kept[0].Layer != 2 {
+		t.Errorf("%+v %+v", pass, kept)
+	}
+	if pass, _, _ := set.Apply(det("ann"), now); len(pass) != 1 || pass[0].Level != "low" { // the member's, not its area's
+		t.Errorf("%+v", pass)
+	}
+	if pass, _, _ := set.Apply(det("backup"), now.Add(2*time.Hour)); len(pass) != 1 {
+		t.Errorf("past its end: %+v", pass)
+	}
+	if got := ForSite(open, 0, "", found{}, now); len(got) != 1 || got[0].ID != 1 { // for everybody
+		t.Errorf("%+v", got)
+	}
+}
+
+// A site takes nothing that is not sound.
+func TestDecodeRefuses(t *testing.T) {
+	one := func(inside string) string {
+		return `{"format":1,"layers":[{"id":1,"rule":"r","expires_ns":"9",` + inside + `}]}`
+	}
+	for name, text := range map[string]string{
+		"no JSON": "x", "another format": `{"format":2,"layers":[]}`, "no kind": one(`"title":"t"`), "another kind": one(`"kind":"leave"`), "a level": one(`"kind":"level","level":"loud"`),
+		"everybody": one(`"kind":"except","field":"source.ip","value":"0.0.0.0/0"`), "everything": one(`"kind":"except","field":"user.name","value":"*"`),
+		"no end":  `{"format":1,"layers":[{"id":1,"rule":"r","expires_ns":"0","kind":"except","field":"user.name","value":"x"}]}`,
+		"no rule": `{"format":1,"layers":[{"id":1,"expires_ns":"0","kind":"off"}]}`, "a width": one(`"kind":"off","width":3`), "a text": one(`"kind":"off","title":"` + strings.Repeat("x", 600) + `"`),
+		"too many": `{"format":1,"layers":[` + strings.Repeat(`{"id":1,"rule":"r","expires_ns":"0","kind":"off"},`, MaxSited) + `{"id":1,"rule":"r","expires_ns":"0","kind":"off"}]}`,
+		"too long": `{"format":1,"layers":[]` + strings.Repeat(" ", MaxSiteBytes) + `}`,
+	} {
+		if list, err := Decode([]byte(text)); !errors.Is(err, ErrInvalid) || list != nil {
+			t.Errorf("%s: %v, %v", name, list, err)
+		}
+	}
+	if list, err := Decode([]byte(one(`"kind":"except","field":"a.field.of.tomorrow","value":"x"`))); err != nil || NewSiteSet(list).Excepts() {
+		t.Errorf("a field that is not known: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(`{"format":1,"layers":[{"id":1,"rule":"r","expires_ns":"9","kind":"except","field":"user.name","value":"*x","single":true,"entity":["a"]},{"id":2,"kind":"off","rule":"q","expires_ns":"0"}]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := Decode([]byte(text))
+		if err != nil {
+			return
+		}
+		b, err := Encode(list)
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		again, err := Decode(b)
+		if err != nil || fmt.Sprint(again) != fmt.Sprint(list) {
+			t.Errorf("%+v\n%+v\n%v", list, again, err)
+		}
+		set := NewSiteSet(list)
+		var e event.Event
+		e.SetString(event.UserName, "x")
+		for i := range list {
+			set.Excepted(list[i].Rule, &e, 0)
+			set.Apply([]event.Detection{{RuleID: list[i].Rule}}, time.Unix(0, 0))
+		}
+	})
+}
