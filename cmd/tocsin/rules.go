@@ -42,6 +42,8 @@ const rulesUsage = `Usage: tocsin rules COMMAND [OPTIONS]
          each with --reason TEXT --owner NAME [--until DATE|DAYSd] [--member NAME | --region NAME]
   layer list [--all]        what is switched off, excepted and changed, by whom, why, until when, and what it kept back
   layer end ID [--reason TEXT]
+  layer publish --offline FOLDER [--days N]
+                            hand those of rules that run on sites to the sites, signed with the key for packs
   suppressed [--layer ID] [--limit N]
                             detections that a layer kept from becoming alerts
 

@@ -38,11 +38,11 @@ func rulesOffice(ctx context.Context, words int, args []string, stdout, stderr i
 	}
 	table := map[string]func(context.Context, func(*flag.FlagSet), []string) error{
 		"update": a.rulesUpdate, "rollback": a.rulesRollBack, "remove": a.rulesRemove, "sets": a.rulesSets, "reload": a.rulesReload,
-		"except": a.rulesExcept, "suppressed": a.rulesSuppressed, "health": a.rulesHealth, "coverage": a.rulesCoverage, "daily": a.rulesDaily, "rematch": a.rulesRematch, "rematch list": a.rematchList, "rematch stop": a.rematchStop, "layer list": a.layerList, "layer off": a.layerOff, "layer level": a.layerLevel, "layer end": a.layerEnd,
+		"except": a.rulesExcept, "suppressed": a.rulesSuppressed, "health": a.rulesHealth, "coverage": a.rulesCoverage, "daily": a.rulesDaily, "rematch": a.rulesRematch, "rematch list": a.rematchList, "rematch stop": a.rematchStop, "layer list": a.layerList, "layer off": a.layerOff, "layer level": a.layerLevel, "layer end": a.layerEnd, "layer publish": a.layerPublish,
 	}
 	f, ok := table[action]
 	if !ok {
-		fmt.Fprintf(stderr, "tocsin rules: layer wants a second word: list, off, level, end\n")
+		fmt.Fprintf(stderr, "tocsin rules: layer wants a second word: list, off, level, end, publish\n")
 		return 2
 	}
 	if err := f(ctx, common, args[words:]); err != nil {
