@@ -114,7 +114,7 @@ func plain(err error) string {
 		return err.Error()
 	}
 	return "the hub does not take this collector's certificate: it was revoked in the portal, or it has expired and is about to be renewed. Nothing is lost: what waits here is kept. " +
-		"If it was revoked and that was not meant, ask for a new token in the portal and run: tocsin-collector enrol TOKEN --again (" + err.Error() + ")"
+		"If it was revoked and that was not meant, ask the centre for a new token and run: tocsin-collector enrol TOKEN --again (" + err.Error() + ")"
 }
 
 // reached notes whether the hub answers. Safe for any goroutine.

@@ -337,13 +337,13 @@ func readEnrolment(c *Config) (enrolled, error) {
 	var e enrolled
 	b, err := os.ReadFile(c.enrolmentFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return e, fmt.Errorf("%w: run: tocsin-collector enrol TOKEN --dir %s (the token comes from the portal)", keys.ErrNotEnrolled, c.Dir)
+		return e, fmt.Errorf("%w: run: tocsin-collector enrol TOKEN --dir %s (the centre gives you the token)", keys.ErrNotEnrolled, c.Dir)
 	}
 	if err != nil {
 		return e, err
 	}
 	if err := json.Unmarshal(b, &e.Enrolment); err != nil || e.Collector == "" || e.Tenant == 0 {
-		return e, fmt.Errorf("%s is damaged: enrol again with a new token from the portal", filepath.Base(c.enrolmentFile()))
+		return e, fmt.Errorf("%s is damaged: enrol again with a new token; the centre gives you one", filepath.Base(c.enrolmentFile()))
 	}
 	return e, nil
 }
