@@ -20,7 +20,7 @@ type header struct {
 }
 
 // envelope reads the syslog header of a line in any of the framings devices use: RFC 5424, RFC 3164 with and without host or
-// time, a bare <PRI>, an octet count left in the line, a doubled host name, a year after the time, an epoch with a fraction,
+// time, a bare <PRI>, an octet count left in the line, a doubled host name, a whole header doubled by a relay, a year after the time, an epoch with a fraction,
 // ISO times, Cisco's sequence numbers. What it cannot read stays in msg: it never fails.
 func (s *Set) envelope(line string) {
 	h := &s.h
@@ -49,6 +49,7 @@ func (s *Set) envelope(line string) {
 	// Some relays leave the version and drop the priority.
 	if len(p) > 2 && p[0] == '1' && p[1] == ' ' && (h.pri >= 0 || len(p) > 30 && p[6] == '-' && p[9] == '-' && p[12] == 'T') {
 		if s.rfc5424(p[2:]) {
+			s.relayed()
 			return
 		}
 	}
@@ -64,6 +65,37 @@ func (s *Set) envelope(line string) {
 	s.tagged = false
 	if s.hostTag(rest); s.tagged {
 		s.open(p)
+		return
+	}
+	s.relayed()
+}
+
+// relayed reads the device's own header where a relay put another before it: "Nov 12 08:50:02 relay Nov 12 08:50:01 fw kernel: ...". It counts
+// only with a program's tag behind it: else the date is the message's.
+func (s *Set) relayed() {
+	h := &s.h
+	p := h.msg
+	if h.app != "" || len(p) < 20 {
+		return
+	}
+	if p[0] == '<' {
+		n, l := digits(p[1:])
+		if l < 1 || l > 3 || n > 191 || p[1+l] != '>' || len(p) < 20+l {
+			return
+		}
+		p = p[2+l:]
+	}
+	if p[3] != ' ' || p[6] != ' ' || p[9] != ':' || p[12] != ':' || p[15] != ' ' || month(p) == 0 {
+		return
+	}
+	outer := *h
+	rest, ok := s.stamp(p)
+	s.tagged = false
+	if ok {
+		s.hostTag(rest)
+	}
+	if !s.tagged {
+		*h = outer
 	}
 }
 
