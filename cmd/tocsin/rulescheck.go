@@ -13,7 +13,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"tocsin/internal/baseline"
 	"tocsin/internal/detect"
+	"tocsin/internal/health"
 	"tocsin/rules"
 	"tocsin/sigma"
 )
@@ -115,6 +117,21 @@ func rulesList(args []string, stdout, stderr io.Writer) int {
 			}
 			for _, r := range cat.Infos() {
 				rows = append(rows, row{r.ID, r.Level, string(r.Runs), r.Family, "", r.Title, r.Tags, filepath.Join(dir.name, r.File)})
+			}
+		}
+		if len(dirs) == 0 {
+			for _, b := range baseline.Infos() {
+				runs := "both"
+				switch {
+				case !b.Site:
+					runs = "hub"
+				case !b.Hub:
+					runs = "site"
+				}
+				rows = append(rows, row{b.ID, b.Level, runs, b.Family, "", b.Title, b.Tags, "baseline"})
+			}
+			for _, r := range health.Rules() {
+				rows = append(rows, row{r.ID, r.Level, "hub", r.Family, "", r.Title, nil, "detection health"})
 			}
 		}
 	} else {

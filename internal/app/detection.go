@@ -151,12 +151,17 @@ func (h *hub) detectionHealth(ctx context.Context, t event.TenantID) ([]SourceHe
 	if err != nil {
 		return nil, err
 	}
+	off, now := h.rules.layers.Set(), time.Now().UnixNano()
 	out := []SourceHealth{}
 	for _, s := range h.watch.Sources(t) {
 		x := SourceHealth{Source: s, Name: names[s.Collector], Rules: []string{}, Cannot: []CannotFire{}}
 		for _, v := range s.Can {
 			if v.NeedsFull && org.Policy != "full" {
 				x.Cannot = append(x.Cannot, CannotFire{v.Title, "it needs ordinary events, and this member's policy is " + org.Policy + ": they stay at home"})
+				continue
+			}
+			if off.Off(v.ID, t, now) {
+				x.Cannot = append(x.Cannot, CannotFire{v.Title, "it is switched off here: `tocsin rules layer list` says by whom and why"})
 				continue
 			}
 			x.Rules = append(x.Rules, v.Title)
@@ -305,8 +310,15 @@ func (h *hub) serveCoverage(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := h.office.Members.Organisation(r.Context(), h.office.scope(), t); err != nil {
+	return h.coverage(r.Context(), t)
+}
+
+// coverage is which techniques the rules could see at a member.
+func (h *hub) coverage(ctx context.Context, t event.TenantID) ([]health.Technique, error) {
+	org, err := h.office.Members.Organisation(ctx, h.office.scope(), t)
+	if err != nil {
 		return nil, err
 	}
-	return h.watch.Coverage(t), nil
+	set, now := h.rules.layers.Set(), time.Now().UnixNano()
+	return h.watch.Coverage(t, func(r *detect.Info) bool { return r.NeedsFull && org.Policy != "full" || set.Off(r.ID, t, now) }), nil
 }

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
-	"tocsin/internal/steps"
 )
 
 // Rules that this package stands for. Each has a family of its own: what is to be done differs, and one must not be counted into another's alert.
@@ -238,7 +238,7 @@ func (w *Watch) silent(s *source, now int64) (out []sender, whole bool) {
 
 func (w *Watch) quiet(s *source, r sender, whole bool, collector string, now int64) event.Detection {
 	entity := s.entity(collector)
-	what := product(s.dataset)
+	what := packs.ProductName(s.dataset)
 	if !whole {
 		entity = r.addr.String() + ", " + entity
 		what += " at " + r.addr.String()
@@ -248,16 +248,6 @@ func (w *Watch) quiet(s *source, r sender, whole bool, collector string, now int
 
 // entity is what alerts about a source name.
 func (k key) entity(collector string) string { return k.dataset + ", " + collector }
-
-// product is what people call a kind of device.
-func product(dataset string) string {
-	if book, err := steps.Default(); err == nil {
-		if name := book.Name(dataset); name != "" {
-			return name + " (" + dataset + ")"
-		}
-	}
-	return dataset
-}
 
 // mark names which fields are gone, and since when.
 func (s *source) mark() string {
@@ -334,7 +324,7 @@ func vanished(cat *detect.Catalogue, x *shape, k key, collector string, now int6
 		count = "One rule"
 	}
 	v.bad = true
-	v.d = Raise(RuleFields, k.tenant, k.entity(collector), fmt.Sprintf("Events of %s at the collector %s no longer have %s, which nearly all of them had. %s cannot fire on them any more: %s%s.", product(k.dataset), collector, strings.Join(gone, ", "), count, strings.Join(named, "; "), more), since, now)
+	v.d = Raise(RuleFields, k.tenant, k.entity(collector), fmt.Sprintf("Events of %s at the collector %s no longer have %s, which nearly all of them had. %s cannot fire on them any more: %s%s.", packs.ProductName(k.dataset), collector, strings.Join(gone, ", "), count, strings.Join(named, "; "), more), since, now)
 	return v
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
 )
@@ -40,7 +41,7 @@ type Source struct {
 
 // state is called with the lock held.
 func (w *Watch) state(s *source, now int64) State {
-	x := State{Tenant: s.tenant, Collector: s.collector, Dataset: s.dataset, Product: product(s.dataset), First: time.Unix(0, s.first), Last: time.Unix(0, s.last), Events: s.events, Senders: len(s.senders), Gone: []string{}, Quiet: []string{}}
+	x := State{Tenant: s.tenant, Collector: s.collector, Dataset: s.dataset, Product: packs.ProductName(s.dataset), First: time.Unix(0, s.first), Last: time.Unix(0, s.last), Events: s.events, Senders: len(s.senders), Gone: []string{}, Quiet: []string{}}
 	if p := s.profiles[everything]; p != nil {
 		if f := p.find(event.EventCategory); f != nil && f.gone == 0 {
 			x.Mapped = float64(f.share)
@@ -130,15 +131,16 @@ type Technique struct {
 }
 
 // Coverage says which techniques the rules could see, given the sources of a member. Rules of the site count where the hub cannot know better:
-// they look at what stays there.
-func (w *Watch) Coverage(t event.TenantID) []Technique {
+// they look at what stays there. dead says of which rules it is known that they are silent at this member for another reason: switched off, or in need of
+// what its policy keeps at home.
+func (w *Watch) Coverage(t event.TenantID, dead func(*detect.Info) bool) []Technique {
 	can := map[string]bool{}
 	for _, s := range w.Sources(t) {
-		for _, v := range s.Can {
-			can[v.ID] = true
+		for i := range s.Can {
+			can[s.Can[i].ID] = !dead(&s.Can[i].Info)
 		}
-		for _, v := range s.Cannot {
-			if v.Runs == detect.Site {
+		for i := range s.Cannot {
+			if v := &s.Cannot[i]; v.Runs == detect.Site && !dead(&v.Info) {
 				can[v.ID] = true
 			}
 		}

@@ -104,6 +104,11 @@ func (s *Set) countOn(old *entry, n int64) {
 	}
 }
 
+// Off says whether a rule is switched off for a member. now is in UTC nanoseconds.
+func (s *Set) Off(rule string, t event.TenantID, now int64) bool {
+	return s != nil && slices.ContainsFunc(s.byRule[rule], func(e *entry) bool { return e.Kind == Off && s.covers(e, t, now) })
+}
+
 // Excepts says whether any event need be asked about.
 func (s *Set) Excepts() bool { return s != nil && len(s.single) > 0 }
 
