@@ -17,6 +17,7 @@ import (
 	"tocsin/internal/event"
 	"tocsin/internal/eventstore"
 	"tocsin/internal/member"
+	"tocsin/internal/report"
 )
 
 // engineTime is how long a page waits for the event store before it shows the
@@ -28,6 +29,7 @@ const engineTime = 3 * time.Second
 const (
 	shownEvents = 100
 	paneEvents  = 6
+	besideShown = 5 // other alerts of the same source
 )
 
 var verdicts = []option{{Value: "true_positive", Text: "A real attack"}, {Value: "benign", Text: "Real, but harmless"}, {Value: "false_positive", Text: "False alarm"}, {Value: "duplicate", Text: "Already known"}}
@@ -88,6 +90,7 @@ func (s *server) alertRow(a *alert.Alert) alertRow {
 	if t := a.Details.Text; t.Title != "" {
 		row.PlainTitle = t.Title
 	}
+	row.Over, row.Done = !a.Open, a.AcknowledgedNS > 0
 	if t := a.Details.Text; t.What != "" || t.Do != "" {
 		row.Advice = &advice{What: t.What, Do: t.Do}
 	}
@@ -117,13 +120,16 @@ func (s *server) alertView(r *request, a *alert.Alert, pane bool) (*alertView, e
 		v.OtherRules = append(v.OtherRules, rule.Title)
 	}
 	v.Scoring = a.Details.Scoring
-	v.Guides = s.guides(a)
+	if a.Open || r.staff() { // a member is not sent running for what is over
+		v.Guides = s.guides(a)
+	}
 	for _, st := range a.Details.Steps {
 		if st.Text == a.Details.Reason {
 			continue // it stands right above
 		}
 		v.Steps = append(v.Steps, step{instant(st.Time), st.Text})
 	}
+	slices.SortStableFunc(v.Steps, func(a, b step) int { return a.Time.Compare(b.Time) })
 	if len(v.Steps) == 1 {
 		v.Steps = nil // a list of one says no more than when it began
 	}
@@ -138,7 +144,10 @@ func (s *server) alertView(r *request, a *alert.Alert, pane bool) (*alertView, e
 		return nil, err
 	}
 	if else_.Known && else_.Members > 0 {
-		v.AlsoSeen = fmt.Sprintf("%s other %s around the same day", chart.Number(else_.Members), plural(else_.Members, "member"))
+		v.AlsoSeenLabel, v.AlsoSeen = "Also seen at", fmt.Sprintf("%s other %s around the same day", chart.Number(else_.Members), plural(else_.Members, "member"))
+		if a.Tenant == access.Centre { // it is about them all
+			v.AlsoSeenLabel, v.AlsoSeen = "Seen at", fmt.Sprintf("%s %s around the same day", chart.Number(else_.Members), plural(else_.Members, "member"))
+		}
 		if !r.staff() {
 			v.AlsoSeen = "about " + v.AlsoSeen
 		}
@@ -146,6 +155,19 @@ func (s *server) alertView(r *request, a *alert.Alert, pane bool) (*alertView, e
 			v.Elsewhere = append(v.Elsewhere, actionLink{Text: else_.Alerts[i].Organisation, Href: "/alerts/" + else_.Alerts[i].ID, Link: else_.Alerts[i].Ref})
 		}
 	}
+	beside, err := s.o.Alerts.Beside(ctx, r.scope, a.ID, besideShown)
+	if err != nil {
+		return nil, err
+	}
+	for i := range beside {
+		row := s.alertRow(&beside[i])
+		title := row.Title
+		if !r.staff() {
+			title = row.PlainTitle
+		}
+		v.Beside = append(v.Beside, besideAlert{row.Severity, title, "/alerts/" + row.ID})
+	}
+	v.Graver = a.Open && len(beside) > 0 && beside[0].Severity > a.Severity
 	history, err := s.o.Alerts.Timeline(ctx, r.scope, a.ID)
 	if err != nil {
 		return nil, err
@@ -205,11 +227,14 @@ func (s *server) evidence(r *request, a *alert.Alert, v *alertView, ids []event.
 	if len(list) > 0 && a.Source != "" {
 		v.ProofText = proofWords[best]
 	}
+	ip, ipErr := netip.ParseAddr(a.Source)
+	if ipErr == nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast()) {
+		v.Country, v.Network = "", nil // an inside address is in no country of its own
+	}
 	if err != nil {
 		return
 	}
-	ip, ipErr := netip.ParseAddr(a.Source)
-	if ipErr == nil && (v.Country == "" || v.Network == nil) {
+	if ipErr == nil && !ip.IsPrivate() && (v.Country == "" || v.Network == nil) {
 		c, ok, err := s.o.Events.Address(ctx, r.scope, ip, 0, 0)
 		if err != nil {
 			s.o.Logger.WarnContext(ctx, "reading what is known of an address", "alert", a.Ref, "error", err)
@@ -266,9 +291,9 @@ func evidenceOf(e eventstore.Stored) evidence {
 	if out.User != "" {
 		who = " for " + out.User
 	}
-	service := lower(serviceWord(e.Service))
-	if e.Service == "ssh" || e.Service == "vpn" || e.Service == "dns" || e.Service == "ftp" {
-		service = serviceWord(e.Service)
+	service, _ := report.ServiceWords(e.Service)
+	if second := strings.TrimLeft(service, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"); len(service)-len(second) == 1 { // not SSH, VPN
+		service = lower(service)
 	}
 	switch e.Class {
 	case eventstore.ClassDetection:
@@ -279,7 +304,7 @@ func evidenceOf(e eventstore.Stored) evidence {
 			out.Summary = "Intrusion detection alert"
 		}
 	case eventstore.ClassIndicator:
-		out.Summary = "Touches a listed " + wordOr(text(event.TocsinIndicatorKind), "address")
+		out.Summary = listedWord(e.Str(event.TocsinIndicatorKind))
 	case eventstore.ClassMalware:
 		out.Summary = wordOr(text(event.RuleName), "Malware found")
 	case eventstore.ClassSignInFailed:
@@ -297,6 +322,19 @@ func evidenceOf(e eventstore.Stored) evidence {
 		out.Summary = text(event.EventAction)
 	}
 	return out
+}
+
+// listedWord says what met the threat list: by indicator's kind.
+func listedWord(kind string) string {
+	switch kind {
+	case "domain":
+		return "Asked for a name on the threat list"
+	case "url":
+		return "Asked for a web address on the threat list"
+	case "file":
+		return "Met a file on the threat list"
+	}
+	return "Talked to an address on the threat list"
 }
 
 func wordOr(s, otherwise string) string {
@@ -352,7 +390,7 @@ func activity(h alert.Activity) activityEntry {
 func memberVerdict(a *alert.Alert) (tone, heading, text string) {
 	switch {
 	case a.State == alert.StateClosed:
-		return "good", "This is over", "The centre closed it: " + lower(verdictWord(a.Verdict)) + ". Nothing needs doing."
+		return "good", "This is over", "The centre closed it: " + lower(verdictWord(a.Verdict)) + ". Nothing more needs doing."
 	case a.State == alert.StateSuppressed:
 		return "good", "Known, and set aside", "The centre knows about this and counts it quietly."
 	case a.AcknowledgedNS > 0:
@@ -455,8 +493,14 @@ func (s *server) escalate(w http.ResponseWriter, r *request) error {
 	})
 }
 
+// errVerdict says that an alert was to be closed without a word on what it was.
+var errVerdict = fmt.Errorf("%w: choose what it was", alert.ErrInvalid)
+
 func (s *server) closeAlert(w http.ResponseWriter, r *request) error {
 	return s.actOn(w, r, "The alert is closed.", func(id string) (alert.Alert, error) {
+		if r.PostFormValue("verdict") == "" {
+			return alert.Alert{}, errVerdict
+		}
 		return s.o.Alerts.Close(r.Context(), r.principal, id, r.PostFormValue("verdict"), r.PostFormValue("note"))
 	})
 }

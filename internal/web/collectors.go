@@ -134,7 +134,10 @@ func (s *server) collectorView(c *member.Collector, r *request) collectorView {
 		v.StatusText = "More than a fifth of the lines is in a form that is not known yet. They are kept at home. Tell the centre which device sends them."
 	default:
 		v.VerdictHeading = "Working"
-		v.StatusText = "Lines arrive, are understood, and what should leave has left."
+		v.StatusText = "It is heard. What your devices sent it is understood and accounted for, and what should leave has left."
+		if r.staff() {
+			v.StatusText = "It is heard. What their devices sent it is understood and accounted for, and what should leave has left."
+		}
 	}
 	kept := "–"
 	if c.Balance.Received > 0 {

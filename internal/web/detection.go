@@ -10,6 +10,7 @@ import (
 
 	"tocsin/internal/chart"
 	"tocsin/internal/event"
+	"tocsin/internal/member"
 )
 
 // Source is a source of a member's events as detection sees it: one kind of device at one collector.
@@ -71,13 +72,26 @@ func (s *server) detection(w http.ResponseWriter, r *request) error {
 		}
 	}
 	v.Tone, v.Heading, v.Text = "good", "Every source can be seen", "No source of any member is silent, and none has lost fields that rules need."
+	if heard, err := s.heard(r); err != nil {
+		return err
+	} else if !heard || s.o.Detection == nil {
+		v.Tone, v.Heading = "warn", "There is no source yet"
+		v.Text = "A source appears here by itself when a member's collector has sent its first events."
+		v.Next = actionLink{Text: "What comes next: a member, a token for its collector, and the firewall's log sent to it.", Href: "/members", Link: "Go to the members"}
+	}
 	if n := int64(len(v.Sources)); n > 0 {
-		v.Tone, v.Heading = "bad", fmt.Sprintf("%s %s be seen as before", chart.Number(n), plural2(n, "source cannot", "sources cannot"))
+		v.Tone, v.Heading = "bad", fmt.Sprintf("%s %s be seen as before", chart.Number(n), plural(n, "source cannot", "sources cannot"))
 		v.Text = "Each raised an alert when it began. Until it is mended, attacks there may go unnoticed."
 	}
 	p := s.page(r, "Detection", "/detection", v)
 	p.Width = "medium"
 	return s.show(w, r, "detection", p)
+}
+
+// heard says whether any collector has ever sent events.
+func (s *server) heard(r *request) (bool, error) {
+	list, err := s.o.Members.Collectors(r.Context(), r.scope)
+	return slices.ContainsFunc(list, func(c member.Collector) bool { return c.LastBatchNS > 0 }), err
 }
 
 func (s *server) memberDetection(w http.ResponseWriter, r *request) error {
@@ -120,6 +134,7 @@ func (s *server) showDetection(w http.ResponseWriter, r *request, tenant event.T
 	switch {
 	case len(list) == 0:
 		v.Tone, v.Heading, v.Text = "warn", "Nothing can be said yet", "No events of "+whose+" devices have reached the centre."
+		v.Next = actionLink{Text: "The page of each collector says whether lines come to it, and what to do if they do not.", Href: "/collectors", Link: "Go to the collectors"}
 	case bad > 0:
 		v.Tone, v.Heading = "bad", fmt.Sprintf("%s of %s %s cannot be seen as before", chart.Number(bad), chart.Number(int64(len(list))), plural(int64(len(list)), "source"))
 		v.Text = "Until that is mended, some attacks may go unnoticed. An alert says what to do."
@@ -165,6 +180,7 @@ type detectionView struct {
 	Organisation        string
 	Tenant              uint32
 	Tone, Heading, Text string
+	Next                actionLink // what to do when there is nothing to show
 	Sources             []sourceView
 }
 

@@ -107,7 +107,7 @@ func exampleAlert(now time.Time) *alertView {
 			{now.Add(-43 * time.Minute), "First sign-in from this network for the account"}, {now.Add(-39 * time.Minute), "IDS: exploit attempt from the same source"}},
 		Rule: "VPN sign-in success after failures", RuleID: "vpn-spray-then-success", Source: "203.0.113.77", User: "j.marlowe", Host: "198.51.100.8", Country: "NL",
 		Network:    &network{AS: "AS64511", Name: "Example Hosting BV"},
-		Techniques: []technique{{"T1110.003", "Password Spraying"}, {"T1078", "Valid Accounts"}}, AlsoSeen: "2 other members in 24 hours",
+		Techniques: []technique{{"T1110.003", "Password Spraying"}, {"T1078", "Valid Accounts"}}, AlsoSeenLabel: "Also seen at", AlsoSeen: "2 other members in 24 hours", Beside: []besideAlert{{"critical", "A server of yours was signed in to from the internet", "/alerts/01990009"}, {"low", "Someone is looking for open doors", "/alerts/01990010"}}, Graver: true,
 		ProofText: "Signed in: the source is proved", MemberHref: "/members/3", Activity: exampleActivity(now, 24, "Events of 203.0.113.77 each hour"),
 		Raw:      []string{`date=2026-11-22 time=02:19:37 devname="fw-edge-1" type="event" subtype="vpn" action="tunnel-up" remip=203.0.113.77 user="j.marlowe" tunneltype="ssl-tunnel"`},
 		Timeline: []activityEntry{{now.Add(-38 * time.Minute), "Tocsin", "raised the alert", ""}, {now.Add(-30 * time.Minute), "A. Okafor", "took it on", ""}, {now.Add(-12 * time.Minute), "A. Okafor", "escalated it", "Called the college; the account's owner is on leave."}},
@@ -139,7 +139,7 @@ func exampleQueue(now time.Time) *queueView {
 			{"family", "Kind", []option{{"scan", "Scanning", 18, false}, {"vpn-guessing", "VPN password guessing", 9, false}, {"ids", "Intrusion detection", 8, false}, {"indicator", "Listed address", 3, false}}},
 			{"tenant", "Organisation", []option{{"1", "Millbrook College", 14, false}, {"2", "Hartley Engineering Ltd", 12, false}, {"3", "Kirkdale Borough Council", 9, false}}},
 		},
-		Filtered: true, ClearHref: "/queue", Href: "/queue", NextHref: "/queue?after=x", Total: 44, Heading: "unassigned alerts", Oldest: "41 min",
+		Filtered: true, ClearHref: "/queue", Href: "/queue", NextHref: "/queue?after=x", Total: 44, One: "unassigned alert", Many: "unassigned alerts", CanBulk: true, Oldest: "41 min",
 		Verdicts: a.Verdicts, Rows: rows, Selected: a,
 	}
 }
@@ -252,7 +252,7 @@ func examples(now time.Time) []example {
 		{"reports", "reports", exampleMember("Weekly reports", "Reports", exampleReports("/reports"))},
 		{"reports-console", "reports", exampleConsole("Weekly reports", "Members", exampleReports("/members/3/reports"))},
 		{"detection", "detection", exampleConsole("Detection", "Detection", detectionView{Overview: true, Tone: "bad", Heading: "2 sources cannot be seen as before", Text: "Each raised an alert when it began.", Sources: exampleSources(now)})},
-		{"detection-none", "detection", exampleConsole("Detection", "Detection", detectionView{Overview: true, Tone: "good", Heading: "Every source can be seen", Text: "No source of any member is silent."})},
+		{"detection-none", "detection", exampleConsole("Detection", "Detection", detectionView{Overview: true, Tone: "warn", Heading: "There is no source yet", Text: "A source appears here by itself.", Next: actionLink{Text: "What comes next: a member.", Href: "/members", Link: "Go to the members"}})},
 		{"detection-of-member", "detection", exampleConsole("What can be seen", "Members", detectionView{Organisation: "Millbrook College", Tenant: 7, Tone: "bad", Heading: "2 of 2 sources cannot be seen as before", Text: "Until that is mended, some attacks may go unnoticed.", Sources: exampleSources(now)})},
 		{"detection-member", "detection", exampleMember("What can be seen", "Collectors", detectionView{Organisation: "Millbrook College", Tone: "bad", Heading: "2 of 2 sources cannot be seen as before", Text: "Until that is mended, some attacks may go unnoticed.", Sources: exampleSources(now)})},
 		{"health", "health", exampleConsole("Health", "Health", healthView{Now: now, Version: "1.0.0", Tone: "good", Heading: "Everything works", Text: "All stages keep up.", Checks: []Check{{"Event store", true, "answers in 2 ms", ""}, {"Disk", false, "12 % free", "Free some space or raise the reserve."}}, Stages: []Stage{{"gate", 48240, 48240, 0, "0 batches"}, {"worker", 48240, 48240, 2, "1 batch"}}, Latencies: []Latency{{"Collector's receipt to alert", 210 * time.Millisecond, 480 * time.Millisecond, 720 * time.Millisecond, 31}}})},

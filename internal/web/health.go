@@ -28,7 +28,7 @@ func (s *server) health(w http.ResponseWriter, r *request) error {
 		}
 	}
 	if len(ill) > 0 {
-		v.Tone, v.Heading = "bad", fmt.Sprintf("%d %s attention", len(ill), plural2(int64(len(ill)), "part needs", "parts need"))
+		v.Tone, v.Heading = "bad", fmt.Sprintf("%d %s attention", len(ill), plural(int64(len(ill)), "part needs", "parts need"))
 		v.Text = strings.Join(ill, ", ") + ". The table says what to do."
 	}
 	p := s.page(r, "Health", "/health", v)

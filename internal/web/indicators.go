@@ -56,7 +56,7 @@ func (s *server) showIndicators(w http.ResponseWriter, r *request, status int, p
 		return err
 	}
 	v := indicatorsView{Text: f.Text, Kind: f.Kind, Kinds: chosen(indicatorKinds, f.Kind), Total: list.Total, Pushed: list.Pushed, CanChange: true, Result: result,
-		TLPs: chosen(tlpOptions, wordOr(r.PostFormValue("tlp"), "green")), Lifetimes: chosen(lifetimes, wordOr(r.PostFormValue("days"), "90")),
+		TLPs: chosen(tlpOptions, r.PostFormValue("tlp")), Lifetimes: chosen(lifetimes, wordOr(r.PostFormValue("days"), "90")),
 		Form: importForm{Source: r.PostFormValue("source"), Push: r.PostFormValue("push") == "1"}}
 	if result == nil {
 		v.Form.List = r.PostFormValue("list")
@@ -113,6 +113,9 @@ func (s *server) importIndicators(w http.ResponseWriter, r *request) error {
 	}
 	if source == "" {
 		problems = append(problems, problem{"source", "Say where the list comes from, so that people can judge it"})
+	}
+	if r.PostFormValue("tlp") == "" {
+		problems = append(problems, problem{"tlp", "Choose who may know it"})
 	}
 	days, err := strconv.Atoi(r.PostFormValue("days"))
 	if err != nil || days < 1 || days > 3650 {

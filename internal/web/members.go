@@ -175,8 +175,15 @@ func (s *server) showMemberNew(w http.ResponseWriter, r *request, status int, pr
 
 func (s *server) addMember(w http.ResponseWriter, r *request) error {
 	value := func(name string) string { return strings.TrimSpace(r.PostFormValue(name)) }
+	var missing []problem
 	if value("name") == "" {
-		return s.showMemberNew(w, r, http.StatusUnprocessableEntity, []problem{{"name", "Enter the name of the organisation"}})
+		missing = append(missing, problem{"name", "Enter the name of the organisation"})
+	}
+	if value("sector") == "" {
+		missing = append(missing, problem{"sector", "Choose the sector; Other will do"})
+	}
+	if len(missing) > 0 {
+		return s.showMemberNew(w, r, http.StatusUnprocessableEntity, missing)
 	}
 	org, err := s.o.Members.AddOrganisation(r.Context(), r.principal.UserID, member.Organisation{Name: value("name"), Sector: value("sector"), Area: value("area"),
 		ContactName: value("contact_name"), ContactEmail: value("contact_email"), ContactPhone: value("contact_phone")})

@@ -79,6 +79,19 @@ func (p plain) write(selector, text string) {
 	}
 }
 
+// choose takes the next option of a list.
+func (p plain) choose(selector string) {
+	p.t.Helper()
+	if _, err := chromedp.Call(p.ctx, dom.Focus, dom.FocusParams{BackendNodeID: p.find(selector)}); err != nil {
+		p.t.Fatalf("%s: %v", selector, err)
+	}
+	for _, kind := range []input.DispatchKeyEventType{input.DispatchKeyEventTypeRawKeyDown, input.DispatchKeyEventTypeKeyUp} {
+		if _, err := chromedp.Call(p.ctx, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: kind, Key: "ArrowDown", Code: "ArrowDown", WindowsVirtualKeyCode: 40}); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
 func (p plain) click(selector string) {
 	p.t.Helper()
 	node := p.find(selector)
@@ -149,12 +162,13 @@ func TestWithoutScript(t *testing.T) {
 	// Filter by a GET form, then act on the alert in the pane.
 	p.click(`input[name="severity"][value="medium"]`)
 	p.follow(".apply .btn")
-	contains(t, "filtered", p.html(), `data-count="total">2</span> unassigned alerts`, "Port scan")
+	contains(t, "filtered", p.html(), `data-count="total">2</span> <span`, "unassigned alerts", "Port scan")
 	p.follow(`#detail [data-key="a"]`)
-	contains(t, "taken", p.html(), `data-count="total">1</span> unassigned alerts`, "The alert is yours.")
+	contains(t, "taken", p.html(), `data-count="total">1</span> <span`, ">unassigned alert<", "The alert is yours.")
 	p.follow(`#rows .title`)
 	contains(t, "the alert's page", p.html(), "What was done", "raised this alert")
 	p.click(`.acts details:nth-of-type(1) summary`)
+	p.choose(`.acts details[open] select`) // nothing is chosen for anybody
 	p.follow(`.acts details[open] .btn-primary`)
 	contains(t, "closed", p.html(), "The alert is closed.", "Closed: a real attack")
 	p.click(".account summary")

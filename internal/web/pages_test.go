@@ -319,14 +319,21 @@ func TestAlertWork(t *testing.T) {
 	lacks(t, "escaping", page, "<b>one</b>", "<script>alert")
 	contains(t, "escaping", page, "&lt;b&gt;one&lt;/b&gt;", "T1110.003", "Password Spraying", "cannot be read at the moment")
 	_, body = c.get("/queue?view=mine")
-	contains(t, "mine", body, id)
+	contains(t, "mine", body, id, `data-count="total">1</span> <span data-words="total" data-single="alert of mine" data-many="alerts of mine">alert of mine<`)
+	_, body = c.get("/queue?view=escalated")
+	contains(t, "escalated", body, `data-count="total">0</span>`, ">escalated alerts<")
 	_, body = c.get("/queue")
 	lacks(t, "unassigned", body, id)
 	step("/escalate", url.Values{"note": {"call them"}}, "escalated", "call them")
+	_, body = c.get("/queue?view=open")
+	contains(t, "marked", body, `<span class="mark">Escalated</span>`)
 	if status, body, _ := c.post("/alerts/"+id+"/escalate", url.Values{}); status != http.StatusUnprocessableEntity || !strings.Contains(body, "escalated already") {
 		t.Errorf("escalated twice: %d", status)
 	}
 	step("/note", url.Values{"note": {"rang <i>twice</i>"}}, "rang &lt;i&gt;twice&lt;/i&gt;")
+	if status, body, _ := c.post("/alerts/"+id+"/close", url.Values{"verdict": {""}}); status != http.StatusUnprocessableEntity || !strings.Contains(body, "Choose what it was.") {
+		t.Errorf("closed without a verdict: %d", status)
+	}
 	if status, _, _ := c.post("/alerts/"+id+"/close", url.Values{"verdict": {"whatever"}}); status != http.StatusUnprocessableEntity {
 		t.Errorf("closed as whatever: %d", status)
 	}
@@ -349,10 +356,15 @@ func TestAlertWork(t *testing.T) {
 		}
 	}
 	// Several at once.
+	if _, _, _ = c.post("/queue/actions", url.Values{"action": {"close"}, "id": {w.alertID(2, "scan")}}); true {
+		_, body = c.get("/queue?view=closed")
+		contains(t, "closed without a verdict", body, "Choose what the ticked alerts were")
+	}
 	if _, _, to := c.post("/queue/actions", url.Values{"action": {"close"}, "verdict": {"benign"}, "id": {w.alertID(2, "scan"), w.alertID(0, "scan")}, "back": {"/queue?view=open"}}); to != "/queue?view=open" {
 		t.Errorf("back to %s", to)
 	}
 	_, body = c.get("/queue?view=closed")
+	lacks(t, "closed", body, `value="escalate"`) // there is nothing to do about them
 	contains(t, "closed", body, "2 alerts closed.", w.alertID(2, "scan"), w.alertID(0, "scan"))
 	if _, _, _ = c.post("/queue/actions", url.Values{"action": {"assign"}}); true {
 		_, body = c.get("/queue")
@@ -583,13 +595,15 @@ func TestOperator(t *testing.T) {
 	w := newWorld(t, false)
 	c := w.client("operator")
 	for form, want := range map[string]string{"": "Enter the name of the organisation", "Ashgrove School": "There is a member of this name already"} {
-		status, body, _ := c.post("/members/new", url.Values{"name": {form}})
+		status, body, _ := c.post("/members/new", url.Values{"name": {form}, "sector": {"Other"}})
 		if status != http.StatusUnprocessableEntity {
 			t.Errorf("%q: %d", form, status)
 		}
 		contains(t, "bad member", body, want)
 	}
-	status, body, _ := c.post("/members/new", url.Values{"name": {"Newmill Farm"}, "contact_email": {"nobody"}})
+	_, body, _ := c.post("/members/new", url.Values{"name": {"Newmill Farm"}})
+	contains(t, "no sector", body, "Choose the sector")
+	status, body, _ := c.post("/members/new", url.Values{"name": {"Newmill Farm"}, "sector": {"Agriculture"}, "contact_email": {"nobody"}})
 	if status != http.StatusUnprocessableEntity || !strings.Contains(body, "not an e-mail address") || !strings.Contains(body, `value="Newmill Farm"`) {
 		t.Errorf("bad address: %d\n%s", status, trim(body))
 	}

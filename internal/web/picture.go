@@ -14,6 +14,7 @@ import (
 	"tocsin/internal/event"
 	"tocsin/internal/eventstore"
 	"tocsin/internal/member"
+	"tocsin/internal/report"
 )
 
 // severities of the stacked charts, bottom first.
@@ -83,7 +84,11 @@ func (s *server) showPicture(w http.ResponseWriter, r *request, tenant event.Ten
 	s.verdict(&v, r, collectors, open, figures, days)
 	v.OpenAlerts = open.total
 	for i := range open.newest {
-		v.Alerts = append(v.Alerts, s.alertRow(&open.newest[i]))
+		row := s.alertRow(&open.newest[i])
+		if r.staff() { // the plain words speak to the member
+			row.PlainTitle, row.Advice = row.Title, nil
+		}
+		v.Alerts = append(v.Alerts, row)
 	}
 	v.MoreAlerts = open.total > int64(len(open.newest))
 	p := s.page(r, v.Heading+" of "+org.Name, "/picture", v)
@@ -149,7 +154,11 @@ func (s *server) figures(ctx context.Context, scope access.Scope, days int, now 
 	v.Map = chart.World("Where attacks came from", s.render.href("world.svg"), v.Countries)
 	for service, n := range sum.ByService {
 		if n > 0 {
-			v.Tried = append(v.Tried, chart.Bar{Label: serviceWord(service), Value: int64(n)})
+			bar := chart.Bar{Value: int64(n)}
+			if bar.Label, bar.Note = report.ServiceWords(service); bar.Note != "" {
+				bar.Note = "– " + bar.Note
+			}
+			v.Tried = append(v.Tried, bar)
 		}
 	}
 	slices.SortFunc(v.Tried, func(a, b chart.Bar) int {
@@ -261,7 +270,11 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	}
 	for i := range open.grave {
 		row := s.alertRow(&open.grave[i])
-		v.Actions = slices.Insert(v.Actions, i, actionLink{row.PlainTitle + ".", "/alerts/" + row.ID, "See what to do"})
+		link := actionLink{row.PlainTitle + ".", "/alerts/" + row.ID, "See what to do"}
+		if r.staff() {
+			link.Text, link.Link = row.Title+".", "Open the alert"
+		}
+		v.Actions = slices.Insert(v.Actions, i, link)
 	}
 	alerts := tile{Label: "Open alerts", Figure: chart.Number(open.total), Href: v.AlertsHref, Note: "none is urgent"}
 	switch {
@@ -281,6 +294,11 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	switch {
 	case standing.Unwell > 0:
 		collector.Figure, collector.Note, collector.Tone = "Needs a look", fmt.Sprintf("%d of %d not well", standing.Unwell, standing.Well+standing.Unwell+standing.Waiting), "bad"
+	case standing.Waiting > 0 && standing.Well > 0:
+		collector.Figure, collector.Note, collector.Tone = "One step left", fmt.Sprintf("%d of %d waits for its check words", standing.Waiting, standing.Well+standing.Waiting), "warn"
+		if standing.Waiting > 1 {
+			collector.Note = fmt.Sprintf("%d of %d wait for their check words", standing.Waiting, standing.Well+standing.Waiting)
+		}
 	case standing.Well > 0:
 		collector.Figure, collector.Tone, collector.Href = "Healthy", "good", ""
 		collector.Note, collector.Since, collector.SinceText = "Last data", newest.UnixMilli(), relative(s.o.Now().Sub(newest))
@@ -295,7 +313,7 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	if days == 1 {
 		period = "In the last 24 hours"
 	}
-	seen := fmt.Sprintf("%s %s devices reported %s suspicious %s from %s %s.", period, whose(r, false), chart.Number(int64(sum.Events)), plural(int64(sum.Events), "event"), chart.Number(int64(sum.Sources)), plural2(int64(sum.Sources), "address", "addresses"))
+	seen := fmt.Sprintf("%s %s devices reported %s suspicious %s from %s %s.", period, whose(r, false), chart.Number(int64(sum.Events)), plural(int64(sum.Events), "event"), chart.Number(int64(sum.Sources)), plural(int64(sum.Sources), "address", "addresses"))
 	if sum.Events == 0 {
 		seen = period + " nothing suspicious was reported."
 	}
@@ -310,6 +328,9 @@ func (s *server) verdict(v *pictureView, r *request, collectors []member.Collect
 	switch standing.Answer() {
 	case member.NotQuite:
 		why = seen + " Please start with what is below; our analysts see it too."
+		if r.staff() {
+			why = seen + " Start with what is below."
+		}
 	case member.NearlyThere:
 		why = whose(r, true) + " collector has joined. Confirm its check words, and the watch begins."
 	case member.CannotSay:
@@ -350,13 +371,6 @@ func areWorth(n int64) string {
 		return "One alert is"
 	}
 	return fmt.Sprintf("%d alerts are", n)
-}
-
-func plural2(n int64, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
 }
 
 func lower(s string) string {

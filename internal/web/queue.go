@@ -22,13 +22,13 @@ import (
 // rowsPerPage of the queue; a screen shows about thirty.
 const rowsPerPage = 60
 
-var queueViews = []struct{ key, text, heading, emptyHeading, emptyText string }{
-	{alert.ViewUnassigned, "Unassigned", "unassigned alerts", "Nothing waits", "Every open alert is somebody's. New ones appear here by themselves."},
-	{alert.ViewMine, "Mine", "of my alerts", "Nothing is yours", "Take an alert with a, and it stands here."},
-	{alert.ViewEscalated, "Escalated", "escalated alerts", "Nothing is escalated", "Alerts that need more than one analyst stand here."},
-	{alert.ViewOpen, "All open", "open alerts", "No open alerts", "New ones appear here by themselves."},
-	{alert.ViewClosed, "Closed", "closed alerts", "Nothing is closed yet", "Alerts that are over are kept here."},
-	{alert.ViewSuppressed, "Suppressed", "suppressed alerts", "Nothing is suppressed", "What was set aside is counted here."},
+var queueViews = []struct{ key, text, one, many, emptyHeading, emptyText string }{
+	{alert.ViewUnassigned, "Unassigned", "unassigned alert", "unassigned alerts", "Nothing waits", "Every open alert is somebody's. New ones appear here by themselves."},
+	{alert.ViewMine, "Mine", "alert of mine", "alerts of mine", "Nothing is yours", "An alert that you assign to yourself stands here until it is closed."},
+	{alert.ViewEscalated, "Escalated", "escalated alert", "escalated alerts", "Nothing is escalated", "Alerts that need more than one analyst stand here."},
+	{alert.ViewOpen, "All open", "open alert", "open alerts", "No open alerts", "New ones appear here by themselves."},
+	{alert.ViewClosed, "Closed", "closed alert", "closed alerts", "Nothing is closed yet", "Alerts that are over are kept here."},
+	{alert.ViewSuppressed, "Suppressed", "suppressed alert", "suppressed alerts", "Nothing is suppressed", "What was set aside is counted here."},
 }
 
 // queueFilter reads the filters of a queue's address. Values that mean nothing
@@ -111,7 +111,8 @@ func (s *server) queue(w http.ResponseWriter, r *request) error {
 	}
 	base := queryOf(f)
 	v := queueView{View: f.View, Text: f.Text, Href: href("/queue", base), Total: list.Total, Verdicts: verdicts,
-		Filtered: f.Text != "" || len(f.Severity)+len(f.Tenants)+len(f.Family)+len(f.Sector)+len(f.Technique) > 0, ShowAssignee: f.View == alert.ViewOpen || f.View == alert.ViewEscalated}
+		Filtered: f.Text != "" || len(f.Severity)+len(f.Tenants)+len(f.Family)+len(f.Sector)+len(f.Technique) > 0, ShowAssignee: showsAssignee(f),
+		CanBulk: f.View != alert.ViewClosed && f.View != alert.ViewSuppressed}
 	if v.Total < 0 { // only a search could tell, and this is its page
 		v.Total = int64(len(list.Alerts))
 		v.More = list.Next != ""
@@ -136,7 +137,7 @@ func (s *server) queue(w http.ResponseWriter, r *request) error {
 		}
 		v.Views = append(v.Views, link{Key: q.key, Text: q.text, Href: href("/queue", to), Count: counts[q.key], Current: q.key == f.View})
 		if q.key == f.View {
-			v.Heading, v.EmptyHeading, v.EmptyText = q.heading, q.emptyHeading, q.emptyText
+			v.One, v.Many, v.EmptyHeading, v.EmptyText = q.one, q.many, q.emptyHeading, q.emptyText
 		}
 	}
 	if v.Filtered && len(list.Alerts) == 0 {
@@ -145,7 +146,7 @@ func (s *server) queue(w http.ResponseWriter, r *request) error {
 	v.Facets = facetViews(facets, f)
 	for i := range list.Alerts {
 		row := s.alertRow(&list.Alerts[i])
-		row.ShowAssignee = v.ShowAssignee
+		row.ShowAssignee, row.Mark = v.ShowAssignee, markOf(&list.Alerts[i], f)
 		v.Rows = append(v.Rows, row)
 	}
 	if oldest := oldestOf(list.Alerts); !oldest.IsZero() && list.Next == "" && f.After == "" {
@@ -177,6 +178,24 @@ func (s *server) queue(w http.ResponseWriter, r *request) error {
 	p := s.page(r, fmt.Sprintf("Queue (%s)", chart.Number(v.Total)), "/queue", v)
 	p.BodyClass, p.Live = "queue", v.LiveHref != ""
 	return s.show(w, r, "queue", p)
+}
+
+// showsAssignee says whether a view has alerts of several people.
+func showsAssignee(f alert.Filter) bool {
+	return f.View == alert.ViewOpen || f.View == alert.ViewEscalated
+}
+
+// markOf is what a line of the queue must show of an alert's state, beyond what its view says already.
+func markOf(a *alert.Alert, f alert.Filter) string {
+	switch {
+	case !a.Open:
+		return ""
+	case a.EscalatedNS > 0 && f.View != alert.ViewEscalated:
+		return "Escalated"
+	case a.AcknowledgedNS > 0:
+		return "Dealt with"
+	}
+	return ""
 }
 
 func oldestOf(list []alert.Alert) time.Time {
@@ -257,6 +276,10 @@ func (s *server) bulk(w http.ResponseWriter, r *request) error {
 		did = "escalated"
 		act = func(id string) error { _, err := s.o.Alerts.Escalate(r.Context(), r.principal, id, ""); return err }
 	case "close":
+		if r.PostFormValue("verdict") == "" {
+			s.flashBad(r, "Choose what the ticked alerts were, then close them.")
+			return redirect(w, r, back)
+		}
 		did = "closed"
 		act = func(id string) error {
 			_, err := s.o.Alerts.Close(r.Context(), r.principal, id, r.PostFormValue("verdict"), r.PostFormValue("note"))
@@ -438,7 +461,7 @@ func (s *server) sendChanges(ctx context.Context, r *request, f alert.Filter, ga
 		}
 		row := s.alertRow(&c.Alert)
 		row.Fresh = true
-		row.ShowAssignee = f.View == alert.ViewOpen || f.View == alert.ViewEscalated
+		row.ShowAssignee, row.Mark = showsAssignee(f), markOf(&c.Alert, f)
 		if err := s.render.execute(&rows, "queue", "row", row); err != nil {
 			return err
 		}

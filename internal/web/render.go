@@ -186,7 +186,8 @@ func (r *renderer) funcs() template.FuncMap {
 	return template.FuncMap{
 		"asset":        r.href,
 		"number":       number,
-		"plural":       plural,
+		"plural":       pluralOf,
+		"zone":         func() string { return r.now().In(london).Format("MST") },
 		"sentence":     sentence,
 		"sevword":      severityWord,
 		"country":      chart.Country,
@@ -221,11 +222,26 @@ func number(v any) (string, error) {
 	return "", fmt.Errorf("number: %T is not a count", v)
 }
 
-func plural(n int64, word string) string {
-	if n == 1 {
-		return word
+// plural is the word that follows n: "event", or "events", or many where that is not made with an s.
+func plural(n int64, one string, many ...string) string {
+	switch {
+	case n == 1:
+		return one
+	case len(many) > 0:
+		return many[0]
 	}
-	return word + "s"
+	return one + "s"
+}
+
+// pluralOf is plural for any count that a template has.
+func pluralOf(v any, one string, many ...string) (string, error) {
+	switch n := v.(type) {
+	case int:
+		return plural(int64(n), one, many...), nil
+	case int64:
+		return plural(n, one, many...), nil
+	}
+	return "", fmt.Errorf("plural: %T is not a count", v)
 }
 
 func severityWord(s string) string {

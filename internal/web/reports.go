@@ -77,7 +77,7 @@ func (s *server) showReports(w http.ResponseWriter, r *request, tenant event.Ten
 	for _, b := range buckets {
 		counts[report.WeekOf(time.Unix(0, b.Start))] += b.Total()
 	}
-	v.Now.Events = chart.Number(int64(counts[week]))
+	v.Now.Events = chart.Number(int64(counts[week])) + " suspicious " + plural(int64(counts[week]), "event")
 	joined := report.WeekOf(instant(org.CreatedNS))
 	for wk := week.Before(); !wk.Start().Before(first.Start()); wk = wk.Before() {
 		// Weeks before the member joined are shown when there is something in them.

@@ -126,11 +126,13 @@ type alertRow struct {
 	Current      bool
 	Fresh        bool // came while the page was open
 	ShowAssignee bool
+	Mark         string // of its state, in the queue
 
 	// For members, in plain words.
 	PlainTitle string
 	PlainState string
 	Advice     *advice
+	Over, Done bool // closed or set aside; the member has dealt with it: then nobody is told to do it
 }
 
 // advice is what a rule's author wrote for people without technical skill.
@@ -154,8 +156,9 @@ type queueView struct {
 	NextHref     string
 	FirstHref    string
 	Total        int64
-	More         bool // Total is only what is shown: more were found
-	Heading      string
+	More         bool   // Total is only what is shown: more were found
+	One, Many    string // what Total counts
+	CanBulk      bool   // there is something to do about ticked alerts
 	Oldest       string
 	Verdicts     []option
 	Rows         []alertRow
@@ -222,7 +225,10 @@ type alertView struct {
 	Network         *network
 	Techniques      []technique
 	AlsoSeen        string
-	Elsewhere       []actionLink // the alerts of the same source at other members, for the centre
+	AlsoSeenLabel   string
+	Beside          []besideAlert // other open alerts about the same source at the member, the gravest first
+	Graver          bool          // the first of Beside is graver than this one
+	Elsewhere       []actionLink  // the alerts of the same source at other members, for the centre
 	OtherRules      []string
 	Scoring         []string // what the risk is made of
 	ProofText       string
@@ -241,6 +247,8 @@ type alertView struct {
 	Tone, VerdictHeading, VerdictText string
 	EventsInt                         int
 }
+
+type besideAlert struct{ Severity, Title, Href string }
 
 type memberAlertsView struct {
 	Organisation string

@@ -82,6 +82,7 @@ type Alerts interface {
 	Events(ctx context.Context, scope access.Scope, id string) ([]event.ID, error)
 	Timeline(ctx context.Context, scope access.Scope, id string) ([]alert.Activity, error)
 	AlsoSeen(ctx context.Context, scope access.Scope, id string) (alert.Elsewhere, error)
+	Beside(ctx context.Context, scope access.Scope, id string, limit int) ([]alert.Alert, error)
 	Watch(ctx context.Context, scope access.Scope) (<-chan alert.Change, error)
 
 	Assign(ctx context.Context, by access.Principal, id, to string) (alert.Alert, error)

@@ -9,21 +9,6 @@ import (
 
 // The plain words that pages use for what the program counts under short names.
 
-// serviceWords names what an attacker aimed at, by eventstore's service.
-var serviceWords = map[string]string{
-	"remote_desktop": "Remote desktop", "ssh": "SSH sign-in", "vpn": "VPN", "web": "Web pages and applications", "file_sharing": "File sharing",
-	"windows": "Windows services", "mail": "Mail", "dns": "Name service (DNS)", "database": "Databases", "telnet": "Telnet", "ftp": "File transfer (FTP)",
-	"directory": "Directory service", "remote_admin": "Remote administration", "telephony": "Telephony", "industrial": "Industrial control", "time": "Time service",
-	"discovery": "Device discovery", "iot": "Smart devices", "camera": "Cameras", "icmp": "Ping", "other": "Other ports", "": "No port named",
-}
-
-func serviceWord(s string) string {
-	if w, ok := serviceWords[s]; ok {
-		return w
-	}
-	return sentence(strings.ReplaceAll(s, "_", " "))
-}
-
 // sentence puts a capital in front.
 func sentence(s string) string {
 	if s == "" {
@@ -72,6 +57,10 @@ func reasonText(reasons []policyReason, word string, leaves bool) string {
 		return "Findings of the rules on the site"
 	case "evidence":
 		return "Events that explain a finding"
+	case "look_back":
+		return "Answers to questions about the past, and the events found for them"
+	case "raw":
+		return "Raw lines that left while troubleshooting was on"
 	case "spool_full":
 		return "Given up because the collector's disk was full while the centre was away"
 	case "spool_damage":

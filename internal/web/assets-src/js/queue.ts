@@ -105,6 +105,10 @@ export function queue(htmx: any): void {
       const n = counts[el.dataset.count!];
       if (n !== undefined && el.textContent !== n) el.textContent = n;
     });
+    document.querySelectorAll<HTMLElement>("[data-words]").forEach((el) => {
+      const n = counts[el.dataset.words!];
+      if (n !== undefined) el.textContent = (n === "1" ? el.dataset.single : el.dataset.many) || "";
+    });
     if (counts.total !== undefined) document.title = document.title.replace(/\([^)]*\)/, "(" + counts.total + ")");
   });
   document.addEventListener("resync", () => {
