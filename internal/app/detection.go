@@ -41,7 +41,7 @@ func (h *hub) watchDetection(ctx context.Context) error {
 	defer every.Stop()
 	defer save.Stop()
 	raised := map[string]bool{} // keys, so that nothing is written again and again; after a restart they are recognised
-	var evicted uint64
+	var last detect.Stats
 	for {
 		select {
 		case <-ctx.Done():
@@ -53,7 +53,7 @@ func (h *hub) watchDetection(ctx context.Context) error {
 			continue
 		case <-every.C:
 		}
-		asked, err := h.askedOfHealth(ctx, &evicted)
+		asked, err := h.askedOfHealth(ctx, &last)
 		if err != nil {
 			if ctx.Err() == nil {
 				h.log.WarnContext(ctx, "reading the collectors for detection health; it is tried again in half a minute", "err", err)
@@ -97,13 +97,13 @@ func (h *hub) raise(ctx context.Context, dets []event.Detection) error {
 }
 
 // askedOfHealth is what detection health wants to know of the rest of the hub.
-func (h *hub) askedOfHealth(ctx context.Context, evicted *uint64) (health.Asked, error) {
+func (h *hub) askedOfHealth(ctx context.Context, last *detect.Stats) (health.Asked, error) {
 	list, err := h.office.Members.Collectors(ctx, h.office.scope())
 	if err != nil {
 		return health.Asked{}, err
 	}
 	lag, err := h.workerLag(ctx)
-	out := health.Asked{Troubles: h.detectorTroubles(evicted), Behind: err != nil || lag > tooFarBehind || !h.worker.Load().Stats().Running}
+	out := health.Asked{Troubles: h.detectorTroubles(last), Behind: err != nil || lag > tooFarBehind || !h.worker.Load().Stats().Running}
 	for _, c := range list {
 		if c.State == member.Live {
 			out.Collectors = append(out.Collectors, health.Collector{Tenant: c.Tenant, ID: c.ID, Name: c.Name, Received: c.Balance.Received, Parsed: c.Balance.Parsed, Seen: c.LastSeenNS})
@@ -112,18 +112,22 @@ func (h *hub) askedOfHealth(ctx context.Context, evicted *uint64) (health.Asked,
 	return out, nil
 }
 
-// detectorTroubles are what is wrong with the hub's own detection. evicted is how many groups had been pushed out when it was asked last.
-func (h *hub) detectorTroubles(evicted *uint64) (out []string) {
+// detectorTroubles are what is wrong with the hub's own detection. last is what it had counted when it was asked last.
+func (h *hub) detectorTroubles(last *detect.Stats) (out []string) {
 	if err := h.rules.trouble(); err != nil {
 		out = append(out, "Rules are not in force: "+err.Error())
 	}
 	if !h.worker.Load().Stats().Running {
 		out = append(out, "The worker does not run, so that nothing is detected at the hub; the log says why.")
 	}
-	if n := h.detector.Load().Stats().Evicted; n > *evicted {
+	now := h.detector.Load().Stats()
+	if now.Evicted > last.Evicted {
 		out = append(out, "The detector has to forget what it counts before its time, since there is more than it has room for; something may be missed.")
-		*evicted = n
 	}
+	if now.Coarse > last.Coarse {
+		out = append(out, "A member's events are of more kinds than there can be; further kinds are judged by their product alone, and rules for what they are may not see them. The hub's log names the member.")
+	}
+	*last = now
 	return out
 }
 
@@ -268,7 +272,7 @@ func (h *hub) sourcesHealth() (good, next string, err error) {
 		good += fmt.Sprintf("; %d daily tests were not the last ones sent, or from the future", n)
 	}
 	if s.Refused > 0 {
-		err = fmt.Errorf("%d events came from kinds of devices for which there is no room in the watch; whether those go silent is not seen", s.Refused)
+		err = fmt.Errorf("%d events or fields of events came for which there is no room in the watch; whether those go silent or vanish is not seen", s.Refused)
 	}
 	return good, "Look which member sends events of very many different kinds: a program that invents names of data sets does this.", err
 }

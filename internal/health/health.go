@@ -76,7 +76,8 @@ const (
 	learnWindows = 2
 	maxSources   = 100_000
 	maxOfTenant  = 128
-	maxSenders   = 8 // of one source; with more they are many machines, and come and go
+	maxFieldsOf  = 16_384 // of one member, in all profiles of its sources: some 400 KB
+	maxSenders   = 8      // of one source; with more they are many machines, and come and go
 	maxFields    = 256
 	maxProfiles  = 16
 	maxServices  = 32
@@ -110,7 +111,7 @@ type Watch struct {
 
 	mu      sync.Mutex // guards the rest; held shortly: the worker waits for it with each event
 	sources map[key]*source
-	of      map[event.TenantID]int
+	of      map[event.TenantID]*usage
 	last    *source
 	lastKey key
 	counts  map[string]*counted // by collector
@@ -123,6 +124,22 @@ type Watch struct {
 	refused uint64              // events of sources beyond the bounds
 }
 
+// usage is what one member takes up.
+type usage struct {
+	sources, fields int
+	refused         uint64 // fields of events for which there was no room
+}
+
+// usageOf finds or makes a member's.
+func (w *Watch) usageOf(t event.TenantID) *usage {
+	u := w.of[t]
+	if u == nil {
+		u = &usage{}
+		w.of[t] = u
+	}
+	return u
+}
+
 type key struct {
 	tenant             event.TenantID
 	collector, dataset string
@@ -132,6 +149,7 @@ type key struct {
 type source struct {
 	key
 	rhythm
+	usage    *usage // of its member
 	services []string
 	senders  []sender
 	fleet    bool // more senders than are listened for one by one
@@ -192,7 +210,7 @@ func New(ctx context.Context, o Options) (*Watch, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	w := &Watch{db: o.DB, log: o.Logger, now: o.Now, rules: o.Rules, times: o.Times.complete(), sources: map[key]*source{}, of: map[event.TenantID]int{}, counts: map[string]*counted{},
+	w := &Watch{db: o.DB, log: o.Logger, now: o.Now, rules: o.Rules, times: o.Times.complete(), sources: map[key]*source{}, of: map[event.TenantID]*usage{}, counts: map[string]*counted{},
 		up: map[string]int64{}, trouble: map[string]int64{}}
 	w.behind = w.now().UnixNano()
 	return w, w.load(ctx)
@@ -238,13 +256,17 @@ func (w *Watch) Observe(ev *event.Event) {
 func (w *Watch) source(k key) *source {
 	s := w.sources[k]
 	if s == nil {
-		if len(w.sources) >= maxSources || w.of[k.tenant] >= maxOfTenant || len(k.dataset) > maxDataset {
+		if len(w.sources) >= maxSources || len(k.dataset) > maxDataset {
+			return nil
+		}
+		u := w.usageOf(k.tenant)
+		if u.sources >= maxOfTenant {
 			return nil
 		}
 		k.collector, k.dataset = strings.Clone(k.collector), strings.Clone(k.dataset)
-		s = &source{key: k, profiles: map[string]*profile{}}
+		s = &source{key: k, usage: u, profiles: map[string]*profile{}}
 		w.sources[k] = s
-		w.of[k.tenant]++
+		u.sources++
 	}
 	w.last, w.lastKey = s, s.key
 	return s
@@ -274,7 +296,11 @@ func (s *source) seeSender(addr netip.Addr, at int64) {
 // forget lets go of a source.
 func (w *Watch) forget(s *source) {
 	delete(w.sources, s.key)
-	if w.of[s.tenant]--; w.of[s.tenant] == 0 {
+	u := s.usage
+	for _, p := range s.profiles {
+		u.fields -= len(p.fields)
+	}
+	if u.sources--; u.sources == 0 {
 		delete(w.of, s.tenant)
 	}
 	if w.last == s {
@@ -288,7 +314,7 @@ func (w *Watch) Datasets(t event.TenantID) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []string
-	if w.of[t] == 0 {
+	if w.of[t] == nil {
 		return nil
 	}
 	for k := range w.sources {
@@ -303,7 +329,7 @@ func (w *Watch) Datasets(t event.TenantID) []string {
 // Stats is how many sources there are.
 type Stats struct {
 	Sources, Silent, Blind int    // Blind: lost fields
-	Refused                uint64 // events of sources for which there was no room, since the start
+	Refused                uint64 // events of sources, and fields of events, for which there was no room, since the start
 	Pauses                 uint64 // times that this machine slept or its clock was put, since the start
 }
 
@@ -313,6 +339,9 @@ func (w *Watch) Stats() Stats {
 	defer w.mu.Unlock()
 	out := Stats{Sources: len(w.sources), Refused: w.refused, Pauses: w.pauses}
 	now := w.now().UnixNano()
+	for _, u := range w.of {
+		out.Refused += u.refused
+	}
 	for _, s := range w.sources {
 		if silent, _ := w.silent(s, now); len(silent) > 0 {
 			out.Silent++

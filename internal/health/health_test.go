@@ -543,10 +543,42 @@ func TestBounds(t *testing.T) {
 	if got := r.w.Sources(1); len(got) != maxOfTenant || r.w.Stats().Refused != 200+200-maxOfTenant {
 		t.Errorf("%d sources, %+v", len(got), r.w.Stats())
 	}
+	// Nor can its fields: a hundred and more of each of sixteen categories of each source.
+	var ev event.Event
+	ev.Tenant, ev.Created = 1, 1
+	for k := event.Key(1); int(k) < min(event.NumKeys(), 150); k++ {
+		if k != event.EventDataset && k != event.EventCategory {
+			ev.SetText(k, "1")
+		}
+	}
+	for n := range maxOfTenant {
+		ev.SetString(event.EventDataset, fmt.Sprint("x.", n))
+		for c := range maxProfiles {
+			ev.SetString(event.EventCategory, fmt.Sprint(c))
+			r.w.Observe(&ev)
+		}
+	}
+	fields := func() (n int) {
+		for _, s := range r.w.sources {
+			for _, p := range s.profiles {
+				n += len(p.fields)
+			}
+		}
+		return n
+	}
+	if n := fields(); n != maxFieldsOf || r.w.of[1].fields != n || r.w.of[1].refused == 0 {
+		t.Errorf("%d fields, %+v", n, r.w.of[1])
+	}
+	for _, s := range r.w.sources {
+		r.w.forget(s)
+	}
+	if len(r.w.of) != 0 {
+		t.Errorf("what was forgotten takes room: %+v", r.w.of[1])
+	}
 }
 
 func BenchmarkObserve(b *testing.B) {
-	w := &Watch{sources: map[key]*source{}, of: map[event.TenantID]int{}, now: time.Now, times: Times{}.complete()}
+	w := &Watch{sources: map[key]*source{}, of: map[event.TenantID]*usage{}, now: time.Now, times: Times{}.complete()}
 	var ev event.Event
 	ev.Tenant, ev.Created = 1, 1
 	ev.SetString(event.EventDataset, "fortinet.fortigate")

@@ -47,7 +47,7 @@ func (s *source) look(ev *event.Event, at, window int64) {
 	category := ev.Str(event.EventCategory)
 	if all := s.profile(everything); all != nil {
 		if category != "" {
-			all.count(event.EventCategory)
+			all.count(event.EventCategory, s.usage)
 		}
 		s.urgent = all.end(at, window) || s.urgent
 	}
@@ -61,7 +61,7 @@ func (s *source) look(ev *event.Event, at, window int64) {
 			continue // another value of the same field
 		}
 		before = k
-		p.count(k)
+		p.count(k, s.usage)
 		if k == event.TocsinService && len(s.services) < maxServices && len(ev.StrAt(i)) <= maxDataset && !slices.Contains(s.services, ev.StrAt(i)) {
 			s.services = append(s.services, strings.Clone(ev.StrAt(i)))
 		}
@@ -78,12 +78,17 @@ func (p *profile) find(k event.Key) *field {
 	return nil
 }
 
-func (p *profile) count(k event.Key) {
+func (p *profile) count(k event.Key, u *usage) {
 	f := p.find(k)
 	if f == nil {
 		if len(p.fields) >= maxFields {
 			return
 		}
+		if u.fields >= maxFieldsOf {
+			u.refused++
+			return
+		}
+		u.fields++
 		p.fields = append(p.fields, field{key: k})
 		f = &p.fields[len(p.fields)-1]
 	}

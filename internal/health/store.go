@@ -122,7 +122,11 @@ func (w *Watch) load(ctx context.Context) error {
 				s := x.source(k)
 				s.kept = now - n*int64(time.Second)%int64(keepCounts) // not all at the same time
 				w.sources[k] = s
-				w.of[k.tenant]++
+				s.usage = w.usageOf(k.tenant)
+				s.usage.sources++
+				for _, p := range s.profiles {
+					s.usage.fields += len(p.fields)
+				}
 			}
 		}
 		if err != nil {
