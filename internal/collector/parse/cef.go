@@ -36,6 +36,11 @@ func (s *Set) cefEvent(msg string) bool {
 		s.as = p.Name
 		return true
 	}
+	if strings.EqualFold(vendor, "MikroTik") && s.mikrotikCEF(name, rest) {
+		s.cefHead(version, id, "")
+		s.as = "mikrotik"
+		return true
+	}
 	e := s.e
 	if vendor != "" {
 		e.SetString(event.ObserverVendor, vendor)

@@ -16,14 +16,53 @@ var (
 // proto TCP (SYN), a:p->b:p, NAT (a:p->x:p)->b:p, len 60", often without any syslog header and without the topics. The action is
 // only what the administrator wrote in the prefix. Interface names hold blanks.
 func (s *Set) mikrotik(msg string) bool {
-	e := s.e
-	t := msg
-	topics, r := cutSpace(msg)
-	hasTopics := false
-	if topicList(topics) {
-		hasTopics = true
-		t = r
+	if topics, r := cutSpace(msg); topicList(topics) {
+		return s.mikrotikText(topics, r)
 	}
+	return s.mikrotikText("", msg)
+}
+
+// mikrotikCEF reads what RouterOS 7 writes as CEF: the topics are the event's name, "msg" the text. Newer versions name the ends of some events
+// as well.
+func (s *Set) mikrotikCEF(topics, ext string) bool {
+	text := ""
+	for w := s.cefPairs(ext); w.next(s); {
+		if w.key == "msg" {
+			text = trim(w.val)
+		}
+	}
+	if text == "" || !topicList(topics) && !topic(topics) || !s.mikrotikText(topics, text) {
+		return s.undo()
+	}
+	for w := s.cefPairs(ext); w.next(s); {
+		switch v := w.val; w.key {
+		case "src":
+			s.endpoint(event.SourceIP, event.SourcePort, v)
+		case "dst":
+			s.endpoint(event.DestinationIP, event.DestinationPort, v)
+		case "spt":
+			s.port(event.SourcePort, v)
+		case "dpt":
+			s.port(event.DestinationPort, v)
+		case "proto":
+			s.transport(v)
+		case "suser", "duser":
+			s.user(v)
+		case "act":
+			if !s.e.Has(event.TocsinVerdict) {
+				s.act(v)
+			}
+		case "dvchost":
+			s.str(event.ObserverName, v)
+		}
+	}
+	return true
+}
+
+// mikrotikText reads the text of a line; topics are "" where the line had none.
+func (s *Set) mikrotikText(topics, t string) bool {
+	e := s.e
+	hasTopics := topics != ""
 	i := find.Index(t, "in:")
 	if i < 0 || i > 0 && t[i-1] != ' ' || !find.Has(t, " out:") || !find.Has(t, "proto ") {
 		if i == 0 && find.Has(t, " out:") {
