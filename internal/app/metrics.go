@@ -30,7 +30,7 @@ var (
 
 // failures are the reasons that a stage is known to have. They are told from the start, so that the first failure is a rise and not the
 // birth of a series. The gate's reasons are its error codes, told as they occur.
-var failures = map[string]string{"ledger": "failed", "worker": "dead", "detect": "evicted", "store": "failed_queries", "alert": "failed", "outbox": "dead"}
+var failures = map[string][]string{"ledger": {"failed"}, "worker": {"dead"}, "detect": {"evicted", "coarse"}, "store": {"failed_queries"}, "alert": {"failed"}, "outbox": {"dead"}}
 
 // Describe implements prometheus.Collector.
 func (m stageMetrics) Describe(ch chan<- *prometheus.Desc) {
@@ -55,8 +55,10 @@ func (m stageMetrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(stageOut, prometheus.CounterValue, float64(s.Out), name)
 		ch <- prometheus.MustNewConstMetric(stageLag, prometheus.GaugeValue, float64(s.Lag), name)
 		reasons := slices.Collect(maps.Keys(s.Failed))
-		if known := failures[name]; known != "" && !slices.Contains(reasons, known) {
-			reasons = append(reasons, known)
+		for _, known := range failures[name] {
+			if !slices.Contains(reasons, known) {
+				reasons = append(reasons, known)
+			}
 		}
 		for _, r := range reasons {
 			ch <- prometheus.MustNewConstMetric(stageFailed, prometheus.CounterValue, float64(s.Failed[r]), name, r)

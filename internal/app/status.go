@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"syscall"
 	"time"
 
@@ -103,7 +104,7 @@ func (h *hub) stages(ctx context.Context) (map[string]status.Stage, error) {
 		"gate":   {In: g.In, Out: g.Out + g.Repeats, Failed: g.Refused},
 		"ledger": {In: l.Added + l.Repeated, Out: l.Added, Failed: reason("failed", l.Failed), Lag: l.Lag},
 		"worker": {In: w.Batches, Out: w.Batches - w.Aside, Failed: reason("dead", w.Dead), Lag: lag},
-		"detect": {In: e.Events, Out: e.Detections, Failed: reason("evicted", e.Evicted)},
+		"detect": {In: e.Events, Out: e.Detections, Failed: reasons(reason("evicted", e.Evicted), reason("coarse", e.Coarse))},
 		"store":  {In: w.Events, Out: s.Rows, Failed: reason("failed_queries", s.Failed)},
 		"alert":  {In: a.Detections, Out: a.Opened + a.Updated, Failed: reason("failed", a.Failed)},
 		"outbox": {In: uint64(box.Waiting + box.Running + box.Done + box.Dead), Out: uint64(box.Done), Failed: reason("dead", uint64(box.Dead)), Lag: uint64(box.Waiting)},
@@ -126,6 +127,19 @@ func reason(name string, n uint64) map[string]uint64 {
 		return nil
 	}
 	return map[string]uint64{name: n}
+}
+
+// reasons puts several together.
+func reasons(list ...map[string]uint64) map[string]uint64 {
+	var out map[string]uint64
+	for _, m := range list {
+		if out == nil {
+			out = m
+		} else {
+			maps.Copy(out, m)
+		}
+	}
+	return out
 }
 
 // reserve is how much of the disk must be free: below it, blobs and bus refuse what is new.

@@ -79,6 +79,8 @@ type Engine struct {
 	clock   int64 // the latest event time that was not ahead of its processing
 	stats   Stats
 
+	coarse map[event.TenantID]uint64 // events of further kinds, by whose they are (reading)
+
 	// What was pushed out of correlators that a reload replaced.
 	evicted   uint64
 	evictedBy map[uint32]uint64
@@ -94,8 +96,7 @@ type program struct {
 	metas    []*sigma.Meta
 	wanted   []bool // by event key
 	routes   map[route]*reading
-	routesOf map[event.TenantID]int  // how many of them by whose events
-	coarse   map[event.TenantID]bool // who has events that are not told apart any more
+	routesOf map[event.TenantID]int // how many of them by whose events
 	finer    finerKeys
 	grouped  []string // fields that correlations look at
 }
@@ -111,6 +112,9 @@ type Stats struct {
 	Groups       int    // live groups
 	Evicted      uint64 // groups pushed out before their time: something may have been missed
 	EvictedBy    map[event.TenantID]uint64
+	Kinds        int    // of events that are told apart
+	Coarse       uint64 // events of further kinds, judged by their data set alone: rules for what they are were not asked
+	CoarseBy     map[event.TenantID]uint64
 	StateBytes   int
 	MatchedRules map[string]uint64 // detections by rule id
 }
@@ -157,7 +161,7 @@ func New(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("detect: %w", err)
 	}
-	e := &Engine{opts: opts, program: program{cat: cat, rules: rules, routes: map[route]*reading{}, routesOf: map[event.TenantID]int{}, coarse: map[event.TenantID]bool{}}}
+	e := &Engine{opts: opts, program: program{cat: cat, rules: rules, routes: map[route]*reading{}, routesOf: map[event.TenantID]int{}}}
 	for _, err := range slices.Concat(cat.Errors, rules.Errors) {
 		opts.Logger.Error("detection rule left out", "file", err.File, "line", err.Line, "rule", err.Rule, "reason", err.Reason)
 	}
@@ -273,6 +277,10 @@ func (e *Engine) Stats() Stats {
 	}
 	for t, n := range e.cor.EvictedByScope() {
 		s.EvictedBy[event.TenantID(t)] += n
+	}
+	s.Kinds, s.CoarseBy = len(e.routes), maps.Clone(e.coarse)
+	for _, n := range e.coarse {
+		s.Coarse += n
 	}
 	s.MatchedRules = map[string]uint64{}
 	for id, n := range e.stats.MatchedRules {

@@ -3,6 +3,8 @@ package detect
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"tocsin/sigma"
@@ -30,7 +32,7 @@ type Reloaded struct {
 
 // Reload replaces the rules between two events. The new ones are compiled first, while the old ones work; a set with any fault is refused with
 // BadRules and nothing changes. State is carried over for every correlation that is as it was (its type, rules by id, grouping, span and
-// condition): what it had counted stays counted. Where none of a rule's own text changed, its detections go on under their keys.
+// condition): what it had counted stays counted, and is handed over as it is, not copied. Where none of a rule's own text changed, its detections go on under their keys.
 //
 // It may be called from any goroutine, by one at a time.
 func (e *Engine) Reload(cat *Catalogue) (Reloaded, error) {
@@ -50,12 +52,17 @@ func (e *Engine) Reload(cat *Catalogue) (Reloaded, error) {
 		return Reloaded{}, &BadRules{errs}
 	}
 	e.mu.Lock()
+	routes := slices.Collect(maps.Keys(e.routes))
+	next.routesOf = maps.Clone(e.routesOf)
+	e.mu.Unlock()
+	for _, r := range routes { // each takes milliseconds, which the next event of its kind need not wait for
+		next.newReading(r)
+	}
+	e.mu.Lock()
 	defer e.mu.Unlock()
 	begun := time.Now()
 	before := e.cor.Stats()
-	if err := next.cor.Restore(e.cor.Snapshot()); err != nil {
-		return Reloaded{}, fmt.Errorf("detect: reload: carrying over what was counted: %w", err)
-	}
+	next.cor.Take(e.cor)
 	r := Reloaded{Rules: next.stats.Rules, Groups: next.cor.Stats().Groups}
 	r.Lost = max(0, before.Groups-r.Groups)
 	// What the old state pushed out stays counted.

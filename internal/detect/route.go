@@ -343,11 +343,11 @@ func (e *Engine) reading(ev *event.Event) *reading {
 	r := e.finer.routeOf(ev)
 	g, ok := e.routes[r]
 	if !ok && (len(e.routes) >= maxRoutes || e.routesOf[ev.Tenant] >= maxRoutesOfOne) {
-		if !e.coarse[ev.Tenant] {
-			e.coarse[ev.Tenant] = true
-			if e.opts.Logger != nil {
-				e.opts.Logger.Warn("events of too many kinds; further kinds are judged by their data set alone", "tenant", ev.Tenant, "kinds", len(e.routes))
-			}
+		if e.coarse == nil {
+			e.coarse = map[event.TenantID]uint64{}
+		}
+		if e.coarse[ev.Tenant]++; e.coarse[ev.Tenant] == 1 && e.opts.Logger != nil {
+			e.opts.Logger.Warn("events of too many kinds; further kinds are judged by their data set alone", "tenant", ev.Tenant, "kinds", len(e.routes))
 		}
 		r = route(r.part(0))
 		g, ok = e.routes[r]
@@ -357,9 +357,13 @@ func (e *Engine) reading(ev *event.Event) *reading {
 	if ok && (len(g.trees) == 0 || g.keys == event.NumKeys()) {
 		return g
 	}
+	return e.newReading(r)
+}
+
+func (p *program) newReading(r route) *reading {
 	sources := r.sources()
-	g = newReading(e.rules.Set(sources...), sources, slices.Clone(e.grouped))
-	e.routes[r] = g
+	g := newReading(p.rules.Set(sources...), sources, slices.Clone(p.grouped))
+	p.routes[r] = g
 	return g
 }
 

@@ -122,7 +122,7 @@ func TestTooManyRoutes(t *testing.T) {
 	if n := len(e.routes); n != maxRoutesOfOne+1 {
 		t.Fatalf("%d routes", n)
 	}
-	if !e.coarse[1] || e.coarse[2] || send(1, "vpn", "web") != plain {
+	if s := e.Stats(); e.coarse[1] == 0 || e.coarse[2] != 0 || s.Coarse != s.CoarseBy[1] || s.Kinds != len(e.routes) || send(1, "vpn", "web") != plain {
 		t.Error("the one that made too many is not read by its data set")
 	}
 	if g := send(2, "vpn", "web"); g == plain || g != send(2, "vpn", "web") || g != send(1, "vpn", "web") {

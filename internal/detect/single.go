@@ -32,7 +32,7 @@ func NewMatcher(text string) (*Matcher, error) {
 	if len(rules.Errors) > 0 {
 		return nil, rules.Errors[0]
 	}
-	e := &Engine{program: program{cat: cat, rules: rules, routes: map[route]*reading{}, routesOf: map[event.TenantID]int{}, coarse: map[event.TenantID]bool{}}}
+	e := &Engine{program: program{cat: cat, rules: rules, routes: map[route]*reading{}, routesOf: map[event.TenantID]int{}}}
 	if err := e.name(); err != nil {
 		return nil, err
 	}
