@@ -288,3 +288,56 @@ func TestSplit(t *testing.T) {
 		}
 	}
 }
+
+// TestNetfilterPairs compares the walk over a line's pairs by marks with that byte by byte.
+func TestNetfilterPairs(t *testing.T) {
+	r := rand.New(rand.NewPCG(21, 22))
+	parts := []string{"IN=", "OUT=eth1", "MAC=00:08:a2:0c:1f:12:00:c8:8b:e2:d6:87:08:00", "SRC=", "SRC=195.54.160.107", "DST=51.15.166.67", "LEN=40", "PROTO=TCP", "PROTO=", "SPT=8080", "DPT=1",
+		" ", "  ", " SYN ", "[", "=", "\"", "\\\"", " DST=\"a b\" ", " IN=\"", "x[y]=z ", "\xff", "MAC=00:08:a2:0c:1f:1g:00-c8-8b.e2.d6.87:08:00"}
+	s := testSet(t)
+	by := func(read func(*Set, string)) (string, *event.Event) {
+		e := &event.Event{}
+		s.e = e
+		var b strings.Builder
+		for range 1 + r.IntN(20) {
+			b.WriteString(parts[r.IntN(len(parts))])
+			if r.IntN(3) > 0 {
+				b.WriteByte(' ')
+			}
+		}
+		text := b.String()
+		if r.IntN(100) == 0 { // longer than what marks cover
+			text = strings.Repeat("A=b ", 600) + text
+		}
+		read(s, text)
+		return text, e
+	}
+	for i := range uint64(3000) {
+		*r = *rand.New(rand.NewPCG(21, i))
+		text, a := by(func(s *Set, text string) { s.netfilterPairs("ab "+text, 3) })
+		*r = *rand.New(rand.NewPCG(21, i))
+		_, b := by((*Set).netfilterLong)
+		if !slices.Equal(a.Keys(), b.Keys()) {
+			t.Fatalf("%q: %v and %v", text, a.Keys(), b.Keys())
+		}
+		for j := range a.Len() {
+			if *a.Ref(j) != *b.Ref(j) {
+				t.Fatalf("%q: %s is %q and %q", text, a.Keys()[j], a.Ref(j).Text(), b.Ref(j).Text())
+			}
+		}
+	}
+}
+
+// TestMACBytes looks at every byte in every place.
+func TestMACBytes(t *testing.T) {
+	for at := range 8 {
+		for c := range 256 {
+			b := []byte("0:a-F.9f")
+			b[at] = byte(c)
+			want := hexDigit[c] < 16 || strings.IndexByte(":-.", byte(c)) >= 0
+			if got := macBytes(load(string(b), 0)); got != want {
+				t.Errorf("%q: %v", b, got)
+			}
+		}
+	}
+}

@@ -48,77 +48,99 @@ func (s *Set) netfilter(msg string) bool {
 }
 
 // netfilterPairs reads NAME=VALUE and single words from msg[i:] on, up to a bracket: behind it stands the packet an ICMP error is about, which
-// is not this flow.
+// is not this flow. Where names and values end is found once for the whole line.
 func (s *Set) netfilterPairs(msg string, i int) {
-	n := len(msg)
-	seenProto := false
-	for {
-		for i < n && msg[i] == ' ' {
-			i++
-		}
-		start := i
-		for i+8 <= n {
-			w := load(msg, i)
-			f := zeroBytes(w^'='*ones) | zeroBytes(w^' '*ones) | zeroBytes(w^'['*ones)
-			if f != 0 {
-				i += bits.TrailingZeros64(f) >> 3
-				break
-			}
-			i += 8
-		}
-		for i < n && msg[i] != '=' && msg[i] != ' ' && msg[i] != '[' {
-			i++
-		}
-		if i >= n || msg[i] == '[' {
+	t, m := msg[i:], &s.run.marks
+	n := len(t)
+	if n >= find.MaxMarks {
+		s.netfilterLong(t)
+		return
+	}
+	m.Find(t, ' ', ' '<<24|' '<<16|'['<<8|'=')
+	size := false
+	for i = 0; i < n; {
+		j := m.NextAny(i)
+		if j >= n || t[j] == '[' {
 			return
 		}
-		if msg[i] == ' ' {
+		if t[j] == ' ' { // a word, or one blank more
+			i = j + 1
 			continue
 		}
-		key := msg[start:i]
+		v, k := j+1, 0
+		if v < n && t[v] == '"' {
+			k = quoteEnd(t, v)
+			s.netfilterPair(t[i:j], t[v:k], &size)
+			i = k
+			continue
+		}
+		if k = min(m.NextOne(v), n); k > v {
+			s.netfilterPair(t[i:j], t[v:k], &size)
+		}
+		i = k + 1
+	}
+}
+
+// netfilterLong is netfilterPairs for a text of any length, from its beginning on.
+func (s *Set) netfilterLong(t string) {
+	size := false
+	for i, n := 0, len(t); ; {
+		start := i
+		for i < n && t[i] != '=' && t[i] != ' ' && t[i] != '[' {
+			i++
+		}
+		if i >= n || t[i] == '[' {
+			return
+		}
+		if t[i] == ' ' {
+			i++
+			continue
+		}
+		key := t[start:i]
 		i++
 		start = i
-		if i < n && msg[i] == '"' {
-			i = quoteEnd(msg, i)
+		if i < n && t[i] == '"' {
+			i = quoteEnd(t, i)
 		} else {
-			i = blankAt(msg, i)
+			i = blankAt(t, i)
 		}
-		v := msg[start:i]
-		if v == "" {
-			continue
+		s.netfilterPair(key, t[start:i], &size)
+	}
+}
+
+// netfilterPair takes one pair. size says that the length of the packet has been passed: one behind PROTO is that of its payload.
+func (s *Set) netfilterPair(key, v string, size *bool) {
+	switch len(key) {
+	case 2:
+		if key == "IN" {
+			s.str(event.ObserverIngressInterfaceName, v)
 		}
-		switch len(key) {
-		case 2:
-			if key == "IN" {
-				s.str(event.ObserverIngressInterfaceName, v)
+	case 3:
+		switch uint32(key[0])<<16 | uint32(key[1])<<8 | uint32(key[2]) {
+		case 'O'<<16 | 'U'<<8 | 'T':
+			s.str(event.ObserverEgressInterfaceName, v)
+		case 'M'<<16 | 'A'<<8 | 'C': // destination, source, ether type
+			if len(v) >= 35 {
+				s.mac(event.DestinationMAC, v[:17])
+				s.mac(event.SourceMAC, v[18:35])
 			}
-		case 3:
-			switch uint32(key[0])<<16 | uint32(key[1])<<8 | uint32(key[2]) {
-			case 'O'<<16 | 'U'<<8 | 'T':
-				s.str(event.ObserverEgressInterfaceName, v)
-			case 'M'<<16 | 'A'<<8 | 'C': // destination, source, ether type
-				if len(v) >= 35 {
-					s.mac(event.DestinationMAC, v[:17])
-					s.mac(event.SourceMAC, v[18:35])
-				}
-			case 'S'<<16 | 'R'<<8 | 'C':
-				s.ip(event.SourceIP, v)
-			case 'D'<<16 | 'S'<<8 | 'T':
-				s.ip(event.DestinationIP, v)
-			case 'L'<<16 | 'E'<<8 | 'N':
-				if !seenProto {
-					s.int(event.NetworkBytes, v)
-				}
-			case 'S'<<16 | 'P'<<8 | 'T':
-				s.port(event.SourcePort, v)
-			case 'D'<<16 | 'P'<<8 | 'T':
-				s.port(event.DestinationPort, v)
+		case 'S'<<16 | 'R'<<8 | 'C':
+			s.ip(event.SourceIP, v)
+		case 'D'<<16 | 'S'<<8 | 'T':
+			s.ip(event.DestinationIP, v)
+		case 'L'<<16 | 'E'<<8 | 'N':
+			if !*size {
+				s.int(event.NetworkBytes, v)
 			}
-		case 5:
-			if key == "PROTO" {
-				seenProto = true
-				s.transport(v)
-			}
+		case 'S'<<16 | 'P'<<8 | 'T':
+			s.port(event.SourcePort, v)
+		case 'D'<<16 | 'P'<<8 | 'T':
+			s.port(event.DestinationPort, v)
+		}
+	case 5:
+		if key == "PROTO" && v != "" {
+			*size = true
+			s.transport(v)
 		}
 	}
 }

@@ -736,12 +736,28 @@ func (s *Set) mac(k event.Key, v string) {
 	if len(v) < 11 || len(v) > 17 || v == "00:00:00:00:00:00" {
 		return
 	}
+	if len(v) == 17 {
+		if !macBytes(load(v, 0)) || !macBytes(load(v, 8)) || !macBytes(load(v, 9)) {
+			return
+		}
+		s.e.SetNew(k, v)
+		return
+	}
 	for i := range len(v) {
 		if c := v[i]; hexDigit[c] >= 16 && c != ':' && c != '-' && c != '.' {
 			return
 		}
 	}
 	s.str(k, v)
+}
+
+// macBytes says whether all of eight bytes may stand in a hardware address: hexadecimal digits, colons, hyphens, dots.
+func macBytes(w uint64) bool {
+	l := w | ones*0x20
+	digits := (w + ones*(0x80-'0')) &^ (w + ones*(0x80-':'-1)) // the colon stands behind the nine
+	letters := (l + ones*(0x80-'a')) &^ (l + ones*(0x80-'f'-1))
+	others := (w + ones*(0x80-'-')) &^ (w + ones*(0x80-'.'-1))
+	return (digits|letters|others)&highs&^w == highs
 }
 
 // setTime sets the device's time from text, unless a better one is set.

@@ -6,6 +6,7 @@
 package find
 
 import (
+	"math/bits"
 	"strings"
 	"unsafe"
 )
@@ -128,6 +129,22 @@ func (x *Marks) Find(s string, one byte, any uint32) (limit int) {
 	}
 	x.One[w], x.Any[w] = ^uint64(0), ^uint64(0)
 	return n
+}
+
+// NextOne gives the place of the next bit of One at or behind i, which is at most what Find gave. What it gives may lie behind that.
+func (x *Marks) NextOne(i int) int { return next(&x.One, i) }
+
+// NextAny is NextOne for Any.
+func (x *Marks) NextAny(i int) int { return next(&x.Any, i) }
+
+func next(words *[2 * maxWords]uint64, i int) int {
+	at := uint(i) >> 6
+	f := words[at&(2*maxWords-1)] >> (uint(i) & 63) << (uint(i) & 63)
+	for f == 0 {
+		at++
+		f = words[at&(2*maxWords-1)]
+	}
+	return int(at<<6) + bits.TrailingZeros64(f)
 }
 
 // marksPlain is marks without wide registers.

@@ -106,3 +106,21 @@ func FuzzIndex(f *testing.F) {
 		}
 	})
 }
+
+// TestNext compares the next bit with the next byte.
+func TestNext(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	var x Marks
+	for range 3000 {
+		s := letters(r, r.IntN(300))
+		limit := x.Find(s, ',', ' '<<24|'='<<16|'"'<<8|' ')
+		for i := range len(s) + 1 {
+			if got, want := x.NextAny(i), strings.IndexAny(s[i:]+" ", " =\""); got != i+want {
+				t.Fatalf("any behind %d of %q: %d", i, s, got)
+			}
+			if got, want := x.NextOne(i), strings.IndexByte(s[i:], ','); want >= 0 && got != i+want || want < 0 && got < limit {
+				t.Fatalf("one behind %d of %q: %d", i, s, got)
+			}
+		}
+	}
+}
