@@ -506,8 +506,29 @@ func (e *Event) Append(keys []Key, vals []Value) {
 	}
 }
 
-// AppendFrom is Append for the values of src from the i-th to before the j-th.
-func (e *Event) AppendFrom(src *Event, i, j int) { e.Append(src.keys[i:j], src.vals[i:j]) }
+// Take is Append for the values of src from the i-th to before the j-th, but that it may leave it to Note to say which fields there are now: until
+// then nothing may be asked of e.
+func (e *Event) Take(src *Event, i, j int) {
+	keys, vals := src.keys[i:j], src.vals[i:j]
+	n := len(e.keys)
+	m := n + len(keys)
+	if m > cap(e.keys) || m > cap(e.vals) || m > MaxValues {
+		e.Append(keys, vals)
+		return
+	}
+	e.keys, e.vals = e.keys[:m], e.vals[:m]
+	for x, k := range keys {
+		e.keys[n+x] = k
+		e.vals[n+x] = vals[x]
+	}
+}
+
+// Note says that e has values of all these fields.
+func (e *Event) Note(s *KeySet) {
+	for w, b := range s {
+		e.present[w] |= b
+	}
+}
 
 // PutString, PutInt, PutIPv4 and PutIP set the value of a place that Append has made for that kind.
 func (e *Event) PutString(i int, s string) { e.vals[i].str = s }

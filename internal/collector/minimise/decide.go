@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+	"unsafe"
 
 	"tocsin/internal/event"
 )
@@ -34,27 +35,35 @@ type bits struct {
 // all, those behind it that the values are.
 type question struct {
 	vals  []string
-	heads []uint16 // of vals
+	first [64]uint16 // by place: one more than the index of the value added last of those that fall on it
+	next  []uint16   // by value: the same of the one added before it
 	base  int
 }
 
-// head is the length of a text and its first byte, as far as two bytes hold them.
-func head(s string) uint16 {
+// add takes up a value and gives one more than its index.
+func (q *question) add(s string) int {
+	q.vals = append(q.vals, s)
+	at := &q.first[place(s)]
+	q.next = append(q.next, *at)
+	*at = uint16(len(q.vals))
+	return len(q.vals)
+}
+
+// place is where a value falls among those of a question: by its length and its first and last byte.
+func place(s string) uint {
 	if s == "" {
 		return 0
 	}
-	return uint16(len(s))<<8 | uint16(s[0])
+	return (uint(len(s))*5 + uint(s[0])*3 + uint(s[len(s)-1])) % 64
 }
 
 // named is one more than the index of s in the question's values, 0 when it is none of them.
 func (q *question) named(s string) int {
-	h := head(s)
-	for i, x := range q.heads {
-		if x == h && q.vals[i] == s {
-			return i + 1
-		}
+	n := q.first[place(s)]
+	for n != 0 && q.vals[n-1] != s {
+		n = q.next[n-1]
 	}
-	return 0
+	return int(n)
 }
 
 // remembered is what an answer of one word decides.
@@ -88,9 +97,8 @@ func (m *Minimiser) compile() error {
 			for _, v := range values {
 				n := 0
 				if v != "*" {
-					if n = slices.Index(q.vals, v) + 1; n == 0 {
-						q.vals, q.heads = append(q.vals, v), append(q.heads, head(v))
-						n = len(q.vals)
+					if n = q.named(v); n == 0 {
+						n = q.add(v)
 					}
 				}
 				wanted = append(wanted, ref{at, n})
@@ -159,13 +167,18 @@ func (m *Minimiser) compare(e *event.Event, i int, q *question) {
 	}
 	s := e.StrAt(i)
 	if e.KindAt(i) != event.String {
-		m.text = e.Ref(i).AppendText(m.text[:0])
-		s = string(m.text)
+		s = m.textOf(e.Ref(i))
 	}
 	if n := q.named(s); n > 0 {
-		bit := q.base + n
+		bit := uint(q.base + n)
 		m.answer[bit/64] |= 1 << (bit % 64)
 	}
+}
+
+// textOf is a value of another kind as text, good until the next one is made.
+func (m *Minimiser) textOf(v *event.Value) string {
+	m.text = v.AppendText(m.text[:0])
+	return unsafe.String(unsafe.SliceData(m.text), len(m.text))
 }
 
 // Decision is what the policy says of an event.

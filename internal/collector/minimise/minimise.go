@@ -172,11 +172,12 @@ func (m *Minimiser) Reduce(dst, e *event.Event) {
 	staying := -1 // whether e has something that tidy takes out: not known yet
 	for _, st := range s.steps {
 		if st.as == leaves {
-			dst.AppendFrom(e, int(st.at), int(st.end))
+			dst.Take(e, int(st.at), int(st.end))
 			continue
 		}
 		m.reduce(dst, e, int(st.at), st.as, &staying)
 	}
+	dst.Note(&s.leaving)
 	for i, k := range e.Keys()[s.n:] {
 		switch as := m.treatment(k); as {
 		case stays:

@@ -22,6 +22,8 @@ type shape struct {
 	answer []uint64 // the bits of the fields that are there
 	asked  []asked
 	steps  []step
+	// leaving are the fields of the steps that leave as they are.
+	leaving event.KeySet
 }
 
 // asked is a value that a question compares.
@@ -85,7 +87,7 @@ func (m *Minimiser) prepared(e *event.Event) *shape {
 func (m *Minimiser) shape(s *shape, keys []event.Key) {
 	s.row, s.n, s.view = strings.Clone(rowOf(keys)), len(keys), look(keys)
 	clear(s.answer)
-	s.asked, s.steps = s.asked[:0], s.steps[:0]
+	s.asked, s.steps, s.leaving = s.asked[:0], s.steps[:0], event.KeySet{}
 	s.named = slices.ContainsFunc(keys, listed)
 	for i, k := range keys {
 		if q := m.questionOf(k); q != nil {
@@ -97,6 +99,9 @@ func (m *Minimiser) shape(s *shape, keys []event.Key) {
 		as := m.treatment(k)
 		if as == stays {
 			continue
+		}
+		if as == leaves {
+			s.leaving.Add(k)
 		}
 		if n := len(s.steps) - 1; as == leaves && n >= 0 && s.steps[n].as == leaves && int(s.steps[n].end) == i {
 			s.steps[n].end++
