@@ -240,6 +240,9 @@ func (s *Set) stepColumns(st *packs.Step, t string) bool {
 
 // cutColumn cuts the first column off; a quoted one may hold the delimiter, and doubled quotes, which stay as they are.
 func cutColumn(t string, delimiter, quote byte) (v, rest string, more bool) {
+	if quote != 0 && len(t) > 2 && t[0] == ' ' && t[1] == quote && delimiter != ' ' { // "a", "b"
+		t = t[1:]
+	}
 	if quote != 0 && len(t) > 1 && t[0] == quote {
 		for i := 1; i < len(t); i++ {
 			k := strings.IndexByte(t[i:], quote)
