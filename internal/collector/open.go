@@ -96,7 +96,7 @@ func Open(o Options) (a *Agent, err error) {
 	if a.pipe, err = newPipeline(c, a.min, det, archiveSecret, a.archive); err != nil {
 		return a, err
 	}
-	a.pipe.log, a.pipe.changes = a.log, changed
+	a.pipe.log, a.pipe.changes, a.pipe.origin = a.log, changed, a.id.Collector
 	a.pipe.guard.said = func(what, why string) { a.refuse(what, why) }
 	if err = a.loadPacks(); err != nil {
 		return a, err

@@ -56,12 +56,15 @@ type pipeline struct {
 	changes *changes // to on-site rules
 	unknown *unknowns
 	log     *slog.Logger
+	origin  string    // the collector's id
 	covered intervals // lines whose events the hub has
 
 	e, out, seen event.Event
 	evidence     map[uint64]struct{} // benign lines that left with a detection
 	evidenceQ    []uint64
-	missed       int64 // when it was last told that lines behind a detection cannot be read
+	missed       int64   // when it was last told that lines behind a detection cannot be read
+	unclear      *sender // the last line's, when it is to be told that its lines are not understood any more
+	lines, bad   uint64  // of all senders since the start, and of these not understood
 
 	tally  tally
 	frames []byte // records for the spool, not yet appended
@@ -158,6 +161,9 @@ func (p *pipeline) line(l *archive.Line, f fate) {
 			}
 		}
 	}
+	if p.unclear != nil && f != replay {
+		p.notUnderstood(p.unclear, l, f, !p.covered.contains(l.Number))
+	}
 	if !understood {
 		return
 	}
@@ -248,6 +254,14 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 	e.ID = event.ID{Seq: l.Number}
 	format, ok := p.read.parse(e, l)
 	s := p.senders.seen(l.Sender, l.Created)
+	p.lines++
+	if !ok {
+		p.bad++
+	}
+	p.unclear = nil
+	if s.Addr.IsValid() && s.judge(ok, p.lines, p.bad, l.Created) {
+		p.unclear = s
+	}
 	if !ok {
 		s.NotUnderstood++
 		p.unknown.add(l)
@@ -440,6 +454,7 @@ type sender struct {
 	Products      []string   `json:"products"`
 	Refused       []string   `json:"refused,omitempty"`  // products that it sent after it was learnt, and that nobody has accepted
 	Hostdown      string     `json:"hostdown,omitempty"` // see hostdownWarned
+	understood
 }
 
 // senders is the table of devices. It is bounded, because anybody can invent UDP senders: beyond the bound all share one entry.

@@ -16,7 +16,7 @@ import (
 // Rules that this package stands for. Each has a family of its own: what is to be done differs, and one must not be counted into another's alert.
 const (
 	RuleFields    = "tocsin-health-fields"
-	RuleLines     = "tocsin-health-lines"
+	RuleLines     = detect.LinesRule
 	RuleSilent    = "tocsin-health-silent"
 	RuleCollector = "tocsin-health-collector"
 	RuleDetector  = "tocsin-health-detector"
@@ -34,7 +34,7 @@ var own = []Rule{
 		Title: "Part of your protection has gone blind",
 		What:  "The records of one of your devices no longer say something that Tocsin needs. Some attacks would not be noticed. It often happens after an update of the device.",
 		Do:    "Ask your IT support whether the device was updated or its logging changed, and to set the logging up as before. Nothing was broken into, as far as this shows."}},
-	{RuleLines, "Lines are not understood any more", "health-lines", "high", detect.Text{
+	{RuleLines, detect.LinesTitle, detect.LinesFamily, detect.LinesLevel, detect.Text{
 		Title: "Tocsin no longer understands your records",
 		What:  "Most lines that your devices send are not understood any more. Attacks in them would not be noticed. It often happens after an update or a change of the log format.",
 		Do:    "Ask your IT support what was changed, and to choose the log format that the collector's guide names. On the collector, tocsin-collector unknown shows such lines."}},

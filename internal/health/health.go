@@ -16,6 +16,7 @@
 //     check (30 s). A window is 128 events that were looked at closely (at most 480 in a quarter of an hour) and at least a quarter of an hour: a burst of
 //     one kind of event, such as guessing or a flood, must not look like a fault;
 //   - lines not understood: a collector of whose lines at least 80 % were understood, below 50 % of the next 200 or more, plus one check;
+//   - lines of one device not understood while those of others are: the collector itself says so, under the same rule (detect.LinesRule), after 200 lines;
 //   - a source is silent: three times the longest pause of its last week, at least one hour and at most 26, from its second day on. The time counts while
 //     its collector is heard and the hub is not behind with what came;
 //   - a collector is silent: 30 minutes. When this machine slept, so that Check was not called for half of that time or the clock was put back, every
