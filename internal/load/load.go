@@ -116,6 +116,8 @@ type Result struct {
 	Incidents  int                         `json:"incidents"`         // lines that must become alerts
 	Alerts     int                         `json:"alerts"`            // that did
 	AlertMS    Quantiles                   `json:"alert_ms"`          // from the line's receipt to the alert
+	OutboxMS   status.Quantiles            `json:"outbox_ms"`         // from a line's receipt until its alert and the outbox entries about it were committed, one transaction, as the hub measured for all detections
+	HandedMS   Quantiles                   `json:"handed_ms"`         // from the line's receipt until a program outside the hub had the alert; of a hub that this run started
 	HubLatency map[string]status.Quantiles `json:"hub_latency"`       // as the hub measured since it started
 	CPU        map[string]float64          `json:"cpu_s"`             // seconds of each program while sending and draining
 	CPUMillion float64                     `json:"cpu_s_per_million"` // of all of them, for a million events stored; with collectors for a million lines
@@ -141,6 +143,10 @@ func (r *Result) WriteText(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "stored      %d, %.1f s after the last was sent; %d kept aside, %d lost\n", r.Stored, r.DrainS, r.Dead, r.Lost)
 	fmt.Fprintf(&b, "alerts      %d of %d incidents; p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from the line's receipt\n", r.Alerts, r.Incidents, r.AlertMS.P50, r.AlertMS.P95, r.AlertMS.P99)
+	fmt.Fprintf(&b, "outbox      p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from a line's receipt, as the hub measured (%d detections)\n", r.OutboxMS.P50, r.OutboxMS.P95, r.OutboxMS.P99, r.OutboxMS.N)
+	if r.HandedMS.N > 0 {
+		fmt.Fprintf(&b, "handed over %d; p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from the line's receipt until a receiver outside had it\n", r.HandedMS.N, r.HandedMS.P50, r.HandedMS.P95, r.HandedMS.P99)
+	}
 	fmt.Fprintf(&b, "CPU         %.1f s for a million %s (%s)\n", r.CPUMillion, unit, pairs(r.CPU, "%s %.1f s"))
 	fmt.Fprintf(&b, "memory      %s (MiB at the end)\n", pairs(r.RSS, "%s %.0f"))
 	if len(r.Refused) > 0 {
@@ -165,6 +171,7 @@ type run struct {
 	centre  *local.Centre
 	socket  string
 	hub     *local.Child // nil when it was running before
+	outside *receiver    // of our own hub's alerts
 	fleet   []*site
 	res     Result
 	before  map[int64]bool // alerts that were there already
@@ -197,6 +204,11 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	began := time.Now()
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	defer func() {
+		if r.outside != nil {
+			r.outside.stop()
+		}
+	}()
 	if err := r.startHub(ctx, life); err != nil {
 		return nil, err
 	}
@@ -278,7 +290,10 @@ func (r *run) startHub(ctx, life context.Context) error {
 	if err != nil {
 		return err
 	}
-	config := fmt.Sprintf("# Written by tocsin load.\ndata_dir: %q\nscheme: Load\ngate: {listen: \"127.0.0.1:%d\", address: \"127.0.0.1:%d\"}\nweb: {listen: \"127.0.0.1:%d\"}\nlog: {level: warn}\n", data, gate, gate, web)
+	if r.outside, err = startReceiver(); err != nil {
+		return err
+	}
+	config := fmt.Sprintf("# Written by tocsin load.\ndata_dir: %q\nscheme: Load\ngate: {listen: \"127.0.0.1:%d\", address: \"127.0.0.1:%d\"}\nweb: {listen: \"127.0.0.1:%d\"}\nlog: {level: warn}\nalerts: {webhook: %q, webhook_secret: %q}\n", data, gate, gate, web, r.outside.at, r.outside.secret)
 	path := filepath.Join(r.o.Dir, "hub.yaml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return err
@@ -436,7 +451,10 @@ func (r *run) alerts(st status.Status) {
 			ms = append(ms, float64(a.Raised-a.First)/1e6)
 		}
 	}
-	r.res.Alerts, r.res.AlertMS, r.res.HubLatency = len(ms), quantiles(ms), st.Latency
+	r.res.Alerts, r.res.AlertMS, r.res.HubLatency, r.res.OutboxMS = len(ms), quantiles(ms), st.Latency, st.Latency["receipt_to_alert_ms"]
+	if r.outside != nil {
+		r.res.HandedMS = r.outside.delivered()
+	}
 }
 
 // incident says whether an alert's entity is the source of an incident (see generator.incident).
@@ -461,6 +479,9 @@ func (r *run) settle(ctx context.Context, done func(sum status.Collector) error)
 		r.alerts(st)
 		if r.res.Alerts < r.res.Incidents && time.Since(began) < 10*time.Second { // the last ones may still be on their way
 			return fmt.Errorf("%d of %d incidents have their alert", r.res.Alerts, r.res.Incidents)
+		}
+		if r.outside != nil && r.res.HandedMS.N < r.res.Incidents && time.Since(began) < 10*time.Second {
+			return fmt.Errorf("%d of %d alerts were handed over", r.res.HandedMS.N, r.res.Incidents)
 		}
 		return nil
 	})
