@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -41,6 +42,8 @@ func (h *hub) baselineHealth() (good, next string, err error) {
 	s := b.Stats()
 	good = fmt.Sprintf("%d members learnt, %.0f MB; %d detections since the start", s.Tenants, float64(s.Bytes)/1e6, s.Detections)
 	switch {
+	case !s.Anew.IsZero() && time.Since(s.Anew) < learnsAnew:
+		return good, "Nothing need be done but wait. If it comes again without an update, look in the log why the snapshot cannot be read.", errors.New(anewText(s.Anew))
 	case s.Refused > 0:
 		err = fmt.Errorf("%d events were of members or keys beyond what there is room for: unusual things may be missed", s.Refused)
 	case s.Evicted > 0:

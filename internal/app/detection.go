@@ -120,6 +120,11 @@ func (h *hub) detectorTroubles(last *detect.Stats) (out []string) {
 	if !h.worker.Load().Stats().Running {
 		out = append(out, "The worker does not run, so that nothing is detected at the hub; the log says why.")
 	}
+	if b := h.baselines.Load(); b != nil {
+		if s := b.Stats(); !s.Anew.IsZero() && time.Since(s.Anew) < learnsAnew {
+			out = append(out, anewText(s.Anew))
+		}
+	}
 	now := h.detector.Load().Stats()
 	if now.Evicted > last.Evicted {
 		out = append(out, "The detector has to forget what it counts before its time, since there is more than it has room for; something may be missed.")
@@ -129,6 +134,13 @@ func (h *hub) detectorTroubles(last *detect.Stats) (out []string) {
 	}
 	*last = now
 	return out
+}
+
+// learnsAnew is for how long it is said that the baselines began anew: most of them know a member by then.
+const learnsAnew = 14 * 24 * time.Hour
+
+func anewText(since time.Time) string {
+	return fmt.Sprintf("What the baselines had learnt could not be read, as after an update that keeps it in another form, and they learn anew since %s. Rules work as ever; what is merely unusual at a member is told again when it is known there, after two to six weeks.", since.UTC().Format("2 January 2006 15:04 UTC"))
 }
 
 // SourceHealth is a source of a member, for programs and for `tocsin rules health`.
@@ -224,6 +236,19 @@ func (p onPages) Sources(ctx context.Context, t event.TenantID) ([]web.Source, e
 			x.Cannot = append(x.Cannot, web.CannotFire{Rule: c.Rule, Why: c.Why})
 		}
 		out = append(out, x)
+	}
+	return out, nil
+}
+
+// Coverage implements web.Detection.
+func (p onPages) Coverage(ctx context.Context, t event.TenantID) ([]web.Covered, error) {
+	list, err := p.coverage(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]web.Covered, len(list))
+	for i, x := range list {
+		out[i] = web.Covered{ID: x.ID, Rules: x.Rules, Blind: x.Blind}
 	}
 	return out, nil
 }

@@ -81,6 +81,7 @@ type Engine struct {
 	sizes [2]int // of the last snapshots, changes and whole
 	out   []event.Detection
 	stats Stats
+	anew  time.Time // see Stats
 }
 
 // Stats counts since the engine was made.
@@ -92,8 +93,9 @@ type Stats struct {
 	Untaught   uint64 // over UDP, where a known sender teaches the same
 	Detections uint64
 	Updates    uint64
-	Suppressed uint64 // beyond what a member may be told of one kind in a day
-	Evicted    uint64 // accounts, machines, beats and keys pushed out that were still worth keeping
+	Suppressed uint64    // beyond what a member may be told of one kind in a day
+	Evicted    uint64    // accounts, machines, beats and keys pushed out that were still worth keeping
+	Anew       time.Time // since when it learns anew, because what it had learnt could not be read; zero: it could
 	Tenants    int
 	Keys       int               // across members
 	Bytes      int               // in use, about
@@ -154,7 +156,7 @@ func (e *Engine) Stats() Stats {
 	for k, n := range e.stats.Told {
 		s.Told[k] = n
 	}
-	s.Tenants, s.Keys = len(e.tenants), e.crossings.used
+	s.Tenants, s.Keys, s.Anew = len(e.tenants), e.crossings.used, e.anew
 	s.Bytes = len(e.crossings.slots)*crossingBytes + e.big*votesBytes + e.patterns.Bytes() + len(e.signatures.slots)*spreadBytes
 	s.Evicted += uint64(e.crossings.Evicted) + uint64(e.signatures.Evicted)
 	for _, t := range e.order {

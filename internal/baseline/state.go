@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"tocsin/internal/baseline/sketch"
 	"tocsin/internal/durable"
@@ -143,8 +144,9 @@ func (e *Engine) Restore(b []byte) error {
 	e.forget()
 	e.stats.Told = told
 	err := e.restore(b)
-	if err != nil {
+	if e.anew = (time.Time{}); err != nil {
 		e.forget()
+		e.anew = time.Now()
 		return err
 	}
 	return nil

@@ -384,8 +384,11 @@ func TestJoined(t *testing.T) {
 	damaged := bytes.Clone(s)
 	damaged[len(damaged)-1] ^= 1
 	b = &Joined{Rules: &fakeRules{}, Baseline: engine(t, Options{})}
-	if err := b.Restore(damaged); err != nil {
-		t.Error(err)
+	if err := b.Restore(damaged); err != nil || time.Since(b.Baseline.Stats().Anew) > time.Minute {
+		t.Errorf("%v; it is to be said that learning began anew: %v", err, b.Baseline.Stats().Anew)
+	}
+	if err := b.Restore(s); err != nil || !b.Baseline.Stats().Anew.IsZero() {
+		t.Errorf("an older snapshot was good: %v, %v", err, b.Baseline.Stats().Anew)
 	}
 	b = &Joined{Rules: &fakeRules{fail: true}, Baseline: engine(t, Options{})}
 	if err := b.Restore(damaged); err == nil {
