@@ -151,7 +151,11 @@ func (h Histogram) SVG() template.HTML {
 			if (n-1-i)/every%2 == 1 {
 				class += " minor"
 			}
-			fmt.Fprintf(&b, `<text class="%s" x="%s%%" y="%d" text-anchor="middle">%s</text>`, class, num(x+w/2), height-4, escape(c.Label))
+			at, anchor := x+w/2, "middle"
+			if i == n-1 && n > labels { // narrow columns: the last label would end outside the plot
+				at, anchor = x+w, "end"
+			}
+			fmt.Fprintf(&b, `<text class="%s" x="%s%%" y="%d" text-anchor="%s">%s</text>`, class, num(at), height-4, anchor, escape(c.Label))
 		}
 	}
 	b.WriteString("</svg></div>")

@@ -40,7 +40,19 @@ type Detection interface {
 	Sources(ctx context.Context, t event.TenantID) ([]Source, error)
 	// Unwell are those of all members that are silent or lost fields, without the rules; whoever asks shows them to those alone who may know.
 	Unwell(ctx context.Context) ([]Source, error)
+	// Coverage are the techniques of ATT&CK that rules of the scheme are about, in order, with what they can see of them at a member.
+	Coverage(ctx context.Context, t event.TenantID) ([]Covered, error)
 }
+
+// Covered is a technique of ATT&CK at a member.
+type Covered struct {
+	ID    string
+	Rules []string // titles of rules about it that can fire on a source of the member
+	Blind int      // how many others are about it and can fire on none
+}
+
+// rulesAbout bounds the rules that are named for one technique.
+const rulesAbout = 5
 
 // rulesShown bounds a list of rules on a page: with rules of others there are thousands.
 const rulesShown = 300
@@ -118,6 +130,22 @@ func (s *server) showDetection(w http.ResponseWriter, r *request, tenant event.T
 			return err
 		}
 	}
+	if len(list) > 0 {
+		covered, err := s.o.Detection.Coverage(r.Context(), tenant)
+		if err != nil {
+			return err
+		}
+		for _, c := range covered {
+			x := coveredView{ID: c.ID, Name: techniqueNames[c.ID], Rules: c.Rules[:min(len(c.Rules), rulesAbout)], More: len(c.Rules) - min(len(c.Rules), rulesAbout), Blind: c.Blind}
+			if len(c.Rules) > 0 {
+				v.Seen++
+			}
+			v.Covered = append(v.Covered, x)
+		}
+		slices.SortStableFunc(v.Covered, func(a, b coveredView) int { return min(len(b.Rules), 1) - min(len(a.Rules), 1) }) // what can be seen stands first
+		v.AllCovered = int64(len(v.Covered))
+		v.Covered = v.Covered[:min(len(v.Covered), rulesShown)]
+	}
 	whose := "your"
 	if r.staff() {
 		whose = "their"
@@ -182,6 +210,14 @@ type detectionView struct {
 	Tone, Heading, Text string
 	Next                actionLink // what to do when there is nothing to show
 	Sources             []sourceView
+	Covered             []coveredView // techniques of ATT&CK, those that can be seen first
+	Seen, AllCovered    int64         // how many of them can be, and how many there are; Covered may be cut
+}
+
+type coveredView struct {
+	ID, Name    string
+	Rules       []string
+	More, Blind int
 }
 
 type sourceView struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +38,10 @@ func (s sourcesOf) Unwell(ctx context.Context) (out []Source, err error) {
 	return out, nil
 }
 
+func (s sourcesOf) Coverage(context.Context, event.TenantID) ([]Covered, error) {
+	return []Covered{{ID: "T1071.004", Rules: nil, Blind: 2}, {ID: "T1046", Rules: []string{"Port scan from one source", "b", "c", "d", "e", "f", "g"}, Blind: 1}}, nil
+}
+
 // What is silent or blind stands on a page of the centre's, and each member's sources on its own.
 func TestDetection(t *testing.T) {
 	w := newWorld(t, false)
@@ -49,6 +54,10 @@ func TestDetection(t *testing.T) {
 	contains(t, "overview", body, fmt.Sprintf("%d sources cannot be seen as before", 2*len(w.tenants)), "pfSense of member 2", "silent", "no longer have destination.port", fmt.Sprintf(`href="/members/%d/detection"`, w.tenants[1]))
 	_, body = staff.get(fmt.Sprintf("/members/%d/detection", w.tenants[1]))
 	contains(t, "a member's", body, "2 of 3 sources cannot be seen as before", "FortiGate", "98 in 100", "Port scan from one source", "these fields never came: dns.question.name", "1 watch it; 1 more for devices like it needs details that it does not send; 230 are for other kinds", "pfSense of member 2")
+	contains(t, "ways of attack", body, "Of 2 ways of attack that the rules are about, 1 can be seen here with what their devices report", "Network Service Discovery", "Port scan from one source; b; c; d; e; 2 more", ">nothing<")
+	if i, j := strings.Index(body, "T1046"), strings.Index(body, "T1071.004"); i < 0 || j < i {
+		t.Errorf("what can be seen does not stand first: %d, %d", i, j)
+	}
 	_, body = own.get("/detection")
 	contains(t, "the member's own", body, "What can be seen", "pfSense of member 1", "Nothing has come from it")
 	lacks(t, "the member's own", body, "pfSense of member 2")

@@ -155,8 +155,9 @@ func (s *server) figures(ctx context.Context, scope access.Scope, days int, now 
 	for service, n := range sum.ByService {
 		if n > 0 {
 			bar := chart.Bar{Value: int64(n)}
-			if bar.Label, bar.Note = report.ServiceWords(service); bar.Note != "" {
-				bar.Note = "– " + bar.Note
+			var what string
+			if bar.Label, what = report.ServiceWords(service); unexplained[service] {
+				bar.Note = "– " + what
 			}
 			v.Tried = append(v.Tried, bar)
 		}

@@ -9,6 +9,10 @@ import (
 
 // The plain words that pages use for what the program counts under short names.
 
+// unexplained are the services whose names say little to whoever does not work with them.
+var unexplained = map[string]bool{"ssh": true, "vpn": true, "telnet": true, "remote_desktop": true, "dns": true, "ftp": true, "icmp": true, "directory": true, "windows": true, "remote_admin": true,
+	"discovery": true, "industrial": true, "time": true, "iot": true, "other": true}
+
 // sentence puts a capital in front.
 func sentence(s string) string {
 	if s == "" {
