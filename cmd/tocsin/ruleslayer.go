@@ -115,6 +115,9 @@ func (a *admin) layerPublish(ctx context.Context, common func(*flag.FlagSet), ar
 		if err != nil {
 			return err
 		}
+		if err := o.NoteRules(ctx, "rule layers published", fmt.Sprintf("version %d", got.Version), fmt.Sprintf("%d for every collector, %d collectors with more", got.Everybody, got.Collectors)); err != nil {
+			return err
+		}
 		a.say(got, "Published: %d changes of on-site rules for every collector; collectors with more of their own: %d. They fetch them within about a minute, until %s, and show them to their members.\n", got.Everybody, got.Collectors, got.Expires.Local().Format("2 January 2006"))
 		return nil
 	})
