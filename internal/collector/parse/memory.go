@@ -28,7 +28,6 @@ type memory struct {
 type name struct {
 	head, mask uint64   // a blank, and the first seven bytes with the equals sign behind, and which of them count
 	tail       uint64   // the last eight bytes with the equals sign, of names of seven bytes or more
-	middle     uint64   // the eight bytes behind head, of names of fifteen or more
 	next       [4]*name // that stood behind it, never nil
 	size       int      // bytes of the name, of the byte before it and of the equals sign
 	text       string
@@ -113,9 +112,6 @@ func (m *memory) add(text string, slot int, mapped bool) *name {
 		x.head &= x.mask
 	case n > 6:
 		x.tail = headOf(text[n-7:] + "=")
-		if n > 14 {
-			x.middle = headOf(text[7:])
-		}
 	}
 	head := headOf(text)
 	i := m.row(head, len(text))
@@ -186,41 +182,19 @@ func (x *name) expected(t string, i int, w uint64) *name {
 	return nil
 }
 
-// span is a pair whose name is remembered, and from where to where its value stands.
-type span struct {
-	x        *name
-	from, to int
-}
-
 // walk takes the pairs from t[i:] on whose names stand as they did in lines before, up to the first other one, and gives the place there, the
 // last name and how many pairs may still come. It goes by where quotes and the ends of values are (see find.Marks). Values in single quotes
 // and those with backslashes before a quote are left to the caller, and with bare all that are not quoted.
 func (s *Set) walk(t string, i int, last *name, left int, bare bool) (int, *name, int) {
 	r := &s.run
+	const words = uint(len(r.marks.Any)) - 1 // to spare a check of bounds: no index is beyond
+	p, gap := unsafe.Pointer(unsafe.StringData(t)), r.memory.gap
 	if left < find.MaxMarks/3 { // so many pairs may stand there: none need be counted on the way
 		return i, last, left
 	}
-	for {
-		var pairs, n int
-		i, last, pairs, n = r.pairs(t, i, last, bare)
-		for k := range r.spans[:n] {
-			sp := &r.spans[k]
-			s.otherName(sp.x, t[sp.from:sp.to])
-		}
-		if left -= pairs; n < len(r.spans) {
-			return i, last, left
-		}
-	}
-}
-
-// pairs is walk for as many pairs as there is room for among those of which more is to be done than to put the value in its slot: they are left
-// in spans. It calls nothing on its way, so that what it goes by stays in registers.
-func (r *run) pairs(t string, i int, last *name, bare bool) (_ int, _ *name, pairs, n int) {
-	const words = uint(len(r.marks.Any)) - 1 // to spare a check of bounds: no index is beyond
-	p, gap := unsafe.Pointer(unsafe.StringData(t)), r.memory.gap
 	stop := min(len(t), find.MaxMarks)
-	for end := stop - 8; i <= end && n < len(r.spans); {
-		w := load8(p, i) ^ gap
+	for end := stop - 8; i <= end; {
+		w := load(t, i) ^ gap
 		x := last.next[0]
 		if w&x.mask != x.head {
 			if x = last.next[1]; w&x.mask != x.head {
@@ -231,22 +205,12 @@ func (r *run) pairs(t string, i int, last *name, bare bool) (_ int, _ *name, pai
 				}
 			}
 		}
+		if x.size > 8 && !x.long(t, i) {
+			break
+		}
 		j := i + x.size
 		if j >= stop {
 			break
-		}
-		if x.size > 8 {
-			if load8(p, j-8) != x.tail {
-				break
-			}
-			if x.size > 16 {
-				if load8(p, i+8) != x.middle {
-					break
-				}
-				if x.size > 24 && !x.long(t, i) {
-					break
-				}
-			}
 		}
 		k := 0
 		if c := *(*byte)(unsafe.Add(p, j)); c == '"' {
@@ -277,22 +241,21 @@ func (r *run) pairs(t string, i int, last *name, bare bool) (_ int, _ *name, pai
 			}
 			i = k
 		}
-		pairs++
+		left--
 		last = x
 		if j == k {
 			continue
 		}
+		v := unsafe.String((*byte)(unsafe.Add(p, j)), k-j) // j < k <= len(t)
 		if x.slot >= 0 {
-			r.slots.First(x.slot, t[j:k])
+			r.slots.First(x.slot, v)
 			if x.mapped {
 				continue
 			}
 		}
-		sp := &r.spans[n]
-		sp.x, sp.from, sp.to = x, j, k
-		n++
+		s.otherName(x, v)
 	}
-	return i, last, pairs, n
+	return i, last, left
 }
 
 // otherName is other for a name that is remembered.
@@ -318,11 +281,8 @@ func (x *name) after(y *name) {
 }
 
 // load is the eight bytes of t at i as a number, the first byte the lowest. The caller knows that i+8 <= len(t).
-func load(t string, i int) uint64 { return load8(unsafe.Pointer(unsafe.StringData(t)), i) }
-
-// load8 is load for a text that begins at p.
-func load8(p unsafe.Pointer, i int) uint64 {
-	b := (*[8]byte)(unsafe.Add(p, i))
+func load(t string, i int) uint64 {
+	b := (*[8]byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(t)), i))
 	return binary.LittleEndian.Uint64(b[:])
 }
 

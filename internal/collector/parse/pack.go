@@ -55,7 +55,6 @@ type run struct {
 	words  string // a sentence to search
 
 	marks    find.Marks
-	spans    [48]span
 	limit    int     // of marks
 	turn     uint32  // counts what is read
 	memory   *memory // of the pack at work
