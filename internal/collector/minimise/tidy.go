@@ -59,6 +59,9 @@ func (m *Minimiser) tidy(e *event.Event, k event.Key, i int, staying bool) (v ev
 		if !staying {
 			break
 		}
+		if !e.Has(n) {
+			continue
+		}
 		t := m.treatment(n)
 		if t == leaves {
 			continue
