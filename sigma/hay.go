@@ -14,9 +14,12 @@ type haySet struct {
 	bitmap  []uint64
 	shift   uint
 	step    int
-	longest int      // part
-	pairs   *[8]byte // every part has one of these four pairs of bytes in it, with 0x20 set; nil: it takes more
+	longest int       // part
+	pairs   [][8]byte // every part has one of these pairs of bytes in it, with 0x20 set, four in each; nil: it takes more
 }
+
+// maxPairs bounds the pairs: each four are a pass over the line.
+const maxPairs = 8
 
 // caseless makes the grams of capitals and small letters equal; other characters meet too, which only costs a comparison.
 const caseless = 0x20202020
@@ -59,14 +62,13 @@ func newHaySet(lits []literal, seen, lines gramCounts) *haySet {
 	return h
 }
 
-// choosePairs seeks four pairs of bytes, seldom met in lines, of which every part has one: again and again that which most of the parts
+// choosePairs seeks a few pairs of bytes, seldom met in lines, of which every part has one: again and again that which most of the parts
 // left over have, for how common it is.
 func (h *haySet) choosePairs(lines gramCounts) {
 	rest := slices.Clone(h.parts)
-	var pairs [8]byte
-	n := 0
-	for ; len(rest) > 0; n++ {
-		if n == 4 {
+	var pairs []byte
+	for len(rest) > 0 {
+		if len(pairs) == 2*maxPairs {
 			return
 		}
 		have := map[[2]byte]int{}
@@ -99,11 +101,14 @@ func (h *haySet) choosePairs(lines gramCounts) {
 			}
 			return false
 		})
-		for k := 2 * n; k < len(pairs); k += 2 { // those that are not needed repeat the last
-			pairs[k], pairs[k+1] = best[0], best[1]
-		}
+		pairs = append(pairs, best[:]...)
 	}
-	h.pairs = &pairs
+	for len(pairs)%8 != 0 { // those that are not needed repeat the last
+		pairs = append(pairs, pairs[len(pairs)-2:]...)
+	}
+	for four := range slices.Chunk(pairs, 8) {
+		h.pairs = append(h.pairs, [8]byte(four))
+	}
 }
 
 // foldsToASCII says whether a character beyond ASCII may be in s that is ASCII when folded: the dotted and dotless i, the long s and the sign of kelvin.
@@ -128,12 +133,14 @@ func (h *haySet) possible(s string) bool {
 		return h.scan(s)
 	}
 	blocks := (len(s) - 1) / 32
-	for b := 0; b < blocks; b++ {
-		if b += findPairs((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), b*32)), blocks-b, h.pairs); b >= blocks {
-			break
-		}
-		if h.scan(s[max(0, b*32-h.longest):min(len(s), b*32+33+h.longest)]) {
-			return true
+	for i := range h.pairs {
+		for b := 0; b < blocks; b++ {
+			if b += findPairs((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), b*32)), blocks-b, &h.pairs[i]); b >= blocks {
+				break
+			}
+			if h.scan(s[max(0, b*32-h.longest):min(len(s), b*32+33+h.longest)]) {
+				return true
+			}
 		}
 	}
 	return h.scan(s[max(0, blocks*32-h.longest):])
