@@ -72,6 +72,13 @@ func (in *Input) look(first bool) {
 		}
 	}
 	clear(in.missed)
+	if len(in.folders) > 2*maxFiles { // a pattern of folders by the day
+		for dir := range in.folders {
+			if !slices.Contains(dirs, dir) {
+				delete(in.folders, dir)
+			}
+		}
+	}
 }
 
 // keepFolders writes the folders' times down: what was found up to them is among the places.
