@@ -11,7 +11,7 @@ import (
 )
 
 // Changes of on-site rules (package layers) come as a directive, signed like a pack and entered in the ledger, so that a hub alone cannot blind a site:
-// rules that are switched off, exceptions, other levels. They make less leave, never more; the member sees them.
+// rules that are switched off, exceptions, other levels. They take away what rules find, or give it another level, and the local ceiling holds as ever; the member sees them.
 
 // changes are those in force. They belong to the loop.
 type changes struct {
