@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/dom"
@@ -111,10 +112,12 @@ func (p plain) click(selector string) {
 	}
 }
 
-// load does something that leads to another page and waits for it.
+// load does something that leads to another page and waits for it; a form that the browser holds back leads nowhere.
 func (p plain) load(what string, act func()) {
 	p.t.Helper()
-	loaded := chromedp.Events(p.ctx, cdppage.LoadEventFired)
+	ctx, cancel := context.WithTimeout(p.ctx, 2*time.Minute)
+	defer cancel()
+	loaded := chromedp.Events(ctx, cdppage.LoadEventFired)
 	act()
 	for _, err := range loaded {
 		if err != nil {

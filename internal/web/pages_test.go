@@ -81,8 +81,8 @@ func TestSignIn(t *testing.T) {
 		if to != "" {
 			t.Fatalf("%v got in to %s", tc, to)
 		}
-		contains(t, "refusal", body, wrongSignIn)
-		bodies = append(bodies, body)
+		contains(t, "refusal", body, wrongSignIn, `value="`+tc[0]+`"`)
+		bodies = append(bodies, strings.ReplaceAll(body, tc[0], "as typed"))
 	}
 	if bodies[0] != bodies[1] || bodies[1] != bodies[2] {
 		t.Error("the refusals differ, which tells what was wrong")

@@ -21,7 +21,11 @@ const (
 	keyPending    = "pending"    // the ticket of the first step; one of a wrong password is refused at the end
 	keyPendingAt  = "pending-at" // Unix seconds
 	keyPendingTo  = "pending-to" // where to go afterwards
+	keyPendingAs  = "pending-as" // the email address as it was typed, so that a mistyped code does not cost that too
 )
+
+// maxEmail is the longest address there is (RFC 5321), in bytes.
+const maxEmail = 254
 
 // pendingFor is how long the second step waits for its code.
 const pendingFor = 10 * time.Minute
@@ -90,6 +94,7 @@ func (s *server) signInPassword(w http.ResponseWriter, r *http.Request) {
 	s.sessions.Put(ctx, keyPending, ticket)
 	s.sessions.Put(ctx, keyPendingAt, s.o.Now().Unix())
 	s.sessions.Put(ctx, keyPendingTo, next)
+	s.sessions.Put(ctx, keyPendingAs, email[:min(len(email), maxEmail)])
 	http.Redirect(w, r, "/sign-in/code", http.StatusSeeOther)
 }
 
@@ -145,7 +150,7 @@ func (s *server) signInFinish(w http.ResponseWriter, r *http.Request) {
 		// One try: whoever failed begins again, so a stolen password alone buys one guess of a code for each try that is counted. The
 		// ticket itself is good once; this is so that the page says so.
 		s.sessions.Remove(ctx, keyPending)
-		s.failSignIn(w, r, err, "", next)
+		s.failSignIn(w, r, err, s.sessions.PopString(ctx, keyPendingAs), next)
 		return
 	}
 	if err := s.sessions.RenewToken(ctx); err != nil {
@@ -155,6 +160,7 @@ func (s *server) signInFinish(w http.ResponseWriter, r *http.Request) {
 	s.sessions.Remove(ctx, keyPending)
 	s.sessions.Remove(ctx, keyPendingAt)
 	s.sessions.Remove(ctx, keyPendingTo)
+	s.sessions.Remove(ctx, keyPendingAs)
 	s.sessions.Put(ctx, keyUser, p.UserID)
 	s.sessions.Put(ctx, keyGeneration, generation)
 	now := s.o.Now().Unix()
