@@ -113,6 +113,14 @@ func (h *hub) newLedger(name string, d *db.DB, register ledger.Register, entries
 	return l
 }
 
+// joined is all envelopes one after another.
+func joined(envelopes []json.RawMessage) (all []byte) {
+	for _, e := range envelopes {
+		all = append(all, e...)
+	}
+	return all
+}
+
 // handOut answers for the hub's directives: those that its ledger covers, with their proofs; or what a hostile hub makes of that.
 func (h *hub) handOut(ctx context.Context, _, have string, seen batch.Tree) (out batch.Directives, tag string, err error) {
 	h.mu.Lock()
@@ -135,7 +143,7 @@ func (h *hub) handOut(ctx context.Context, _, have string, seen batch.Tree) (out
 		}
 		out.Directives, out.Proofs = append(out.Directives, env), append(out.Proofs, batch.Inclusion{Index: p.Index, Hashes: p.Hashes})
 	}
-	if tag = fmt.Sprint(len(out.Directives)); tag == have && tamper == nil {
+	if tag = fmt.Sprintf("%x", sha256.Sum256(joined(out.Directives))); tag == have && tamper == nil {
 		return batch.Directives{}, tag, nil
 	}
 	out.Checkpoint = string(cp)

@@ -2,9 +2,7 @@
 //
 // A followed file is known by device and inode and by its first bytes, so that a new file in a reused inode is read from its start. Rotation
 // by renaming is followed to the old file's end, also when it happened while the program was not running and the old file still lies in the
-// same folder. A file that was made and renamed before it was ever seen, between two looks or two runs, is found beside it by its usual name
-// (fw.log.1, fw.log-20261123, fw-20261123.log, fw.log.old ...; not compressed) and read whole. A file that became shorter, or whose first
-// bytes changed (copytruncate), is read from its start, and of its copy what had been added since the last look. The last line is taken when
+// same folder. A file that became shorter, or whose first bytes changed (copytruncate), is read from its start. The last line is taken when
 // its line end is there, or when its file was rotated away.
 //
 // Of the drop folder every file that has stopped changing is read to its end and then moved to done/ below it, or, when it cannot be read, to

@@ -51,20 +51,17 @@ const maxFiles = 1024
 
 // Input reads files. Serve may be called once.
 type Input struct {
-	o       Options
-	state   *state
-	sink    listen.Sink
-	files   map[id]*file
-	base    []place    // those in the file of places
-	begun   *dropPlace // the one there
-	folders map[string]*folder
-	before  time.Time      // what was written to before is history where a folder was never listed
-	missed  map[id]bool    // files that were rotated away between the look at their name and their being opened
-	copies  map[id]copying // sizes of copies of followed files that may still grow
-	out     batch
-	saved   time.Time
-	dirty   bool
-	drop    dropped
+	o     Options
+	state *state
+	sink  listen.Sink
+	files map[id]*file
+	base  []place              // those in the file of places
+	begun *dropPlace           // the one there
+	last  map[string]time.Time // when the file that had a name was last seen to have changed
+	out   batch
+	saved time.Time
+	dirty bool
+	drop  dropped
 
 	lines, bytes, cut, rotated, truncated, lost, done, failed atomic.Uint64
 	open                                                      atomic.Int64
@@ -115,11 +112,7 @@ func New(o Options) (*Input, error) {
 		o.Logger.Error("the places in the log files cannot be read; they are read from the start, and lines that were read before are sent again", "error", err)
 		st = &state{}
 	}
-	before := time.Now()
-	if st.Saved > 0 {
-		before = time.Unix(0, st.Saved)
-	}
-	return &Input{o: o, state: st, files: map[id]*file{}, folders: map[string]*folder{}, missed: map[id]bool{}, copies: map[id]copying{}, before: before, drop: dropped{seen: map[string]standing{}}, said: map[string]bool{}}, nil
+	return &Input{o: o, state: st, files: map[id]*file{}, last: map[string]time.Time{}, drop: dropped{seen: map[string]standing{}}, said: map[string]bool{}}, nil
 }
 
 // Addr says what is read.
@@ -161,12 +154,11 @@ func (in *Input) Serve(ctx context.Context, sink listen.Sink) error {
 	if err := in.recall(); err != nil {
 		return err
 	}
-	away := in.restore()
+	in.restore()
 	tick := time.NewTicker(in.o.Poll)
 	defer tick.Stop()
 	scanned, pruned := in.o.Now(), time.Time{}
 	in.scan()
-	in.away(away)
 	in.keepNew()
 	for {
 		now := in.o.Now()
@@ -228,7 +220,6 @@ func (in *Input) save() {
 		in.state.Mark = r.Mark()
 	}
 	in.state.Saved = time.Now().UnixNano()
-	in.keepFolders()
 	if !in.write() {
 		return
 	}

@@ -62,17 +62,26 @@ func (in *Input) scan() {
 			if f := in.files[identify(st)]; f != nil {
 				f.Path = name
 				f.gone = time.Time{}
+				in.last[name] = st.ModTime()
 				continue
 			}
 			if len(in.files) >= maxFiles {
 				in.say("many", "too many log files; some are not followed", fmt.Errorf("more than %d files match", maxFiles))
 				return
 			}
-			if f := in.begin(name, 0, in.o.FromEnd && !in.state.began); (f == nil || (id{f.Dev, f.Ino}) != identify(st)) && len(in.missed) < maxFiles {
-				in.missed[identify(st)] = true // rotated away since the look at it
+			before, had := in.last[name]
+			f := in.begin(name, 0, in.o.FromEnd && !in.state.began)
+			if had {
+				in.siblings(name, before)
+			} else if f != nil && (id{f.Dev, f.Ino}) != identify(st) { // rotated away since the look at it
+				in.siblings(name, st.ModTime())
+			}
+			if len(in.last) < 4*maxFiles {
+				in.last[name] = st.ModTime()
 			}
 		}
 	}
+	in.state.began = true
 	for k, f := range in.files {
 		st, err := os.Stat(f.Path)
 		if err == nil && identify(st) == k || err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -81,10 +90,54 @@ func (in *Input) scan() {
 		if f.gone.IsZero() {
 			f.gone = in.o.Now()
 			in.rotated.Add(1)
+			in.siblings(f.Path, changed(f.f))
 		}
 	}
-	in.look(!in.state.began)
-	in.state.began = true
+}
+
+// siblings follows what was rotated away so soon after the file at path that it was never seen under that name: files in the same folder
+// whose names begin with its name, and which have changed since. Files that were read to their end are not among them.
+func (in *Input) siblings(path string, since time.Time) {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) > 10_000 {
+		return
+	}
+	base = strings.TrimSuffix(base, filepath.Ext(base))
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), base) || packed(e.Name()) || len(in.files) >= maxFiles {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() || info.ModTime().Before(since) || in.files[identify(info)] != nil || filepath.Join(dir, e.Name()) == path {
+			continue
+		}
+		name := filepath.Join(dir, e.Name())
+		if f := in.begin(name, 0, false); f != nil {
+			switch {
+			case in.finished(f):
+				f.f.Close()
+				delete(in.files, id{f.Dev, f.Ino})
+			case !in.wanted(name):
+				f.Path, f.gone = path, in.o.Now()
+			}
+		}
+	}
+	in.open.Store(int64(len(in.files)))
+}
+
+// changed is when the file was last written to.
+func changed(f *os.File) time.Time {
+	st, err := f.Stat()
+	if err != nil {
+		return time.Now()
+	}
+	return st.ModTime()
+}
+
+// finished says whether the file was read to its end lately.
+func (in *Input) finished(f *file) bool {
+	return slices.ContainsFunc(in.state.Done, func(p place) bool { return p.Dev == f.Dev && p.Ino == f.Ino && same(f.f, &p) })
 }
 
 // wanted says whether a name matches the patterns.
@@ -114,16 +167,7 @@ func (in *Input) begin(name string, offset int64, atEnd bool) *file {
 	if atEnd {
 		offset = st.Size()
 	}
-	if in.files[k] != nil { // it was renamed since the look at its name
-		f.Close()
-		return nil
-	}
 	nf := &file{place: place{Path: name, Dev: k.dev, Ino: k.ino, Offset: offset}, f: f, grown: in.o.Now()}
-	if i := slices.IndexFunc(in.state.absent, func(p place) bool { return p.Dev == k.dev && p.Ino == k.ino && same(f, &p) }); i >= 0 {
-		nf.place = in.state.absent[i] // it could not be read until now
-		nf.Path, nf.Size = name, 0
-		in.state.absent = slices.Delete(in.state.absent, i, i+1)
-	}
 	in.print(nf)
 	in.files[k] = nf
 	in.open.Store(int64(len(in.files)))
@@ -152,50 +196,47 @@ func same(f *os.File, p *place) bool {
 	return err == nil && n == p.Prints && sum(b) == p.Print
 }
 
-// restore opens the files that were followed before the program ended, where they are now, and answers those that are not there.
-func (in *Input) restore() (away []place) {
+// restore opens the files that were followed before the program ended, where they are now.
+func (in *Input) restore() {
 	old := in.state.Files
 	in.base, in.begun, in.state.Files = slices.Clone(old), in.state.Drop.clone(), nil
+	for _, p := range in.state.Done {
+		if !slices.ContainsFunc(old, func(o place) bool { return o.Path == p.Path }) {
+			defer in.siblings(p.Path, time.Unix(0, in.state.Saved)) // when those of the old list are known
+		}
+	}
 	for _, p := range old {
 		if len(in.files) >= maxFiles {
 			break
 		}
 		name, ok := whereIs(&p)
 		if !ok {
-			in.past(p) // look may find a copy of it
-			away = append(away, p)
+			in.siblings(p.Path, time.Unix(0, in.state.Saved))
+			if _, err := os.Stat(p.Path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+				// Another file has the name and the old one is not beside it: what it had after our place, nobody can say.
+				in.lost.Add(1)
+				in.o.Logger.Warn("a log file was rotated away while the collector was not running, and is not in its folder any more; what it held after the last place is not read", "file", p.Path, "place", p.Offset)
+			}
 			continue
 		}
 		if f := in.begin(name, p.Offset, false); f != nil {
-			f.place = p
-			f.Size = 0 // its first bytes are looked at again
+			f.Path, f.Prints, f.Print = p.Path, p.Prints, p.Print
 			if name != p.Path {
 				in.o.Logger.Info("a log file was rotated while the collector was not running; reading the rest of the old one", "file", name)
 				in.rotated.Add(1)
 				if !in.wanted(name) {
 					f.gone = in.o.Now()
 				}
+				in.last[p.Path] = changed(f.f)
+				in.siblings(p.Path, changed(f.f))
 			}
 			in.print(f)
-		} else if in.files[id{p.Dev, p.Ino}] == nil {
+		} else {
 			in.state.absent = append(in.state.absent, p) // it cannot be read now: its place is kept
 		}
 	}
 	if len(old) > 0 {
 		in.state.began = true
-	}
-	return away
-}
-
-// away tells of files that were neither under their names nor beside them, and of which no copy was found either.
-func (in *Input) away(files []place) {
-	for _, p := range files {
-		copied := slices.ContainsFunc(in.state.Done, func(d place) bool { return d.Dev == p.Dev && d.Ino == p.Ino && d.Copied })
-		if _, err := os.Stat(p.Path); !copied && (err == nil || !errors.Is(err, fs.ErrNotExist)) {
-			// Another file has the name and the old one is not beside it: what it had after our place, nobody can say.
-			in.lost.Add(1)
-			in.o.Logger.Warn("a log file was rotated away while the collector was not running, and is not in its folder any more; what it held after the last place is not read", "file", p.Path, "place", p.Offset)
-		}
 	}
 }
 
@@ -247,9 +288,8 @@ func (in *Input) follow(ctx context.Context) (more bool, err error) {
 			if size < f.Offset || !same(f.f, &f.place) {
 				in.truncated.Add(1)
 				in.o.Logger.Info("a log file was cut off or written anew; reading it from its start", "file", f.Path)
-				in.past(f.place) // its copy may hold more than was read
 				f.Offset, f.skip, f.partial = 0, false, 0
-				f.Prints, f.Tails, f.Copied = 0, 0, false
+				f.Prints = 0
 			}
 			f.Size = size
 			f.grown = now
@@ -271,7 +311,10 @@ func (in *Input) follow(ctx context.Context) (more bool, err error) {
 			f.f.Close()
 			delete(in.files, id{f.Dev, f.Ino})
 			in.open.Store(int64(len(in.files)))
-			in.past(f.place)
+			if in.state.Done = append(in.state.Done, f.place); len(in.state.Done) > 64 {
+				in.state.Done = slices.Delete(in.state.Done, 0, 1)
+			}
+			in.dirty = true
 		}
 	}
 	return more, nil
@@ -335,8 +378,6 @@ func (in *Input) read(f *file, size int64, last bool) (more bool, err error) {
 	f.partial = 0
 	if used > 0 {
 		f.Offset += int64(used)
-		f.Tails = min(used, prints)
-		f.Tail = sum(buf[used-f.Tails : used])
 		f.skip = skip
 		in.dirty = true
 	} else {

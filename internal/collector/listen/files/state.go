@@ -18,21 +18,16 @@ type place struct {
 	Prints int      `json:"prints"` // number of first bytes that Print is of
 	Print  [16]byte `json:"print"`
 	Offset int64    `json:"offset"`
-	Size   int64    `json:"size"`            // when it was last looked at
-	Tails  int      `json:"tails,omitempty"` // number of bytes before Offset that Tail is of
-	Tail   [16]byte `json:"tail"`
-	Copied bool     `json:"copied,omitempty"` // a copy that was made of it before it was cut off has been read
+	Size   int64    `json:"size"` // when it was last looked at
 }
 
 // state is what the file of places holds.
 type state struct {
-	Mark  uint64  `json:"mark,string"`  // the sink's when this was written: what it received later is behind these places
-	Saved int64   `json:"saved,string"` // when, UTC nanoseconds of the clock that file times are of
-	Files []place `json:"files"`
-	Done  []place `json:"done"` // files that were rotated away and read to their end, lately, and places in files that were cut off
-	// Folders are the times of the folders when they were last listed, UTC nanoseconds of their own clock.
-	Folders map[string]int64 `json:"folders,omitempty"`
-	Drop    *dropPlace       `json:"drop,omitempty"`
+	Mark  uint64     `json:"mark,string"`  // the sink's when this was written: what it received later is behind these places
+	Saved int64      `json:"saved,string"` // when, UTC nanoseconds of the clock that file times are of
+	Files []place    `json:"files"`
+	Done  []place    `json:"done"` // files that were rotated away and read to their end, lately
+	Drop  *dropPlace `json:"drop,omitempty"`
 
 	absent []place // of files that cannot be read now
 	began  bool    // this is not the first time that files are looked for
