@@ -229,7 +229,10 @@ type matcher struct {
 
 func compile(value string) (matcher, error) {
 	if p, err := netip.ParsePrefix(value); err == nil {
-		if p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && !p.Addr().Is4In6() && p.Bits() < 16 {
+		if p.Addr().Is4In6() && p.Bits() >= 96 { // an IPv4 network in IPv6 writing
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+		if p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 16 || p.Addr().Is4In6() {
 			return matcher{}, fmt.Errorf("%w: %s is nearly everybody; name a network of /8 or smaller (IPv6 /16)", ErrInvalid, value)
 		}
 		return matcher{net: p.Masked()}, nil

@@ -70,6 +70,9 @@ func ForSite(open []Layer, t event.TenantID, area string, rules Rules, now time.
 		}
 		x := Sited{ID: l.ID, Kind: l.Kind, Rule: l.Rule, Title: l.Title, Field: l.Field, Value: l.Value, Level: l.Level, Width: width(l.Scope), Expires: l.Expires}
 		if l.Kind == Except {
+			if _, err := compile(l.Value); err != nil { // of a version that took it; it does nothing at the hub either
+				continue
+			}
 			if x.Single = !found.Correlation; !x.Single {
 				x.Entity = found.EntityFields
 			}

@@ -36,6 +36,7 @@ func TestSited(t *testing.T) {
 		{ID: 6, Kind: Off, Rule: "counts", Scope: Member, Tenant: 8},
 		{ID: 7, Kind: Off, Rule: "counts", Scope: Scheme, Expires: now.UnixNano()},
 		{ID: 8, Kind: Off, Rule: "gone", Scope: Scheme},
+		{ID: 9, Kind: Except, Rule: "single", Scope: Scheme, Field: "source.ip", Value: "::ffff:0:0/0", Expires: end}, // was taken once
 	}
 	b, err := Encode(ForSite(open, 7, "north ", found{}, now))
 	if err != nil {
@@ -79,8 +80,10 @@ func TestDecodeRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"no JSON": "x", "another format": `{"format":2,"layers":[]}`, "no kind": one(`"title":"t"`), "another kind": one(`"kind":"leave"`), "a level": one(`"kind":"level","level":"loud"`),
 		"everybody": one(`"kind":"except","field":"source.ip","value":"0.0.0.0/0"`), "everything": one(`"kind":"except","field":"user.name","value":"*"`),
-		"no end":  `{"format":1,"layers":[{"id":1,"rule":"r","expires_ns":"0","kind":"except","field":"user.name","value":"x"}]}`,
-		"no rule": `{"format":1,"layers":[{"id":1,"expires_ns":"0","kind":"off"}]}`, "a width": one(`"kind":"off","width":3`), "a text": one(`"kind":"off","title":"` + strings.Repeat("x", 600) + `"`),
+		"everybody with IPv6": one(`"kind":"except","field":"source.ip","value":"::ffff:0:0/0"`), "everybody with IPv4": one(`"kind":"except","field":"source.ip","value":"::ffff:0:0/96"`),
+		"all mapped": one(`"kind":"except","field":"source.ip","value":"::ffff:0:0/95"`),
+		"no end":     `{"format":1,"layers":[{"id":1,"rule":"r","expires_ns":"0","kind":"except","field":"user.name","value":"x"}]}`,
+		"no rule":    `{"format":1,"layers":[{"id":1,"expires_ns":"0","kind":"off"}]}`, "a width": one(`"kind":"off","width":3`), "a text": one(`"kind":"off","title":"` + strings.Repeat("x", 600) + `"`),
 		"too many": `{"format":1,"layers":[` + strings.Repeat(`{"id":1,"rule":"r","expires_ns":"0","kind":"off"},`, MaxSited) + `{"id":1,"rule":"r","expires_ns":"0","kind":"off"}]}`,
 		"too long": `{"format":1,"layers":[]` + strings.Repeat(" ", MaxSiteBytes) + `}`,
 	} {
@@ -90,6 +93,19 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	if list, err := Decode([]byte(one(`"kind":"except","field":"a.field.of.tomorrow","value":"x"`))); err != nil || NewSiteSet(list).Excepts() {
 		t.Errorf("a field that is not known: %v", err)
+	}
+}
+
+// A network of IPv4 addresses in IPv6 writing is that network.
+func TestMappedNetwork(t *testing.T) {
+	m, err := compile("::ffff:192.0.2.0/120")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for v, want := range map[string]bool{"192.0.2.7": true, "::ffff:192.0.2.7": true, "192.0.3.7": false, "2001:db8::1": false, "2001:db8::/64": false} {
+		if m.matches(v) != want {
+			t.Errorf("%s: %v", v, !want)
+		}
 	}
 }
 
