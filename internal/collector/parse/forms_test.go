@@ -42,6 +42,7 @@ func TestForms(t *testing.T) {
 		{`Nov 12 08:50:01 srv sshd[5]: error: kex_exchange_identification: client sent invalid protocol identifier "GET / from 198.51.100.9"`, "source.ip="},
 		{`Nov 12 08:50:01 srv sshd[5]: Unable to negotiate with 192.0.2.7 port 4000: no matching cipher found. Their offer: x from 198.51.100.9 [preauth]`, "source.ip=192.0.2.7"},
 		{`srv sshd[5]: Failed password for invalid user x from 198.51.100.9 from 192.0.2.7 port 4000 ssh2`, "tocsin.format=sshd host.name=srv source.ip=192.0.2.7"},
+		{`Nov 12 08:50:01 edge01 CEF:0|MikroTik|hAP ax^2|7.20.4|10|system,error,critical|High|dvchost=edge01 msg=login failure for user guest from 203.0.113.73 via ssh app=ssh msg=login failure for user x from 192.0.2.9 via ssh`, "user.name=guest source.ip=203.0.113.73"},
 		{`Nov 12 08:50:01 error,relay=192.0.2.7,msg="535 Authentication failed."`, "observer.vendor="},
 		{`Nov 12 08:50:01 cgf Block: type=FWD|proto=TCP|srcIF=eth1|srcIP=192.0.2.7|srcPort=4000|dstIP=198.51.100.2|dstPort=22|rule=r`, "observer.vendor=Barracuda tocsin.verdict=deny event.action=block process.name= host.name=cgf"},
 		{`Aug 13 08:50:01 Denied CONN=WAN SRC=192.0.2.7 DST=198.51.100.2 LEN=48 PROTO=TCP SPT=4000 DPT=80`, "observer.vendor=Peplink host.name= tocsin.verdict=deny"},

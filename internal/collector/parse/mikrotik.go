@@ -27,7 +27,7 @@ func (s *Set) mikrotik(msg string) bool {
 func (s *Set) mikrotikCEF(topics, ext string) bool {
 	text := ""
 	for w := s.cefPairs(ext); w.next(s); {
-		if w.key == "msg" {
+		if w.key == "msg" && text == "" {
 			text = trim(w.val)
 		}
 	}
