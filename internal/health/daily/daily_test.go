@@ -21,6 +21,7 @@ type bench struct {
 	rules  *detect.Engine
 	now    time.Time
 	cut    bool
+	away   bool   // the line cannot be asked
 	held   bool   // what is sent waits in the line
 	last   uint64 // place of the line
 	done   uint64
@@ -62,7 +63,12 @@ func newBench(t *testing.T, dir string) *bench {
 			b.done = b.last
 			return b.last, b.process(ctx, tenant, e.AppendJSON(nil))
 		},
-		Line: func(context.Context) (uint64, uint64, error) { return b.last, b.done, nil },
+		Line: func(context.Context) (uint64, uint64, error) {
+			if b.away {
+				return 0, 0, errors.New("the bus is away")
+			}
+			return b.last, b.done, nil
+		},
 		Raise: func(_ context.Context, dets []event.Detection) error {
 			b.raised = append(b.raised, dets...)
 			return nil
@@ -85,7 +91,7 @@ func (b *bench) process(ctx context.Context, tenant event.TenantID, line []byte)
 
 func (b *bench) check(t *testing.T) {
 	t.Helper()
-	if err := b.d.Check(t.Context()); err != nil && !b.cut {
+	if err := b.d.Check(t.Context()); err != nil && !b.cut && !b.away {
 		t.Fatal(err)
 	}
 }
@@ -184,6 +190,43 @@ func TestMissed(t *testing.T) {
 	b.check(t)
 	if len(b.raised) != 2 {
 		t.Errorf("an alert although the tests arrive again: %v", b.raised)
+	}
+}
+
+// With the whole bus away the line cannot be asked either: what could not be sent is missed all the same.
+func TestMissedWithoutLine(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.cut, b.away = true, true
+	b.now = b.now.Add(100 * time.Minute)
+	if err := b.d.Check(t.Context()); err == nil {
+		t.Error("nobody learns that the line cannot be asked")
+	}
+	if len(b.sent) != 2 {
+		t.Fatalf("sending was tried for %v", b.sent)
+	}
+	b.now = b.now.Add(11 * time.Minute)
+	for range 3 {
+		b.check(t)
+	}
+	if len(b.raised) != 2 || b.raised[0].RuleID != health.RuleDaily || b.raised[0].Tenant != 7 || b.raised[1].Tenant != 9 {
+		t.Errorf("%+v", b.raised)
+	}
+}
+
+// A line that cannot be asked for a moment does not make a member's fault of tests that wait in it, and the operator is not told again.
+func TestBehindWithoutLine(t *testing.T) {
+	b := newBench(t, t.TempDir())
+	b.check(t)
+	b.last, b.done, b.held = 900, 40, true
+	b.now = b.now.Add(100 * time.Minute)
+	b.check(t)
+	b.now = b.now.Add(11 * time.Minute)
+	for i := range 5 {
+		b.away = i%2 == 0
+		b.check(t)
+	}
+	if len(b.raised) != 1 || b.raised[0].RuleID != health.RuleDetector {
+		t.Errorf("%+v", b.raised)
 	}
 }
 
