@@ -123,7 +123,8 @@ func (w *Watch) Check(a Asked) []event.Detection {
 		gone   []key
 	)
 	w.mu.Lock()
-	// A machine that slept, or whose clock was put, could hear nobody meanwhile: everybody has their time from now on.
+	// A machine that slept, or whose clock was put, could hear nobody meanwhile: everybody has their time from now on,
+	// or, where they were heard at a time that lies ahead now, from then on: no such time goes back.
 	paused := w.checked != 0 && (now < w.checked || now-w.checked > int64(w.times.CollectorSilent)/2)
 	if w.checked = now; paused {
 		w.pauses++

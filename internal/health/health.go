@@ -19,8 +19,8 @@
 //   - lines of one device not understood while those of others are: the collector itself says so, under the same rule (detect.LinesRule), after 200 lines;
 //   - a source is silent: three times the longest pause of its last week, at least one hour and at most 26, from its second day on. The time counts while
 //     its collector is heard and the hub is not behind with what came;
-//   - a collector is silent: 30 minutes. When this machine slept, so that Check was not called for half of that time or the clock was put back, every
-//     silence counts from its waking on;
+//   - a collector is silent: 30 minutes. When this machine slept, so that Check was not called for half of that time, every silence counts from its
+//     waking on. When the clock was put back, what was heard last at a time that now lies ahead is waited for from that time on: it is told later;
 //   - the detector cannot run as it should: two checks.
 //
 // A source that was silent for five weeks is forgotten, and so is one of its senders.
