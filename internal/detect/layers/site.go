@@ -92,14 +92,33 @@ func Encode(list []Sited) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := Decode(b); err != nil {
+	if _, err := decode(b); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
-// Decode reads what a hub handed out, and trusts none of it.
+// Decode reads what a hub handed out, and trusts none of it. The fields that exceptions name get keys, so that an exception holds also where no rule or pack
+// of this version names its field: they come signed with the key for packs, as packs do. Without room for them the changes are refused, because one that
+// does nothing would be shown as in force.
 func Decode(b []byte) ([]Sited, error) {
+	list, err := decode(b)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range list {
+		if list[i].Kind == Except {
+			names = append(names, list[i].Field)
+		}
+	}
+	if _, err := event.RegisterAll(names...); err != nil {
+		return nil, fmt.Errorf("%w: an exception's field: %w", ErrInvalid, err)
+	}
+	return list, nil
+}
+
+func decode(b []byte) ([]Sited, error) {
 	if len(b) > MaxSiteBytes {
 		return nil, fmt.Errorf("%w: %d bytes of changes of rules, at most %d", ErrInvalid, len(b), MaxSiteBytes)
 	}
@@ -148,7 +167,7 @@ func (x *Sited) check() error {
 	return fmt.Errorf("the kind %.40q, which this version does not know", x.Kind)
 }
 
-// NewSiteSet compiles what a site was told. A field that this version does not know excepts nothing.
+// NewSiteSet compiles what Decode gave.
 func NewSiteSet(list []Sited) *Set {
 	s := &Set{byRule: map[string][]*entry{}, single: map[string][]*entry{}}
 	for _, x := range list {
@@ -161,7 +180,7 @@ func NewSiteSet(list []Sited) *Set {
 				continue // Decode has refused it
 			}
 			if e.key, ok = event.Lookup(x.Field); !ok {
-				continue
+				continue // Decode has given it one
 			}
 			if x.Single {
 				to = s.single
