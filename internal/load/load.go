@@ -124,6 +124,8 @@ type Result struct {
 	RSS        map[string]float64          `json:"rss_mib"`           // at the end
 	Balanced   bool                        `json:"balanced"`          // every event accounted for exactly once
 	Gaps       []string                    `json:"gaps"`
+
+	outside bool // alerts were handed to a receiver of this run's own
 }
 
 // WriteJSON writes the result as one object on one line.
@@ -144,8 +146,8 @@ func (r *Result) WriteText(w io.Writer) error {
 	fmt.Fprintf(&b, "stored      %d, %.1f s after the last was sent; %d kept aside, %d lost\n", r.Stored, r.DrainS, r.Dead, r.Lost)
 	fmt.Fprintf(&b, "alerts      %d of %d incidents; p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from the line's receipt\n", r.Alerts, r.Incidents, r.AlertMS.P50, r.AlertMS.P95, r.AlertMS.P99)
 	fmt.Fprintf(&b, "outbox      p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from a line's receipt, as the hub measured (%d detections)\n", r.OutboxMS.P50, r.OutboxMS.P95, r.OutboxMS.P99, r.OutboxMS.N)
-	if r.HandedMS.N > 0 {
-		fmt.Fprintf(&b, "handed over %d; p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from the line's receipt until a receiver outside had it\n", r.HandedMS.N, r.HandedMS.P50, r.HandedMS.P95, r.HandedMS.P99)
+	if r.outside {
+		fmt.Fprintf(&b, "handed over %d of %d incidents; p50 %.0f ms, p95 %.0f ms, p99 %.0f ms from the line's receipt until a receiver outside had it\n", r.HandedMS.N, r.Incidents, r.HandedMS.P50, r.HandedMS.P95, r.HandedMS.P99)
 	}
 	fmt.Fprintf(&b, "CPU         %.1f s for a million %s (%s)\n", r.CPUMillion, unit, pairs(r.CPU, "%s %.1f s"))
 	fmt.Fprintf(&b, "memory      %s (MiB at the end)\n", pairs(r.RSS, "%s %.0f"))
@@ -243,6 +245,7 @@ const (
 	hubStart  = 60 * time.Second
 	hubStop   = 30 * time.Second
 	drainTime = 10 * time.Minute
+	alertTime = 10 * time.Second // in which alerts about what was stored are made and handed over
 	poll      = 200 * time.Millisecond
 )
 
@@ -453,7 +456,7 @@ func (r *run) alerts(st status.Status) {
 	}
 	r.res.Alerts, r.res.AlertMS, r.res.HubLatency, r.res.OutboxMS = len(ms), quantiles(ms), st.Latency, st.Latency["receipt_to_alert_ms"]
 	if r.outside != nil {
-		r.res.HandedMS = r.outside.delivered()
+		r.res.outside, r.res.HandedMS = true, r.outside.delivered()
 	}
 }
 
@@ -466,6 +469,7 @@ func incident(entity string) bool {
 // settle waits until the hub has stored what it acknowledged, and fills the result.
 func (r *run) settle(ctx context.Context, done func(sum status.Collector) error) error {
 	began := time.Now()
+	var stored time.Time
 	var last status.Status
 	err := r.await(ctx, drainTime, "storing what was acknowledged", func(ctx context.Context) error {
 		st, err := r.centre.Status(ctx)
@@ -476,24 +480,35 @@ func (r *run) settle(ctx context.Context, done func(sum status.Collector) error)
 		if err := done(r.sums(st)); err != nil {
 			return err
 		}
+		if stored.IsZero() {
+			stored = time.Now()
+		}
 		r.alerts(st)
-		if r.res.Alerts < r.res.Incidents && time.Since(began) < 10*time.Second { // the last ones may still be on their way
+		if r.res.Alerts < r.res.Incidents && time.Since(stored) < alertTime { // the last ones may still be on their way
 			return fmt.Errorf("%d of %d incidents have their alert", r.res.Alerts, r.res.Incidents)
 		}
-		if r.outside != nil && r.res.HandedMS.N < r.res.Incidents && time.Since(began) < 10*time.Second {
+		if r.outside != nil && r.res.HandedMS.N < r.res.Incidents && time.Since(stored) < alertTime {
 			return fmt.Errorf("%d of %d alerts were handed over", r.res.HandedMS.N, r.res.Incidents)
 		}
 		return nil
 	})
-	r.res.DrainS = time.Since(began).Seconds()
+	if stored.IsZero() {
+		stored = time.Now()
+	}
+	r.res.DrainS = stored.Sub(began).Seconds()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil {
 		r.res.Gaps = append(r.res.Gaps, err.Error())
 	}
-	sum := r.sums(last)
 	r.alerts(last)
+	r.account(r.sums(last))
+	return nil
+}
+
+// account compares what was sent with what the hub counts.
+func (r *run) account(sum status.Collector) {
 	r.res.Received, r.res.Kept, r.res.Stored, r.res.Dead = sum.Received, total(sum.Kept), sum.Stored, sum.Dead
 	if r.o.Collectors {
 		r.res.Sent, r.res.Acked, r.res.Batches = sum.Sent, sum.Acknowledged, sum.Batches
@@ -507,6 +522,8 @@ func (r *run) settle(ctx context.Context, done func(sum status.Collector) error)
 	if r.res.Alerts < r.res.Incidents {
 		r.res.Gaps = append(r.res.Gaps, fmt.Sprintf("%d incidents, %d alerts", r.res.Incidents, r.res.Alerts))
 	}
+	if r.outside != nil && r.res.HandedMS.N < r.res.Incidents {
+		r.res.Gaps = append(r.res.Gaps, fmt.Sprintf("%d incidents, %d alerts handed over", r.res.Incidents, r.res.HandedMS.N))
+	}
 	r.res.Balanced = len(r.res.Gaps) == 0
-	return nil
 }

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"hash/maphash"
 	"math"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"tocsin/internal/app/status"
 	"tocsin/internal/collector/parse"
 	"tocsin/internal/event"
 )
@@ -232,6 +234,24 @@ func TestResultJSON(t *testing.T) {
 	b.Reset()
 	if err := r.WriteText(&b); err != nil || !strings.Contains(b.String(), "NOT ACCOUNTED FOR: x") {
 		t.Errorf("%v %q", err, b.String())
+	}
+}
+
+// An alert that was made and not handed over is not accounted for, and is said where none was.
+func TestHandedOver(t *testing.T) {
+	for _, handed := range []int{0, 1} {
+		r := &run{outside: &receiver{got: map[string]int64{}}}
+		r.res = Result{Incidents: 1, Acked: 5}
+		for i := range handed {
+			r.outside.got[fmt.Sprint(i)] = 1
+		}
+		r.alerts(status.Status{})
+		r.res.Alerts = 1
+		r.account(status.Collector{Acknowledged: 5, Stored: 5})
+		var b strings.Builder
+		if err := r.res.WriteText(&b); err != nil || r.res.Balanced != (handed == 1) || len(r.res.Gaps) != 1-handed || !strings.Contains(b.String(), fmt.Sprintf("handed over %d of 1 incidents", handed)) {
+			t.Errorf("%d handed over: %v, %q, %v\n%s", handed, r.res.Balanced, r.res.Gaps, err, b.String())
+		}
 	}
 }
 
