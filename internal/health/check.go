@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
 )
@@ -239,7 +238,7 @@ func (w *Watch) silent(s *source, now int64) (out []sender, whole bool) {
 
 func (w *Watch) quiet(s *source, r sender, whole bool, collector string, now int64) event.Detection {
 	entity := s.entity(collector)
-	what := packs.ProductName(s.dataset)
+	what := product(s.dataset)
 	if !whole {
 		entity = r.addr.String() + ", " + entity
 		what += " at " + r.addr.String()
@@ -325,7 +324,7 @@ func vanished(cat *detect.Catalogue, x *shape, k key, collector string, now int6
 		count = "One rule"
 	}
 	v.bad = true
-	v.d = Raise(RuleFields, k.tenant, k.entity(collector), fmt.Sprintf("Events of %s at the collector %s no longer have %s, which nearly all of them had. %s cannot fire on them any more: %s%s.", packs.ProductName(k.dataset), collector, strings.Join(gone, ", "), count, strings.Join(named, "; "), more), since, now)
+	v.d = Raise(RuleFields, k.tenant, k.entity(collector), fmt.Sprintf("Events of %s at the collector %s no longer have %s, which nearly all of them had. %s cannot fire on them any more: %s%s.", product(k.dataset), collector, strings.Join(gone, ", "), count, strings.Join(named, "; "), more), since, now)
 	return v
 }
 

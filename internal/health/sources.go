@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
 )
@@ -41,7 +40,7 @@ type Source struct {
 
 // state is called with the lock held.
 func (w *Watch) state(s *source, now int64) State {
-	x := State{Tenant: s.tenant, Collector: s.collector, Dataset: s.dataset, Product: packs.ProductName(s.dataset), First: time.Unix(0, s.first), Last: time.Unix(0, s.last), Events: s.events, Senders: len(s.senders), Gone: []string{}, Quiet: []string{}}
+	x := State{Tenant: s.tenant, Collector: s.collector, Dataset: s.dataset, Product: product(s.dataset), First: time.Unix(0, s.first), Last: time.Unix(0, s.last), Events: s.events, Senders: len(s.senders), Gone: []string{}, Quiet: []string{}}
 	if p := s.profiles[everything]; p != nil {
 		if f := p.find(event.EventCategory); f != nil && f.gone == 0 {
 			x.Mapped = float64(f.share)
