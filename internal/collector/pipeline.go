@@ -64,7 +64,7 @@ type pipeline struct {
 	evidenceQ    []uint64
 	missed       int64   // when it was last told that lines behind a detection cannot be read
 	unclear      *sender // the last line's, when it is to be told that its lines are not understood any more
-	lines, bad   uint64  // of all senders since the start, and of these not understood
+	heard        heard   // since the start
 
 	tally  tally
 	frames []byte // records for the spool, not yet appended
@@ -254,12 +254,13 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 	e.ID = event.ID{Seq: l.Number}
 	format, ok := p.read.parse(e, l)
 	s := p.senders.seen(l.Sender, l.Created)
-	p.lines++
+	p.heard.lines++
+	p.heard.usual += s.Usual
 	if !ok {
-		p.bad++
+		p.heard.bad++
 	}
 	p.unclear = nil
-	if s.Addr.IsValid() && s.judge(ok, p.lines, p.bad, l.Created) {
+	if s.Addr.IsValid() && s.judge(ok, &p.heard, l.Created) {
 		p.unclear = s
 	}
 	if !ok {
@@ -493,8 +494,14 @@ func (t *senders) seen(a netip.Addr, at int64) *sender {
 	return s
 }
 
+// repeats is the format of "last message repeated 5 times".
+const repeats = "syslog-repeats"
+
 // product says whether the line is of a product that this sender did not send while it was learnt.
 func (s *sender) product(e *event.Event, format string, at int64) bool {
+	if format == repeats { // any device's sender writes it: it says nothing of what the device is
+		return false
+	}
 	name := e.Str(event.ObserverProduct)
 	if name == "" {
 		name = format

@@ -10,8 +10,8 @@ import (
 
 // Two firewalls of one kind stand behind a collector, and after an update one of them writes lines that nobody understands: the collector's share of lines that are
 // understood hardly falls, and the hub, which knows only that, says nothing. So the collector judges each device by itself: one of whose lines at least four
-// fifths were understood, and of whose next 200 less than half are, is told, once, until it is understood again. Where most of what the collector gets is
-// not understood the hub sees it and says so: then nothing is told here.
+// fifths were understood, and of whose next 200 less than half are, is told, once, until it is understood again. Where most of what
+// the collector gets is not understood, and four fifths mostly are, the hub sees it and says so: then nothing is told here.
 
 const (
 	understoodLines = 200 // of one device that are judged together
@@ -25,14 +25,20 @@ type understood struct {
 	Blind int64   `json:"blind,string,omitempty"` // since when it is not understood, ns; 0: it is
 
 	// Of the lines that are judged together: the device's, and the counts of all devices when they began.
-	lines, bad      int
-	allLines, allNo uint64
+	lines, bad int
+	all        heard
 }
 
-// judge counts a line. allLines and allNo are the counts of all devices, that line with them. It says whether the device is to be told of.
-func (u *understood) judge(ok bool, allLines, allNo uint64, at int64) bool {
+// heard counts lines of all devices.
+type heard struct {
+	lines, bad uint64
+	usual      float64 // as many would be understood as mostly are
+}
+
+// judge counts a line. all are the counts of all devices, that line with them. It says whether the device is to be told of.
+func (u *understood) judge(ok bool, all *heard, at int64) bool {
 	if u.lines == 0 {
-		u.allLines, u.allNo = allLines, allNo
+		u.all = *all
 	}
 	u.lines++
 	if !ok {
@@ -42,8 +48,8 @@ func (u *understood) judge(ok bool, allLines, allNo uint64, at int64) bool {
 		return false
 	}
 	share := float64(u.lines-u.bad) / float64(u.lines)
-	all := allLines - u.allLines
-	most := 2*(allNo-u.allNo) > all // of all devices
+	lines := all.lines - u.all.lines
+	hub := 2*(all.bad-u.all.bad) > lines && all.usual-u.all.usual >= understoodUsual*float64(lines) // sees it
 	u.lines, u.bad = 0, 0
 	switch {
 	case u.Blind != 0:
@@ -51,7 +57,7 @@ func (u *understood) judge(ok bool, allLines, allNo uint64, at int64) bool {
 			u.Blind = 0
 		}
 	case u.Usual >= understoodUsual && share < understoodGone:
-		if most {
+		if hub {
 			return false
 		}
 		u.Blind = at

@@ -11,6 +11,21 @@ import (
 	"tocsin/internal/event"
 )
 
+// "Last message repeated" is not another product: what a device is pinned to stays, and it is not learnt as one.
+func TestRepeatsAreNoProduct(t *testing.T) {
+	s := sender{Addr: netip.AddrFrom4([4]byte{192, 168, 1, 1}), First: 1, Lines: learnLines, Products: []string{"FortiGate"}}
+	var e event.Event
+	e.SetString(event.ObserverProduct, "syslog sender")
+	for _, at := range []int64{2, learnTime + 2} {
+		if s.product(&e, "syslog-repeats", at) || s.Changed != 0 || len(s.Refused) != 0 || len(s.Products) != 1 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if !s.product(&e, "other", learnTime+2) {
+		t.Error("another product is not noticed")
+	}
+}
+
 // Of two firewalls of one kind one is updated, and nothing that it writes is understood: the collector says so once, names it, and again when it happens
 // again. When nearly everything is not understood the hub says it, and what was never understood is no fault.
 func TestOneOfTwoIsNotUnderstood(t *testing.T) {
@@ -78,6 +93,17 @@ func TestOneOfTwoIsNotUnderstood(t *testing.T) {
 	play(1000, full, false, false)
 	if told() != 2 {
 		t.Errorf("what the hub sees is told here too: %d", told())
+	}
+	// The hub asks nothing of a collector of which a fifth or more was never understood: the one firewall among such is told of.
+	for i := range 3000 {
+		send([]byte{1, 1, 1, 5, 5, 5, 5, 5, 5, 6}[i%10], i%10 < 3 || i%10 == 9, full)
+	}
+	before := told()
+	for i := range 3000 {
+		send([]byte{1, 1, 1, 5, 5, 5, 5, 5, 5, 6}[i%10], i%10 == 9, full)
+	}
+	if told() != before+1 {
+		t.Errorf("a device that the hub does not see: %d", told()-before)
 	}
 	// The policy decides about the device's address.
 	var e event.Event
