@@ -62,7 +62,7 @@ func (s *eventSource) next(ctx context.Context, c *chunk) bool {
 			s.err = fmt.Errorf("%s:%d: a line is longer than %d MiB", s.name, s.line, maxEventLine>>20)
 			break
 		}
-		want := max(s.size, len(s.rest)) + len(s.rest) // a long line is read in few steps
+		want := min(max(s.size, len(s.rest))+len(s.rest), maxEventLine+s.size) // a long line is read in few steps
 		if cap(c.buf) < want || cap(c.buf) > keepChunk && want < keepChunk/2 {
 			c.buf = make([]byte, want+want/4)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -134,5 +135,29 @@ func TestEvalStops(t *testing.T) {
 	stop()
 	if code := rulesEval(ctx, append(args, files...), nil, &out, &errs); code != 1 || !strings.Contains(errs.String(), "canceled") {
 		t.Errorf("exit %d, %s", code, errs.String())
+	}
+}
+
+// endless is a line that does not end.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = 'x'
+	}
+	return len(b), nil
+}
+
+// TestEvalLine: the bound of a line is what it says, but for a chunk.
+func TestEvalLine(t *testing.T) {
+	for _, c := range []struct {
+		length int64
+		ok     bool
+	}{{maxEventLine - 1, true}, {maxEventLine + 2*chunkSize, false}} {
+		s := &eventSource{names: []string{"-"}, size: chunkSize, stdin: io.MultiReader(io.LimitReader(endless{}, c.length), strings.NewReader("\n"))}
+		var got chunk
+		if ok := s.next(context.Background(), &got); ok != c.ok || (s.Err() == nil) != c.ok || ok && len(got.lines) != int(c.length)+1 {
+			t.Errorf("%d bytes: %v, %v", c.length, ok, s.Err())
+		}
 	}
 }
