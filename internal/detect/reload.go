@@ -52,8 +52,10 @@ func (e *Engine) Reload(cat *Catalogue) (Reloaded, error) {
 		return Reloaded{}, &BadRules{errs}
 	}
 	e.mu.Lock()
-	routes := slices.Collect(maps.Keys(e.routes))
-	next.routesOf = maps.Clone(e.routesOf)
+	var routes []route
+	if !e.routesFull() { // else those that a member invented would keep it and the others from what they need until a restart
+		routes, next.routesOf = slices.Collect(maps.Keys(e.routes)), maps.Clone(e.routesOf)
+	}
 	e.mu.Unlock()
 	for _, r := range routes { // each takes milliseconds, which the next event of its kind need not wait for
 		next.newReading(r)

@@ -29,6 +29,33 @@ func TestReloadIsReady(t *testing.T) {
 	}
 }
 
+// A member that has as many kinds of events as there can be begins anew at a reload, and everybody with it.
+func TestReloadFreesRoutes(t *testing.T) {
+	for _, c := range []struct{ of, all, want int }{{maxRoutesOfOne - 1, 1, 1}, {maxRoutesOfOne, 1, 0}, {1, maxRoutes, 0}} {
+		e, err := New(Options{Catalogue: load(t, reloadRules("a", "3")), Where: Hub})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ev event.Event
+		webEvent(&ev, 0, netip.MustParseAddr("192.0.2.1"), "/each", testStart)
+		e.Process(&ev, testStart)
+		e.routesOf[1] = c.of
+		for i := range c.all - 1 {
+			e.routes[route(i+1)<<40] = nil
+		}
+		if _, err := e.Reload(load(t, reloadRules("b", "3"))); err != nil {
+			t.Fatal(err)
+		}
+		if len(e.routes) != c.want || e.routesOf[1] != c.of*c.want {
+			t.Errorf("%+v: %d routes, %v", c, len(e.routes), e.routesOf)
+		}
+		e.reading(&ev)
+		if len(e.routes) != 1 {
+			t.Errorf("%+v: it is not learnt again", c)
+		}
+	}
+}
+
 // BenchmarkReload measures how long no event can be processed while 200,000 groups are handed over: to the same rules, and to one rule more, which gives
 // the others new numbers; and how long the first event after it takes.
 func BenchmarkReload(b *testing.B) {

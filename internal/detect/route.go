@@ -360,6 +360,16 @@ func (e *Engine) reading(ev *event.Event) *reading {
 	return e.newReading(r)
 }
 
+// routesFull says whether there are, of one member or of all, as many kinds of events as there can be.
+func (p *program) routesFull() bool {
+	for _, n := range p.routesOf {
+		if n >= maxRoutesOfOne {
+			return true
+		}
+	}
+	return len(p.routes) >= maxRoutes
+}
+
 func (p *program) newReading(r route) *reading {
 	sources := r.sources()
 	g := newReading(p.rules.Set(sources...), sources, slices.Clone(p.grouped))
