@@ -55,6 +55,9 @@ func BenchmarkUpstream(b *testing.B) {
 	for _, form := range []string{"nxlog", "winlogbeat"} {
 		b.Run(form, func(b *testing.B) {
 			wire := telemetry(b, w, form)
+			if len(wire) == 0 {
+				b.Fatal("there are no events")
+			}
 			var ev event.Event
 			at, n := int64(0), 0
 			pass := func(process bool) time.Duration {
