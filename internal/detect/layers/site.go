@@ -68,7 +68,7 @@ func ForSite(open []Layer, t event.TenantID, area string, rules Rules, now time.
 		if !ok || !onSite(l.Kind, &found) || l.State(now) != "open" || !s.covers(&entry{Layer: *l}, t, now.UnixNano()) {
 			continue
 		}
-		x := Sited{ID: l.ID, Kind: l.Kind, Rule: l.Rule, Title: l.Title, Field: l.Field, Value: l.Value, Level: l.Level, Width: width(l.Scope), Expires: l.Expires}
+		x := Sited{ID: l.ID, Kind: l.Kind, Rule: l.Rule, Title: clip(l.Title), Field: l.Field, Value: l.Value, Level: l.Level, Width: width(l.Scope), Expires: l.Expires}
 		if l.Kind == Except {
 			if _, err := compile(l.Value); err != nil { // of a version that took it; it does nothing at the hub either
 				continue
@@ -81,6 +81,18 @@ func ForSite(open []Layer, t event.TenantID, area string, rules Rules, now time.
 	}
 	slices.SortFunc(out, func(a, b Sited) int { return cmp.Compare(a.ID, b.ID) })
 	return out
+}
+
+// clip shortens a title, which rules may have as long as they like, to what a site takes.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	n := maxText
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 // Encode writes what a site is told. The same layers give the same bytes.

@@ -110,6 +110,15 @@ func TestFieldOfTomorrow(t *testing.T) {
 	}
 }
 
+// A rule's long title does not hold up the list.
+func TestLongTitle(t *testing.T) {
+	title := "x" + strings.Repeat("é", 300)
+	list := ForSite([]Layer{{ID: 1, Kind: Off, Rule: "counts", Title: title, Scope: Scheme}}, 7, "", found{}, time.Now())
+	if _, err := Encode(list); err != nil || len(list) != 1 || list[0].Title != title[:maxText-1] {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
 // A network of IPv4 addresses in IPv6 writing is that network.
 func TestMappedNetwork(t *testing.T) {
 	m, err := compile("::ffff:192.0.2.0/120")
