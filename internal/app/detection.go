@@ -136,7 +136,7 @@ func (h *hub) detectorTroubles(last *detect.Stats) (out []string) {
 	return out
 }
 
-// learnsAnew is for how long it is said that the baselines began anew: most of them know a member by then.
+// learnsAnew is for how long it is said that the baselines began anew, unless the hub starts again before: most of them know a member by then.
 const learnsAnew = 14 * 24 * time.Hour
 
 func anewText(since time.Time) string {
@@ -177,7 +177,7 @@ func (h *hub) detectionHealth(ctx context.Context, t event.TenantID) ([]SourceHe
 				continue
 			}
 			if off.Off(v.ID, t, now) {
-				x.Cannot = append(x.Cannot, CannotFire{v.Title, "it is switched off here: `tocsin rules layer list` says by whom and why"})
+				x.Cannot = append(x.Cannot, CannotFire{v.Title, "the centre switched it off here"})
 				continue
 			}
 			x.Rules = append(x.Rules, v.Title)
