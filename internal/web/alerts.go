@@ -304,7 +304,7 @@ func evidenceOf(e eventstore.Stored) evidence {
 			out.Summary = "Intrusion detection alert"
 		}
 	case eventstore.ClassIndicator:
-		out.Summary = listedWord(e.Str(event.TocsinIndicatorKind))
+		out.Summary = listedWord(e.Str(event.TocsinIndicatorKind), e.HasString(event.EventType, "denied"))
 	case eventstore.ClassMalware:
 		out.Summary = wordOr(text(event.RuleName), "Malware found")
 	case eventstore.ClassSignInFailed:
@@ -324,17 +324,21 @@ func evidenceOf(e eventstore.Stored) evidence {
 	return out
 }
 
-// listedWord says what met the threat list: by indicator's kind.
-func listedWord(kind string) string {
+// listedWord says what met the threat list: by indicator's kind, and whether it was refused.
+func listedWord(kind string, denied bool) string {
+	deed, thing := "Talked to", "an address"
 	switch kind {
 	case "domain":
-		return "Asked for a name on the threat list"
+		deed, thing = "Asked for", "a name"
 	case "url":
-		return "Asked for a web address on the threat list"
+		deed, thing = "Asked for", "a web address"
 	case "file":
-		return "Met a file on the threat list"
+		deed, thing = "Met", "a file"
 	}
-	return "Talked to an address on the threat list"
+	if denied {
+		deed = "Refused:"
+	}
+	return deed + " " + thing + " on the threat list"
 }
 
 func wordOr(s, otherwise string) string {

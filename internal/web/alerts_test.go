@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tocsin/internal/event"
+	"tocsin/internal/eventstore"
 	"tocsin/internal/indicator"
 )
 
@@ -52,9 +53,20 @@ func TestOver(t *testing.T) {
 // What met the threat list is said in words, for each kind of indicator.
 func TestListedWord(t *testing.T) {
 	for _, kind := range []indicator.Kind{indicator.IP, indicator.Prefix, indicator.Domain, indicator.URL, indicator.File} {
-		got := listedWord(kind.String())
-		if !strings.HasSuffix(got, " on the threat list") || (kind == indicator.IP || kind == indicator.Prefix) != strings.Contains(got, "an address") {
-			t.Errorf("%s: %q", kind, got)
+		for _, denied := range []bool{false, true} {
+			got := listedWord(kind.String(), denied)
+			if !strings.HasSuffix(got, " on the threat list") || (kind == indicator.IP || kind == indicator.Prefix) != strings.Contains(got, "an address") || denied != strings.HasPrefix(got, "Refused: ") {
+				t.Errorf("%s, refused %v: %q", kind, denied, got)
+			}
+		}
+	}
+	for _, x := range []struct{ kind, want string }{{"allowed", "Talked to an address on the threat list"}, {"denied", "Refused: an address on the threat list"}} {
+		e := eventstore.Stored{Event: &event.Event{}, Class: eventstore.ClassIndicator}
+		e.SetString(event.TocsinIndicatorKind, indicator.IP.String())
+		e.AddString(event.EventType, "connection")
+		e.AddString(event.EventType, x.kind)
+		if got := evidenceOf(e).Summary; got != x.want {
+			t.Errorf("%s: %q, want %q", x.kind, got, x.want)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func TestDetection(t *testing.T) {
 	_, body = staff.get("/detection")
 	contains(t, "overview", body, fmt.Sprintf("%d sources cannot be seen as before", 2*len(w.tenants)), "pfSense of member 2", "silent", "no longer have destination.port", fmt.Sprintf(`href="/members/%d/detection"`, w.tenants[1]))
 	_, body = staff.get(fmt.Sprintf("/members/%d/detection", w.tenants[1]))
-	contains(t, "a member's", body, "2 of 3 sources cannot be seen as before", "FortiGate", "98 in 100", "Port scan from one source", "these fields never came: dns.question.name", "1 watch it; 1 more for devices like it needs details that it does not send; 230 are for other kinds", "pfSense of member 2")
+	contains(t, "a member's", body, "2 of 3 sources cannot be seen as before", "FortiGate", "98 in 100", "Port scan from one source", "these fields never came: dns.question.name", "1 watch it; 1 more for devices like it cannot fire on it; the list says why; 230 are for other kinds", "pfSense of member 2")
 	contains(t, "ways of attack", body, "Of 2 ways of attack that the rules are about, 1 can be seen here with what their devices report", "Network Service Discovery", "Port scan from one source; b; c; d; e; 2 more", ">nothing<")
 	if i, j := strings.Index(body, "T1046"), strings.Index(body, "T1071.004"); i < 0 || j < i {
 		t.Errorf("what can be seen does not stand first: %d, %d", i, j)
