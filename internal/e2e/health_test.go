@@ -179,7 +179,7 @@ func TestDetectionHealthTorture(t *testing.T) {
 	analyst := h.signIn(t, "analyst@example.org", "analyst")
 	eventually(t, time.Minute, "both on the centre's page", func() error {
 		page := words(analyst.get("/detection"))
-		for _, want := range []string{"2 sources cannot be seen as before", "FortiGate (fortinet.fortigate)", ">silent<", "no longer have destination.port"} {
+		for _, want := range []string{"2 sources cannot be seen as before", "Fortinet FortiGate", ">silent<", "no longer have destination.port"} {
 			if !strings.Contains(page, want) {
 				return fmt.Errorf("it lacks %q: %s", want, page)
 			}
