@@ -146,7 +146,7 @@ func (a *admin) lookBackList(_ context.Context, o *app.Office, args []string) er
 	if _, err := a.flags("look-back list", args, func(*flag.FlagSet) {}); err != nil {
 		return err
 	}
-	list, err := app.ListDirectives(o.Dir, o.Trust)
+	list, err := app.ListDirectives(o.Dir, o.Trust, time.Now())
 	if err != nil {
 		return err
 	}

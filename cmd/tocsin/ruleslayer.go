@@ -115,9 +115,6 @@ func (a *admin) layerPublish(ctx context.Context, common func(*flag.FlagSet), ar
 		if err != nil {
 			return err
 		}
-		if err := o.NoteRules(ctx, "rule layers published", fmt.Sprintf("version %d", got.Version), fmt.Sprintf("%d for every collector, %d collectors with more", got.Everybody, got.Collectors)); err != nil {
-			return err
-		}
 		a.say(got, "Published: %d changes of on-site rules for every collector; collectors with more of their own: %d. They fetch them within about a minute, until %s, and show them to their members.\n", got.Everybody, got.Collectors, got.Expires.Local().Format("2 January 2006"))
 		return nil
 	})
@@ -218,6 +215,8 @@ func (a *admin) layerList(ctx context.Context, common func(*flag.FlagSet), args 
 			case !layers.OnSite(&l, known) || l.State(now) != "open" && !slices.Contains(un.Ended, l.ID):
 			case slices.Contains(un.Ended, l.ID):
 				rows[i].Sites = "still there"
+			case un.Unfit[l.ID] != "":
+				rows[i].Sites = "cannot: " + un.Unfit[l.ID]
 			case un.Missing[l.ID] > 0:
 				rows[i].Sites = "not yet"
 			default:

@@ -87,8 +87,8 @@ func openFor(t *keys.Trust, p keys.Purpose, envelope []byte, now time.Time) (key
 	return t.OpenDirective(envelope, p, audience, now)
 }
 
-// ListDirectives reads and verifies all that are in force, oldest version first.
-func ListDirectives(dataDir string, t *keys.Trust) ([]Directive, error) {
+// ListDirectives reads and verifies all that are in force at a time, oldest version first. At the zero time none has expired.
+func ListDirectives(dataDir string, t *keys.Trust, now time.Time) ([]Directive, error) {
 	entries, err := os.ReadDir(DirectiveDir(dataDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -111,7 +111,7 @@ func ListDirectives(dataDir string, t *keys.Trust) ([]Directive, error) {
 		}
 		b = bytes.TrimSpace(b)
 		for _, p := range []keys.Purpose{keys.Packs, keys.Questions} {
-			d, err := openFor(t, p, b, time.Now())
+			d, err := openFor(t, p, b, now)
 			if want, ok := directive.Purpose(d.Type); err != nil || !ok || want != p {
 				continue
 			}
@@ -154,7 +154,7 @@ func (d *directives) look() {
 	if changed.Equal(d.changed) && now.Sub(d.read).Abs() < reread {
 		return
 	}
-	list, err := ListDirectives(d.dir, d.trust())
+	list, err := ListDirectives(d.dir, d.trust(), now)
 	if err != nil {
 		d.log.Error("the folder of directives cannot be read; what was read before is handed out", "err", err)
 		return

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -76,9 +77,10 @@ func (o *Office) wantedChanges(ctx context.Context, rules layer.Rules, now time.
 	return everybody, own, nil
 }
 
-// handedChanges are the changes that the hub hands out: of each audience the newest, with its version.
+// handedChanges are the changes that the hub handed out: of each audience the newest, with its version. Those that have expired are among them: no further
+// collector gets them, and those that took them keep them.
 func (o *Office) handedChanges() (map[string][]layers.Sited, map[string]Directive, error) {
-	list, err := ListDirectives(o.Dir, o.Trust)
+	list, err := ListDirectives(o.Dir, o.Trust, time.Time{})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -116,33 +118,48 @@ func (o *Office) PublishChanges(ctx context.Context, rules layer.Rules, signer *
 	for _, d := range before { // a clock that was put back must not stop anything
 		out.Version = max(out.Version, d.Version+1)
 	}
-	issue := func(audience string, version uint64, list []layers.Sited) error {
+	// All are signed before the first is handed out, so that what cannot be written hands out nothing; and the audit trail has it before a site can.
+	type issue struct {
+		audience string
+		envelope []byte
+	}
+	var issues []issue
+	sign := func(audience string, version uint64, list []layers.Sited) error {
 		content, err := layers.Encode(list)
 		if err != nil {
 			return err
 		}
 		env, err := keys.SignDirective(signer, keys.Directive{Type: directive.RuleChanges, Audience: audience, Version: version, Issued: now, Expires: out.Expires, Content: content})
-		if err != nil {
-			return err
-		}
-		_, err = AddDirective(o.Dir, o.Trust, directive.RuleChanges, env)
+		issues = append(issues, issue{audience, env})
 		return err
 	}
-	for id, list := range own { // first, and higher: what holds for everybody must not take from them
-		if err := issue(id, out.Version+1, list); err != nil {
+	for _, id := range slices.Sorted(maps.Keys(own)) { // first, and higher: what holds for everybody must not take from them
+		if err := sign(id, out.Version+1, own[id]); err != nil {
 			return out, fmt.Errorf("for collector %s: %w", id, err)
 		}
 	}
-	if err := issue(keys.Everybody, out.Version, everybody); err != nil {
+	if err := sign(keys.Everybody, out.Version, everybody); err != nil {
 		return out, err
 	}
 	out.Everybody, out.Collectors = len(everybody), len(own)
-	return out, o.sweepChanges(out.Version)
+	object, detail := fmt.Sprintf("version %d", out.Version), fmt.Sprintf("%d for every collector, %d collectors with more", out.Everybody, out.Collectors)
+	if err := o.NoteRules(ctx, "publishing rule layers", object, detail); err != nil {
+		return out, err
+	}
+	for _, x := range issues {
+		if _, err := AddDirective(o.Dir, o.Trust, directive.RuleChanges, x.envelope); err != nil {
+			return out, fmt.Errorf("what was handed out until here holds, call it again to hand out the rest: %w", err)
+		}
+	}
+	if err := o.sweepChanges(out.Version); err != nil {
+		return out, err
+	}
+	return out, o.NoteRules(ctx, "rule layers published", object, detail)
 }
 
 // sweepChanges removes publications from before.
 func (o *Office) sweepChanges(version uint64) error {
-	list, err := ListDirectives(o.Dir, o.Trust)
+	list, err := ListDirectives(o.Dir, o.Trust, time.Time{})
 	if err != nil {
 		return err
 	}
@@ -160,13 +177,23 @@ func (o *Office) sweepChanges(version uint64) error {
 
 // Unpublished says which layers are not at the sites as they should be.
 type Unpublished struct {
-	Missing map[int64]int // layers that some collectors were not handed, and how many
-	Ended   []int64       // layers that are over, and that collectors still have
+	Missing map[int64]int    // layers that some collectors were not handed, and how many
+	Ended   []int64          // layers that are over, and that collectors still have
+	Unfit   map[int64]string // layers that sites do not take, and why: they work at the hub alone
 }
 
 // UnpublishedChanges compares what holds with what was handed out.
 func (o *Office) UnpublishedChanges(ctx context.Context, rules layer.Rules, now time.Time) (Unpublished, error) {
-	out := Unpublished{Missing: map[int64]int{}}
+	out := Unpublished{Missing: map[int64]int{}, Unfit: map[int64]string{}}
+	open, err := o.Layers.List(ctx, false)
+	if err != nil {
+		return out, err
+	}
+	for i := range open {
+		if err := layers.Unfit(&open[i], rules); err != nil {
+			out.Unfit[open[i].ID] = err.Error()
+		}
+	}
 	everybody, own, err := o.wantedChanges(ctx, rules, now)
 	if err != nil {
 		return out, err
@@ -179,12 +206,14 @@ func (o *Office) UnpublishedChanges(ctx context.Context, rules layer.Rules, now 
 	if err != nil {
 		return out, err
 	}
-	compare := func(want, have []layers.Sited) {
+	compare := func(want []layers.Sited, audience string) {
+		have := got[audience]
 		has := func(list []layers.Sited, id int64) bool {
 			return slices.ContainsFunc(list, func(x layers.Sited) bool { return x.ID == id })
 		}
+		over := !now.Before(from[audience].Expires) // who came later, or was away, did not get it
 		for _, x := range want {
-			if !has(have, x.ID) {
+			if over || !has(have, x.ID) {
 				out.Missing[x.ID]++
 			}
 		}
@@ -195,7 +224,7 @@ func (o *Office) UnpublishedChanges(ctx context.Context, rules layer.Rules, now 
 		}
 	}
 	if len(members) == 0 {
-		compare(everybody, got[keys.Everybody])
+		compare(everybody, keys.Everybody)
 	}
 	for _, m := range members {
 		want, ok := own[m.collector]
@@ -206,7 +235,7 @@ func (o *Office) UnpublishedChanges(ctx context.Context, rules layer.Rules, now 
 		if d, ok := from[m.collector]; ok && d.Version > from[audience].Version {
 			audience = m.collector
 		}
-		compare(want, got[audience])
+		compare(want, audience)
 	}
 	slices.SortFunc(out.Ended, cmp.Compare)
 	return out, nil

@@ -2,7 +2,10 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -76,7 +79,7 @@ func TestPublishChanges(t *testing.T) {
 	// gets is what a collector is handed: the newest for it.
 	gets := func(collector string) (ids []int64) {
 		t.Helper()
-		list, err := ListDirectives(o.Dir, o.Trust)
+		list, err := ListDirectives(o.Dir, o.Trust, time.Time{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +133,51 @@ func TestPublishChanges(t *testing.T) {
 	if u := state(); len(u.Missing)+len(u.Ended) != 0 {
 		t.Errorf("published again: %+v", u)
 	}
-	if list, err := ListDirectives(o.Dir, o.Trust); err != nil || len(list) != 1 {
+	if list, err := ListDirectives(o.Dir, o.Trust, time.Time{}); err != nil || len(list) != 1 {
 		t.Errorf("%d files lie there, %v", len(list), err)
+	}
+	// It has expired. The sites keep what they took: a layer that ends now is still there, and who comes later has none.
+	clear := func() {
+		t.Helper()
+		if err := errors.Join(os.RemoveAll(DirectiveDir(o.Dir)), os.Mkdir(DirectiveDir(o.Dir), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clear()
+	content, err := layers.Encode([]layers.Sited{{ID: all, Kind: layer.Off, Rule: "vpn_takeover"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := keys.SignDirective(signer, keys.Directive{Type: directive.RuleChanges, Audience: keys.Everybody, Version: 1, Issued: now.AddDate(0, 0, -2), Expires: now.AddDate(0, 0, -1), Content: content})
+	if err := errors.Join(err, os.WriteFile(filepath.Join(DirectiveDir(o.Dir), "expired.json"), env, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if u := state(); u.Missing[all] != 2 || len(u.Ended) != 0 {
+		t.Errorf("expired: %+v", u)
+	}
+	if _, err := o.Layers.End(ctx, "system:test", all, "over"); err != nil {
+		t.Fatal(err)
+	}
+	if u := state(); len(u.Missing) != 0 || !slices.Equal(u.Ended, []int64{all}) {
+		t.Errorf("expired and ended: %+v", u)
+	}
+	publish(now)
+	if u := state(); len(u.Missing)+len(u.Ended) != 0 {
+		t.Errorf("taken back: %+v", u)
+	}
+	if list, err := ListDirectives(o.Dir, o.Trust, time.Time{}); err != nil || len(list) != 1 {
+		t.Errorf("the sweep left %d files, %v", len(list), err)
+	}
+	// Each publication is in the audit trail twice, and the first time before anything is handed out.
+	clear()
+	if err := os.MkdirAll(filepath.Join(DirectiveDir(o.Dir), fmt.Sprintf("%s-%020d-all.json", directive.RuleChanges, now.UnixMicro()), "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.PublishChanges(ctx, known, signer, now, 30); err == nil {
+		t.Error("published where nothing can be written")
+	}
+	var begun, done int
+	if err := db.Bound(o.DB.Read()).QueryRowContext(ctx, "SELECT SUM(action = 'publishing rule layers'), SUM(action = 'rule layers published') FROM audit").Scan(&begun, &done); err != nil || begun != 4 || done != 3 {
+		t.Errorf("%d begun, %d done, %v", begun, done, err)
 	}
 }

@@ -37,7 +37,8 @@ type Store struct {
 	now func() time.Time
 	set atomic.Pointer[Set]
 
-	mu         sync.Mutex // held by Refresh
+	mu         sync.Mutex     // held by Refresh
+	idle       map[int64]bool // exceptions of which was said that they do nothing
 	suppressed atomic.Uint64
 }
 
@@ -170,7 +171,14 @@ func (s *Store) Refresh(ctx context.Context, rules Rules) error {
 		return err
 	}
 	// What the old set counted until now; whoever still holds it, for one event, may count once more there.
-	return s.flush(ctx, s.set.Swap(layers.NewSet(list, regions, rules)))
+	set, idle := layers.NewSet(list, regions, rules), map[int64]bool{}
+	for _, l := range set.Idle() {
+		if idle[l.ID] = true; !s.idle[l.ID] {
+			s.log.ErrorContext(ctx, "an exception does nothing: no rule names its field any more, and there is no room for more names of fields; end the exception, or take out rules that name many fields", "layer", l.ID, "field", l.Field, "what", l.Sentence())
+		}
+	}
+	s.idle = idle
+	return s.flush(ctx, s.set.Swap(set))
 }
 
 // expire ends what has come to its end.

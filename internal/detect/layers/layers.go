@@ -90,8 +90,18 @@ func (l *Layer) State(now time.Time) string {
 var levels = []string{"informational", "low", "medium", "high", "critical"}
 
 // Check says whether a layer makes sense for the rules in force, and completes it. The fields it may name depend on where the rule's
-// detections are made: see Fields.
+// detections are made: see Fields. What the sites would not take is refused here, before anybody relies on it.
 func (l *Layer) Check(rules Rules, now time.Time) error {
+	if err := l.check(rules, now); err != nil {
+		return err
+	}
+	if err := Unfit(l, rules); err != nil {
+		return fmt.Errorf("%w: %q runs on the members' sites, and they would not take this: %w; change that in the rule's own file, or take the rule out there", ErrInvalid, l.Title, err)
+	}
+	return nil
+}
+
+func (l *Layer) check(rules Rules, now time.Time) error {
 	sentence := func(name, s string, least int) (string, error) {
 		s = strings.Join(strings.Fields(s), " ")
 		if n := utf8.RuneCountInString(s); n < least || n > maxText {

@@ -16,6 +16,7 @@ type Set struct {
 	byRule map[string][]*entry
 	region map[event.TenantID]string // lower case
 	single map[string][]*entry       // exceptions that are asked for each event, by rule
+	idle   []Layer                   // exceptions that do nothing, because there is no room for their field
 }
 
 type entry struct {
@@ -28,7 +29,8 @@ type entry struct {
 	last   atomic.Int64
 }
 
-// NewSet compiles layers. regions are the members' areas. A layer whose rule is gone waits for its return.
+// NewSet compiles layers. regions are the members' areas. A layer whose rule is gone waits for its return. The field of an exception gets a key where the
+// rule or pack that named it is gone: who made the layer was told that it holds. Where there is no room for one, Idle says so.
 func NewSet(list []Layer, regions map[event.TenantID]string, rules Rules) *Set {
 	s := &Set{byRule: map[string][]*entry{}, single: map[string][]*entry{}, region: map[event.TenantID]string{}}
 	for t, r := range regions {
@@ -49,7 +51,8 @@ func NewSet(list []Layer, regions map[event.TenantID]string, rules Rules) *Set {
 		if e.match, err = compile(l.Value); err != nil {
 			continue // it was checked when it was made
 		}
-		if e.key, ok = event.Lookup(l.Field); !ok {
+		if e.key, err = event.Register(l.Field); err != nil {
+			s.idle = append(s.idle, l)
 			continue
 		}
 		if _, single := Fields(found); single {
@@ -59,6 +62,14 @@ func NewSet(list []Layer, regions map[event.TenantID]string, rules Rules) *Set {
 		}
 	}
 	return s
+}
+
+// Idle are the exceptions that do nothing, because this process has no room for another field.
+func (s *Set) Idle() []Layer {
+	if s == nil {
+		return nil
+	}
+	return s.idle
 }
 
 // covers says whether a layer is for a member, now.

@@ -17,6 +17,7 @@ import (
 const (
 	MaxSited     = 5000    // layers
 	MaxSiteBytes = 2 << 20 // of their text
+	maxEntity    = 16      // fields that name a rule's entity
 )
 
 // siteFormat is the version of the text below.
@@ -57,8 +58,29 @@ func onSite(kind string, f *detect.Found) bool {
 	return f.OnSite && !f.Silent && f.Runs != detect.Hub
 }
 
+// Unfit says why a layer of a rule that runs on sites cannot be told to them; nil: it can. Such a layer works at the hub alone.
+func Unfit(l *Layer, rules Rules) error {
+	found, ok := rules.Find(l.Rule)
+	if !ok || !onSite(l.Kind, &found) {
+		return nil
+	}
+	_, err := sited(l, &found)
+	return err
+}
+
+// sited is a layer as sites are told of it.
+func sited(l *Layer, found *detect.Found) (Sited, error) {
+	x := Sited{ID: l.ID, Kind: l.Kind, Rule: l.Rule, Title: clip(l.Title), Field: l.Field, Value: l.Value, Level: l.Level, Width: width(l.Scope), Expires: l.Expires}
+	if l.Kind == Except {
+		if x.Single = !found.Correlation; !x.Single {
+			x.Entity = found.EntityFields
+		}
+	}
+	return x, x.check()
+}
+
 // ForSite gives of the open layers those that a member's sites need: for the member, its area or the whole scheme, and about rules that run there. They
-// are in the order of their numbers.
+// are in the order of their numbers. What sites do not take (Unfit) is left out: one layer must not hold up the others.
 func ForSite(open []Layer, t event.TenantID, area string, rules Rules, now time.Time) []Sited {
 	s := &Set{region: map[event.TenantID]string{t: strings.ToLower(strings.TrimSpace(area))}}
 	var out []Sited
@@ -68,16 +90,9 @@ func ForSite(open []Layer, t event.TenantID, area string, rules Rules, now time.
 		if !ok || !onSite(l.Kind, &found) || l.State(now) != "open" || !s.covers(&entry{Layer: *l}, t, now.UnixNano()) {
 			continue
 		}
-		x := Sited{ID: l.ID, Kind: l.Kind, Rule: l.Rule, Title: clip(l.Title), Field: l.Field, Value: l.Value, Level: l.Level, Width: width(l.Scope), Expires: l.Expires}
-		if l.Kind == Except {
-			if _, err := compile(l.Value); err != nil { // of a version that took it; it does nothing at the hub either
-				continue
-			}
-			if x.Single = !found.Correlation; !x.Single {
-				x.Entity = found.EntityFields
-			}
+		if x, err := sited(l, &found); err == nil {
+			out = append(out, x)
 		}
-		out = append(out, x)
 	}
 	slices.SortFunc(out, func(a, b Sited) int { return cmp.Compare(a.ID, b.ID) })
 	return out
@@ -153,12 +168,15 @@ func decode(b []byte) ([]Sited, error) {
 }
 
 func (x *Sited) check() error {
-	for _, s := range []string{x.Rule, x.Title, x.Field, x.Value} {
-		if len(s) > maxText || !utf8.ValidString(s) {
-			return fmt.Errorf("a text of %d bytes", len(s))
+	for _, s := range []struct{ what, text string }{{"the rule's id", x.Rule}, {"the rule's title", x.Title}, {"the field", x.Field}, {"the value", x.Value}} {
+		if len(s.text) > maxText || !utf8.ValidString(s.text) {
+			return fmt.Errorf("%s is %d bytes long, or no text in UTF-8; sites take %d bytes", s.what, len(s.text), maxText)
 		}
 	}
-	if x.Rule == "" || x.Expires < 0 || x.Width < 0 || x.Width > 2 || len(x.Entity) > 16 {
+	switch {
+	case len(x.Entity) > maxEntity:
+		return fmt.Errorf("the rule groups by %d fields; sites take %d", len(x.Entity), maxEntity)
+	case x.Rule == "" || x.Expires < 0 || x.Width < 0 || x.Width > 2:
 		return fmt.Errorf("no rule, or an end that cannot be")
 	}
 	switch x.Kind {

@@ -3,6 +3,7 @@ package layers
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"tocsin/internal/detect"
 	"tocsin/internal/event"
 )
+
+var long = strings.Repeat("r", maxText+1)
 
 // found knows two rules of sites and one of the hub.
 type found struct{}
@@ -19,6 +22,8 @@ func (found) Find(id string) (detect.Found, bool) {
 		"single": {ID: "single", OnSite: true, Silent: true},
 		"counts": {ID: "counts", OnSite: true, Runs: detect.Site, Correlation: true, EntityFields: []string{"user.name"}},
 		"hub":    {ID: "hub", AtHub: true, Runs: detect.Hub},
+		"wide":   {ID: "wide", OnSite: true, Runs: detect.Site, Correlation: true, EntityFields: slices.Repeat([]string{"user.name"}, maxEntity+1)},
+		long:     {ID: long, OnSite: true, Silent: true},
 	}[id]
 	return f, ok
 }
@@ -70,6 +75,55 @@ func TestSited(t *testing.T) {
 	if got := ForSite(open, 0, "", found{}, now); len(got) != 1 || got[0].ID != 1 { // for everybody
 		t.Errorf("%+v", got)
 	}
+}
+
+// What a site would not take is refused when the layer is made; one that was made before, or whose rule was changed since, does not hold up the others.
+func TestUnfit(t *testing.T) {
+	now := time.Now()
+	end := now.Add(time.Hour).UnixNano()
+	list := []Layer{
+		{ID: 1, Kind: Except, Rule: "wide", Scope: Scheme, Field: "user.name", Value: "probe", Expires: end},
+		{ID: 2, Kind: Except, Rule: long, Scope: Scheme, Field: "user.name", Value: "probe", Expires: end},
+		{ID: 3, Kind: Except, Rule: "counts", Scope: Scheme, Field: "user.name", Value: "probe\xff", Expires: end},
+		{ID: 4, Kind: Off, Rule: "counts", Scope: Scheme},
+		{ID: 5, Kind: Off, Rule: "hub", Scope: Scheme},
+	}
+	for i, want := range []string{"17 fields", "the rule's id is 501 bytes", "the value is", "", ""} {
+		l := list[i]
+		l.Reason, l.Owner = "only a test", "IT support"
+		err := l.Check(found{}, now)
+		if want == "" && err != nil || want != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("layer %d: %v", l.ID, err)
+		}
+	}
+	if got := ForSite(list, 0, "", found{}, now); len(got) != 1 || got[0].ID != 4 {
+		t.Errorf("%+v", got)
+	} else if _, err := Encode(got); err != nil {
+		t.Error(err)
+	}
+}
+
+// An exception whose field no rule names any more holds at the hub as it does on sites; without room for the field it says that it does nothing.
+func TestFieldWithoutKey(t *testing.T) {
+	l := Layer{ID: 1, Kind: Except, Rule: "single", Scope: Scheme, Field: "vendor.only_in_an_old_rule", Value: "x", Expires: time.Now().Add(time.Hour).UnixNano()}
+	none := l
+	none.ID, none.Field = 2, strings.Repeat("f", 400) // stands for a full table, which tests share
+	s := NewSet([]Layer{l, none}, nil, found{})
+	var ev event.Event
+	ev.SetString(must(event.Register(l.Field)), "x")
+	if !s.Excepted("single", &ev, time.Now().UnixNano()) {
+		t.Error("it does not hold")
+	}
+	if idle := s.Idle(); len(idle) != 1 || idle[0].ID != 2 {
+		t.Errorf("%+v", idle)
+	}
+}
+
+func must(k event.Key, err error) event.Key {
+	if err != nil {
+		panic(err)
+	}
+	return k
 }
 
 // A site takes nothing that is not sound.
