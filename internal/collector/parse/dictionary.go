@@ -483,17 +483,24 @@ func (s *Set) genericNorm(k []byte, v string) bool {
 
 // severity reads a level in words.
 func (s *Set) severity(v string) bool {
+	word := severityOf(v)
+	if word != "" {
+		s.str(event.TocsinSeverity, word)
+	}
+	return word != ""
+}
+
+// severityOf gives the word of tocsin.severity for a device's; "" when there is none.
+func severityOf(v string) string {
 	switch {
 	case equalFold(v, "critical"), equalFold(v, "very high"), equalFold(v, "very-high"):
-		s.str(event.TocsinSeverity, "critical")
+		return "critical"
 	case equalFold(v, "high"):
-		s.str(event.TocsinSeverity, "high")
+		return "high"
 	case equalFold(v, "medium"), equalFold(v, "moderate"):
-		s.str(event.TocsinSeverity, "medium")
+		return "medium"
 	case equalFold(v, "low"):
-		s.str(event.TocsinSeverity, "low")
-	default:
-		return false
+		return "low"
 	}
-	return true
+	return ""
 }

@@ -266,6 +266,9 @@ func (s *Set) otherName(x *name, v string) {
 		r.n++
 		o.name, o.value, o.leaf, o.plain, o.fresh = x.text, v, 0, x.plain, x.seen != r.turn
 		x.seen = r.turn
+		if !x.plain {
+			r.odd++
+		}
 	}
 }
 

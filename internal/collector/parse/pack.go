@@ -47,6 +47,7 @@ type run struct {
 	find   packs.Finder
 	others [packMaxOthers]pair
 	n      int // others
+	odd    int // others whose names may be fields
 	fuel   int
 	head   *head  // the header that announced the line
 	header bool   // the line is a header itself
@@ -132,7 +133,7 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 	r := &s.run
 	r.slots.Clear()
 	r.turn++
-	r.pack, r.n, r.header, r.cef, r.name, r.words = p, 0, false, "", "", ""
+	r.pack, r.n, r.odd, r.header, r.cef, r.name, r.words = p, 0, 0, false, "", "", ""
 	// What a line may cost grows with its length alone, however many packs and patterns there are (see package packs).
 	if s.fuelFor != s.e {
 		r.fuel, s.fuelFor = packFuel+len(msg), s.e
@@ -189,7 +190,13 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 		return true
 	}
 	e := s.e
-	if !s.recall(p) && !s.decideAll(p, msg) {
+	s.recipes.notes.written = nil
+	done, whole := s.recall(p)
+	if whole {
+		s.packOthers(p)
+		return true
+	}
+	if !done && !s.decideAll(p, msg) {
 		return false
 	}
 	if !e.SetGroup(p.About) {
@@ -204,17 +211,21 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 		s.signInWords(r.words)
 	}
 	s.packOthers(p)
+	alike := r.odd == 0 && r.words == "" && (p.Others == packs.OthersKeep || p.Others == packs.OthersDrop)
 	if e.Has(event.TocsinVerdict) && e.Has(event.DestinationIP) && !e.Has(event.EventCategory) {
 		s.network()
+		alike = false
 	}
 	s.str(event.EventKind, "event")
+	if s.recipes.notes.written != nil {
+		s.learn(p, alike)
+	}
 	return true
 }
 
 // decideAll chooses the message and does what it and the pack say of the values. It answers false when the line is not the pack's.
 func (s *Set) decideAll(p *packs.Pack, msg string) bool {
 	r := &s.run
-	start, fuel := s.e.Len(), r.fuel
 	s.note()
 	var m *packs.Message
 search:
@@ -246,8 +257,8 @@ search:
 		s.rules(m.Rules)
 	}
 	s.rules(p.Rules)
-	if s.recipes.notes.on {
-		s.learn(p, start, fuel-r.fuel)
+	if n := &s.recipes.notes; n.on {
+		n.on, n.written = false, s.write()
 	}
 	return true
 }
@@ -338,6 +349,7 @@ func (s *Set) other(name, v string, leaf int) {
 	if r.n < packMaxOthers && r.pack.Others != packs.OthersDrop && v != "" {
 		r.others[r.n] = pair{name: name, value: v, leaf: leaf}
 		r.n++
+		r.odd++
 	}
 }
 

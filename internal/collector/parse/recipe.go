@@ -1,9 +1,6 @@
 package parse
 
 import (
-	"math/bits"
-	"strings"
-
 	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
@@ -19,11 +16,12 @@ import (
 
 // recipe is how to make the fields of one kind of line.
 type recipe struct {
-	same   []sameValue // values that decided something: they must be the same
-	before []event.Key // fields that the reading of the line's form had set by then
-	steps  []recipeStep
-	words  string // of run.words
-	fuel   int    // what the long way cost
+	same   []sameValue  // values that decided something: they must be the same
+	before []event.Key  // fields that the reading of the line's form had set by then
+	checks []recipeOp   // ops that set no field, which they must do again: read times, and ports 0
+	steps  []recipeStep // the last one has no op
+	words  string       // of run.words
+	fuel   int          // what the long way cost
 }
 
 type sameValue struct {
@@ -36,19 +34,27 @@ type recipeStep struct {
 	keys   []event.Key   // while it is written
 	values []event.Value // likewise; those of the line are to be filled in
 	group  *event.Group  // of both; nil: none
+	whole  *event.Group  // of the last step: the same, and what every line of the pack gets at its end; nil: not known
 	texts  []fill
 	others []fill
-	op     *packs.Op // nil in the last step
-	quick  packs.Quick
+	do     recipeOp    // do.op is nil in the last step
 	set    []event.Key // the fields that the op sets
-	timed  bool        // the event has a time behind it
+}
+
+// recipeOp is an op that is done as the long way does it.
+type recipeOp struct {
+	op    *packs.Op
+	quick packs.Quick
+	timed bool // the event has a time behind it
+	dated bool // it reads a date and a clock (see dateMemory), and its conditions hold
 }
 
 // fill puts a value of the line into a field.
 type fill struct {
 	verb packs.Verb
 	slot int16
-	at   int16 // among the step's fields
+	at   int16     // among the step's fields
+	op   *packs.Op // whose conditions must hold; nil: none
 }
 
 // shape is which names a line of one pack has values for.
@@ -65,6 +71,7 @@ type recipes struct {
 	credit int // what may still be spent on writing recipes; lines done by one bring more
 	tries  uint
 	notes  notes
+	date   dateMemory
 	off    bool // for tests
 }
 
@@ -81,81 +88,137 @@ const (
 
 // notes is what is noted of a line while it is read the long way.
 type notes struct {
-	on     bool
-	slots  packs.Present
-	fields []event.Key // fields whose value was looked at
-	steps  []noted
-	set    []event.Key
+	on      bool
+	start   int     // values that the event had before
+	fuel    int     // what the line might cost then
+	mid     int     // values that it had when the pack's ops had been done
+	written *recipe // of the line at hand, but for its end
+	slots   packs.Present
+	fields  []event.Key // fields whose value was looked at
+	steps   []noted
+	set     []event.Key
 }
 
 type noted struct {
-	op       *packs.Op
-	quick    packs.Quick
+	do       recipeOp
 	fields   int // how many fields the event had before
 	from, to int // in notes.set: the fields that it set
-	timed    bool
 }
 
-// recall does the line at hand by a recipe, if there is one for it.
-func (s *Set) recall(p *packs.Pack) bool {
+// recall does the line at hand by a recipe, if there is one for it. whole says that this did all that packRead does at its end, but for the names
+// that the pack does not speak of.
+func (s *Set) recall(p *packs.Pack) (done, whole bool) {
 	c := &s.recipes
-	slots := &s.run.slots
-	sh := c.find(p, slots.Present())
+	sh := c.find(p, s.run.slots.Present())
 	if sh == nil || c.off {
-		return false
+		return false, false
 	}
+	return s.byShape(sh)
+}
+
+// byShape is recall for a line whose shape is known.
+func (s *Set) byShape(sh *shape) (done, whole bool) {
+	slots := &s.run.slots
 recipes:
 	for i, rc := range sh.recipes {
 		for k := range rc.same {
 			if g := &rc.same[k]; slots.Known(g.slot) != g.value {
+				if k > 0 { // what differs often is asked first
+					rc.same[k-1], rc.same[k] = rc.same[k], rc.same[k-1]
+				}
 				continue recipes
 			}
 		}
-		if !s.follow(rc) {
+		if done, whole = s.follow(rc); !done {
 			continue
 		}
 		if i > 0 {
 			copy(sh.recipes[1:i+1], sh.recipes[:i])
 			sh.recipes[0] = rc
 		}
+		c := &s.recipes
 		c.credit = min(c.credit+1, maxCredit)
-		return true
+		return true, whole
 	}
-	return false
+	return false, false
 }
 
 // follow does what a recipe says. When it answers false, the event is as it was before.
-func (s *Set) follow(rc *recipe) bool {
+func (s *Set) follow(rc *recipe) (done, whole bool) {
 	e := s.e
 	start := e.Len()
 	if start != len(rc.before) || s.run.fuel < rc.fuel+packFuel/2 {
-		return false
+		return false, false
 	}
 	for i, k := range rc.before {
 		if e.Keys()[i] != k {
+			return false, false
+		}
+	}
+	if !s.steps(rc, start) {
+		e.Truncate(start)
+		e.ClearExtras()
+		e.Time = 0
+		return false, false
+	}
+	s.run.words = rc.words
+	return true, s.run.odd == 0 && rc.steps[len(rc.steps)-1].whole != nil
+}
+
+func (s *Set) steps(rc *recipe, start int) bool {
+	e := s.e
+	for i := range rc.checks {
+		do := &rc.checks[i]
+		if do.dated && e.Time == 0 {
+			if ns, ok := s.dated(do.op); ok {
+				e.Time = ns
+				continue
+			}
+		}
+		s.do(do)
+		if e.Len() != start || (e.Time != 0) != do.timed {
 			return false
 		}
 	}
 	for i := range rc.steps {
 		if !s.followStep(&rc.steps[i]) {
-			e.Truncate(start)
-			e.ClearExtras()
-			e.Time = 0
 			return false
 		}
 	}
-	s.run.words = rc.words
 	return true
+}
+
+// do does one op.
+func (s *Set) do(do *recipeOp) {
+	slots := &s.run.slots
+	if q := &do.quick; q.Slot >= 0 {
+		s.quick(q, slots.Get(int(q.Slot)))
+		return
+	}
+	op, v := do.op, ""
+	if op.Slot >= 0 {
+		v = slots.Get(op.Slot)
+	}
+	if op.Plain {
+		s.op(op, v)
+	} else {
+		s.due(op, v)
+	}
 }
 
 func (s *Set) followStep(st *recipeStep) bool {
 	e, slots := s.e, &s.run.slots
 	at := e.Len()
-	if st.group != nil {
-		if !e.AppendGroup(st.group) {
+	group := st.group
+	if st.whole != nil && s.run.odd == 0 {
+		group = st.whole
+	}
+	if group != nil {
+		if !e.AppendGroup(group) {
 			return false
 		}
-		for _, f := range st.texts {
+		for i := range st.texts {
+			f := &st.texts[i]
 			v := slots.Known(int(f.slot))
 			if v == "" {
 				return false
@@ -168,31 +231,19 @@ func (s *Set) followStep(st *recipeStep) bool {
 			}
 			e.PutString(at+int(f.at), v)
 		}
-		for _, f := range st.others {
-			if !s.fill(f.verb, at+int(f.at), slots.Known(int(f.slot))) {
+		for i := range st.others {
+			f := &st.others[i]
+			if f.op != nil && !s.conds(f.op.When) || !s.fill(f.verb, at+int(f.at), slots.Known(int(f.slot))) {
 				return false
 			}
 		}
-		at += st.group.Len()
 	}
-	op := st.op
-	if op == nil {
+	if st.do.op == nil {
 		return true
 	}
-	if q := &st.quick; q.Slot >= 0 {
-		s.quick(q, slots.Get(int(q.Slot)))
-	} else {
-		v := ""
-		if op.Slot >= 0 {
-			v = slots.Get(op.Slot)
-		}
-		if op.Plain {
-			s.op(op, v)
-		} else {
-			s.due(op, v)
-		}
-	}
-	if e.Len() != at+len(st.set) || (e.Time != 0) != st.timed {
+	at = e.Len()
+	s.do(&st.do)
+	if e.Len() != at+len(st.set) {
 		return false
 	}
 	for k, key := range st.set {
@@ -204,13 +255,17 @@ func (s *Set) followStep(st *recipeStep) bool {
 }
 
 // fillable says whether a value goes into the event by fill: the op sets one field, whose value depends on nothing else.
-func fillable(op *packs.Op, set []event.Key) bool {
-	if !op.Plain || op.Slot < 0 || len(set) != 1 {
+func fillable(op *packs.Op, set []event.Key, v string) bool {
+	if op.Slot < 0 || len(set) != 1 || len(op.Join) > 0 || op.After != "" || op.Before != "" || op.Table != nil {
 		return false
 	}
 	switch op.Verb {
 	case packs.VerbText, packs.VerbLower, packs.VerbInt, packs.VerbIP, packs.VerbPort:
 		return set[0] == op.Key
+	case packs.VerbMAC:
+		return set[0] == op.Key && len(v) == 17
+	case packs.VerbLevel:
+		return set[0] == event.TocsinSeverity
 	case packs.VerbTransport:
 		return set[0] == event.NetworkTransport
 	case packs.VerbUser:
@@ -247,6 +302,14 @@ func (s *Set) fill(verb packs.Verb, at int, v string) bool {
 			s.e.PutInt(at, n)
 		}
 		return ok
+	case packs.VerbMAC:
+		if len(v) != 17 || v == "00:00:00:00:00:00" || !macBytes(load(v, 0)) || !macBytes(load(v, 8)) || !macBytes(load(v, 9)) {
+			return false
+		}
+		s.e.PutString(at, v)
+		return true
+	case packs.VerbLevel:
+		v = severityOf(v)
 	case packs.VerbTransport:
 		v = transportName(trim(v))
 	case packs.VerbUser:
@@ -264,250 +327,4 @@ func (s *Set) fill(verb packs.Verb, at int, v string) bool {
 	}
 	s.e.PutString(at, v)
 	return true
-}
-
-// note begins to note what the line is read by, if a recipe may be written of it.
-func (s *Set) note() {
-	c := &s.recipes
-	if c.credit < recipeCost { // after many lines that were all different, now and then another try
-		if c.tries++; c.tries%64 != 0 {
-			return
-		}
-	}
-	if c.off || len(s.e.Extras()) > 0 || s.e.Time != 0 {
-		return
-	}
-	n := &c.notes
-	*n = notes{on: true, fields: n.fields[:0], steps: n.steps[:0], set: n.set[:0]}
-}
-
-// noteOps does ops as Set.ops does them, and notes them.
-func (s *Set) noteOps(ops *packs.Ops) {
-	n, e, slots := &s.recipes.notes, s.e, &s.run.slots
-	for i := range ops.List {
-		op := &ops.List[i]
-		v := ""
-		if op.Slot >= 0 {
-			if v = slots.Get(op.Slot); v == "" {
-				continue
-			}
-		}
-		if op.Verb == packs.VerbDrop {
-			continue
-		}
-		at := e.Len()
-		if op.Free {
-			n.on = false // what it looks at is looked at again
-		} else {
-			n.look(op)
-		}
-		if op.Verb == packs.VerbTime && e.Time != 0 { // as it will be in each such line
-			continue
-		}
-		known := op.Key != 0 && e.Has(op.Key)
-		x := noted{op: op, quick: ops.Quick[i], fields: countFields(e, at), from: len(n.set)}
-		if op.Plain {
-			s.op(op, v)
-		} else {
-			s.due(op, v)
-		}
-		n.on = true
-		if !op.Free || known && e.Len() == at { // the field has a value, and will have one in each such line
-			continue
-		}
-		for ; at < e.Len(); at++ {
-			n.set = append(n.set, e.Keys()[at])
-		}
-		x.to, x.timed = len(n.set), e.Time != 0
-		n.steps = append(n.steps, x)
-	}
-}
-
-// look notes that the values of an op decided something.
-func (n *notes) look(op *packs.Op) {
-	for _, slot := range [...]int{op.Slot, op.ZoneSlot} {
-		if slot >= 0 {
-			n.slots.Add(slot)
-		}
-	}
-	for i := range op.Join {
-		if slot := op.Join[i].Slot; slot >= 0 {
-			n.slots.Add(slot)
-		}
-	}
-}
-
-// countFields is how many different fields stand among the first n values.
-func countFields(e *event.Event, n int) int {
-	count := 0
-	for i := range n {
-		if i == 0 || e.Keys()[i] != e.Keys()[i-1] {
-			count++
-		}
-	}
-	return count
-}
-
-// learn writes the recipe of the line that was noted. start is how many values the event had before, fuel what the line has cost since then.
-func (s *Set) learn(p *packs.Pack, start, fuel int) {
-	c := &s.recipes
-	n := &c.notes
-	n.on = false
-	if s.run.fuel < 0 {
-		return
-	}
-	rc := s.write(start, fuel)
-	if rc == nil {
-		return
-	}
-	c.credit = max(c.credit-recipeCost, 0)
-	if c.count >= maxRecipes {
-		c.shapes, c.count = [maxShapes]*shape{}, 0
-	}
-	there := s.run.slots.Present()
-	sh := c.find(p, there)
-	if sh == nil {
-		sh = &shape{pack: p, there: *there}
-		c.put(sh)
-	}
-	if len(sh.recipes) == maxShapeWays {
-		sh.recipes = sh.recipes[:maxShapeWays-1]
-		c.count--
-	}
-	c.count++
-	sh.recipes = append([]*recipe{rc}, sh.recipes...)
-}
-
-func (s *Set) write(start, fuel int) *recipe {
-	n, e, slots := &s.recipes.notes, s.e, &s.run.slots
-	rc := &recipe{fuel: fuel, words: strings.Clone(s.run.words)}
-	for i := range start {
-		rc.before = append(rc.before, e.Keys()[i])
-	}
-	for i := range n.steps {
-		st := &n.steps[i]
-		for _, k := range n.set[st.from:st.to] {
-			switch k {
-			case event.EventCategory, event.EventType, event.Tags, event.EventOutcome:
-				return nil
-			}
-			for _, f := range n.fields {
-				if f == k {
-					n.look(st.op)
-				}
-			}
-		}
-	}
-	bytes := len(rc.words)
-	for w, b := range n.slots {
-		for ; b != 0; b &= b - 1 {
-			slot := w<<6 + bits.TrailingZeros64(b)
-			if v := slots.Get(slot); v != "" {
-				rc.same = append(rc.same, sameValue{slot, strings.Clone(v)})
-				bytes += len(v)
-			}
-		}
-	}
-	// Fields stand in the order in which they were set first; further values of a list stand beside its first.
-	at, fields := start, countFields(e, start)
-	var now recipeStep
-	group := func() { // takes the next field as a constant one
-		for k := e.Keys()[at]; at < e.Len() && e.Keys()[at] == k; at++ {
-			_, v := e.At(at)
-			if v.Kind() == event.String {
-				bytes += len(v.Str())
-				v = event.StringValue(strings.Clone(v.Str()))
-			}
-			now.keys, now.values = append(now.keys, k), append(now.values, v)
-		}
-		fields++
-	}
-	for i := range n.steps {
-		st := &n.steps[i]
-		for fields < st.fields {
-			if at >= e.Len() {
-				return nil
-			}
-			group()
-		}
-		set := n.set[st.from:st.to]
-		inPlace := fillable(st.op, set)
-		for _, k := range set {
-			if at >= e.Len() || e.Keys()[at] != k || at+1 < e.Len() && e.Keys()[at+1] == k {
-				return nil
-			}
-			if inPlace {
-				_, v := e.At(at)
-				if v.Kind() == event.String {
-					v = event.StringValue("")
-				}
-				f := fill{verb: st.op.Verb, slot: int16(st.op.Slot), at: int16(len(now.keys))}
-				if f.verb == packs.VerbText {
-					now.texts = append(now.texts, f)
-				} else {
-					now.others = append(now.others, f)
-				}
-				now.keys, now.values = append(now.keys, k), append(now.values, v)
-			}
-			at++
-			fields++
-		}
-		if !inPlace {
-			now.op, now.quick, now.set, now.timed = st.op, st.quick, append([]event.Key(nil), set...), st.timed
-			rc.steps = append(rc.steps, now)
-			now = recipeStep{}
-		}
-	}
-	for at < e.Len() {
-		group()
-	}
-	if bytes > maxRecipeBytes {
-		return nil
-	}
-	rc.steps = append(rc.steps, now)
-	for i := range rc.steps {
-		if st := &rc.steps[i]; len(st.keys) > 0 {
-			if st.group = event.GroupOf(st.keys, st.values); st.group == nil {
-				return nil
-			}
-			st.keys, st.values = nil, nil
-		}
-	}
-	return rc
-}
-
-func (c *recipes) find(p *packs.Pack, there *packs.Present) *shape {
-	h := shapeHash(p, there)
-	for i := range shapeWays {
-		if sh := c.shapes[h^i]; sh != nil && sh.pack == p && sh.there == *there {
-			return sh
-		}
-	}
-	return nil
-}
-
-// put takes up a shape, in place of another when there is no room.
-func (c *recipes) put(sh *shape) {
-	h := shapeHash(sh.pack, &sh.there)
-	place := &c.shapes[h^int(c.tries%shapeWays)]
-	for i := range shapeWays {
-		if c.shapes[h^i] == nil {
-			place = &c.shapes[h^i]
-			break
-		}
-	}
-	if old := *place; old != nil {
-		c.count -= len(old.recipes)
-		c.tries++
-	}
-	*place = sh
-}
-
-func shapeHash(p *packs.Pack, there *packs.Present) int {
-	h := p.Seed
-	for _, w := range there {
-		h = (h ^ w) * 0x9E3779B97F4A7C15
-		h ^= h >> 29
-	}
-	return int(h & (maxShapes - 1))
 }

@@ -196,3 +196,17 @@ func FuzzRecipes(f *testing.F) {
 		x.same(t, b, "")
 	})
 }
+
+// TestDated: a date, a clock and a zone under names of their own are read alike with what is remembered of the lines before and without.
+func TestDated(t *testing.T) {
+	x := newTwins(t)
+	r := rand.New(rand.NewPCG(17, 18))
+	dates := []string{"2026-11-12", "2026-11-13", "2026-11-31", "2026-13-01", "2026-00-12", "1969-12-31", "1970-01-01", "2261-01-01", "2024-02-29", "2026-10-25", "2026-03-29", "2026/11/12", "2026:11:12", "26-11-12", "2026-1-2", " 2026-11-12", "2026-11-1x", "x026-11-12", "2026-11-+2", ""}
+	clocks := []string{"08:50:01", "00:00:00", "23:59:60", "24:00:00", "25:00:00", "08:60:01", "01:30:00", "8:50:01", "08:50:01.5", "08-50-01", " 8:50:01", "08:50:1", "08:50:01Z", "08:50:01 ", ""}
+	zones := []string{` tz="+0000"`, ` tz="+0100"`, ` tz="-0800"`, ` tz="+0530"`, ` tz="GMT-5:00"`, ` tz="(GMT-5:00)Eastern Time"`, ` tz="UTC"`, ` tz="what"`, ` tz="+9900"`, ` tz=`, ``, ` timezone="+0200"`, ` timezone="x"`, ` eventtime=1794473401`}
+	for range 6000 {
+		line := `<189>date=` + dates[r.IntN(len(dates))%(1+r.IntN(len(dates)))] + ` time=` + clocks[r.IntN(len(clocks))%(1+r.IntN(len(clocks)))] + ` devname="FW" devid="FGT60F"` + zones[r.IntN(len(zones))] +
+			` logid="0000000013" type="traffic" subtype="forward" level="notice" srcip=192.0.2.1 dstip=192.0.2.2 action="close" proto=6`
+		x.same(t, []byte(line), "")
+	}
+}
