@@ -13,7 +13,7 @@ import (
 	"tocsin/internal/app"
 )
 
-// rulesDaily shows when each member's line was tested last, and with --now tests it.
+// rulesDaily shows when each member's line, and each collector's whole way, was tested last, and with --now tests it.
 func (a *admin) rulesDaily(ctx context.Context, common func(*flag.FlagSet), args []string) error {
 	memberName, now := "", false
 	if _, err := a.flags("daily", args, func(f *flag.FlagSet) {
@@ -40,7 +40,8 @@ func (a *admin) rulesDaily(ctx context.Context, common func(*flag.FlagSet), args
 				return err
 			}
 			var sent struct {
-				Sent []uint32 `json:"sent"`
+				Sent  []uint32 `json:"sent"`
+				Asked []string `json:"asked"`
 			}
 			if err := json.Unmarshal(body, &sent); err != nil {
 				return fmt.Errorf("reading the hub's answer: %w", err)
@@ -53,7 +54,7 @@ func (a *admin) rulesDaily(ctx context.Context, common func(*flag.FlagSet), args
 				fmt.Fprintln(a.stdout, "No member has a collector that is live, so there is nothing to test.")
 				return nil
 			}
-			fmt.Fprintf(a.stdout, "A test is on its way for %d member(s). `tocsin rules daily` shows, mostly within a second, when it arrived.\n", len(sent.Sent))
+			fmt.Fprintf(a.stdout, "A test is on its way for %d member(s), mostly there within a second. %d collector(s) send one through themselves when they ask next, within about a minute. `tocsin rules daily` shows what arrived.\n", len(sent.Sent), len(sent.Asked))
 			return nil
 		}
 		body, _, err := askHub(ctx, o, http.MethodGet, path, nil, why)
@@ -70,7 +71,7 @@ func (a *admin) rulesDaily(ctx context.Context, common func(*flag.FlagSet), args
 				show = append(show, t)
 			}
 		}
-		return a.table(show, "MEMBER\tSENT\tARRIVED AFTER\tSTATE", func(w io.Writer) {
+		return a.table(show, "MEMBER\tFROM\tSENT\tARRIVED AFTER\tSTATE", func(w io.Writer) {
 			for _, t := range show {
 				after, state := "-", "on its way"
 				switch {
@@ -82,7 +83,11 @@ func (a *admin) rulesDaily(ctx context.Context, common func(*flag.FlagSet), args
 				case t.Missed:
 					state = "MISSING: an alert was raised"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.Member, t.Sent.Local().Format("2 Jan 2006 15:04:05"), after, state)
+				from := "the centre"
+				if t.Collector != "" {
+					from = "collector " + t.Name
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Member, from, t.Sent.Local().Format("2 Jan 2006 15:04:05"), after, state)
 			}
 		})
 	})

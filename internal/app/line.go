@@ -304,7 +304,7 @@ func (h *hub) openGate(context.Context) error {
 		Records: h.office.Members, Blobs: h.blobs, Bus: h.bus, Receipts: receipts, CA: ca, Certificate: cert, Trust: h.ring.Trust,
 		CertificateLife: h.cfg.Gate.CertificateLife, Checkpoint: h.checkpoint, Indicators: h.office.Intel.Current, Releases: filepath.Join(h.cfg.DataDir, "releases"),
 		Pressure: h.pressure, Incident: h.incident, Logger: h.log,
-		Directives: h.directives.For,
+		Directives: h.directives.For, DailyTest: h.handDaily,
 	})
 	if err != nil {
 		return err

@@ -65,6 +65,7 @@ type Self struct {
 	PolicyCeiling string    `json:"policy_ceiling"` // the name of the widest policy agreed with the member
 	NotAfter      time.Time `json:"not_after"`      // end of the certificate it came with
 	HubTime       time.Time `json:"hub_time"`
+	DailyTest     string    `json:"daily_test,omitempty"` // number of the test that the collector is to send through itself: 32 hexadecimal digits; empty: none
 }
 
 // Problem is the body of every refusal: application/problem+json (RFC 9457) with a code for programs, plain sentences for people, and what

@@ -72,7 +72,7 @@ func (a *Agent) keepHouse(ctx context.Context, trustAt *time.Time, etag, directi
 	if old := a.hub.Swap(&self); old == nil || old.State != self.State {
 		a.log.Info("the hub's view of this collector", "state", self.State, "organisation", self.Organisation, "site", self.Site)
 	}
-	return errors.Join(a.fetchIndicators(ctx, etag), a.fetchDirectives(ctx, directives))
+	return errors.Join(a.fetchIndicators(ctx, etag), a.fetchDirectives(ctx, directives), a.sendDaily(ctx, self.DailyTest))
 }
 
 // loadedSet is the indicator set in force.

@@ -48,7 +48,8 @@ const (
 	slotBeats  = 96
 	slotFlows  = 112
 	slotOTLP   = 128
-	maxInputs  = 16 // of each kind but syslog
+	slotDaily  = 160 // the collector's own daily test; no listener has it
+	maxInputs  = 16  // of each kind but syslog
 )
 
 // slotted is what the pipeline needs to know of a slot.
@@ -85,7 +86,7 @@ func (l *Listen) slots() []slotted {
 	for i, o := range l.OTLP {
 		out = append(out, slotted{slot: uint8(slotOTLP + i), timezone: o.Timezone, format: o.Format, relay: true})
 	}
-	return out
+	return append(out, slotted{slot: slotDaily, relay: true})
 }
 
 // readers are the pipeline's parsers by slot. Slots of the same time zone share one.
@@ -405,15 +406,24 @@ func (s *sink) Receive(ctx context.Context, lines []listen.Line) error {
 	defer batchPool.Put(b)
 	b.Reset()
 	modern := s.a.modern.Load()
+	var test *dailyLine
 	for i := range lines {
 		l := &lines[i]
 		stream := l.Stream
 		if !modern {
 			stream = 0
 		}
-		b.Add(&archive.Line{Created: l.Created, Listener: s.slot, Sender: l.Sender, Stream: stream, Cut: l.Cut, Via: transports[l.Via], Text: l.Text})
+		slot := s.slot
+		if d := s.a.daily.Load(); d != nil && d.is(l.Text) {
+			slot, test = slotDaily, d
+		}
+		b.Add(&archive.Line{Created: l.Created, Listener: slot, Sender: l.Sender, Stream: stream, Cut: l.Cut, Via: transports[l.Via], Text: l.Text})
 	}
-	return s.a.archive.Append(ctx, b)
+	err := s.a.archive.Append(ctx, b)
+	if test != nil && err == nil {
+		test.keep()
+	}
+	return err
 }
 
 var transports = [...]archive.Transport{listen.ViaUDP: archive.UDP, listen.ViaTCP: archive.TCP, listen.ViaTLS: archive.TLS, listen.ViaMutual: archive.Mutual, listen.ViaLocal: archive.Local}

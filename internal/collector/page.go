@@ -286,6 +286,7 @@ var madeTexts = map[string]string{
 	"spool_full": "they waited so long that the spool was full", "spool_damage": "their file was damaged", "unsendable": "they were too long to be sent",
 	"archive_full": "lines that were deleted before they were looked at: archive.max_bytes in the settings is too small", "archive_damage": "lines whose file was damaged",
 	"udp_dropped":    "lines over UDP that came faster than this machine took them: send them over TCP, or see doctor",
+	"daily_test":     "this collector's own daily test",
 	"site_detection": "a rule on this machine fired on it",
 }
 

@@ -14,6 +14,7 @@ import (
 	"tocsin/internal/collector/minimise"
 	"tocsin/internal/collector/parse"
 	"tocsin/internal/collector/spool"
+	"tocsin/internal/detect"
 	"tocsin/internal/event"
 )
 
@@ -75,8 +76,8 @@ type pipeline struct {
 
 // tally counts since the last commit. Slices are indexed by the policy's clauses.
 type tally struct {
-	received, parsed, notUnderstood, oversized, clock, madeDetection, madeEvidence, leftDetection, hostdown uint64
-	byClause                                                                                                []uint64
+	received, parsed, notUnderstood, oversized, clock, madeDetection, madeEvidence, leftDetection, leftDaily, hostdown uint64
+	byClause                                                                                                           []uint64
 }
 
 func newPipeline(c *Config, min *minimise.Minimiser, det Detector, secret archive.Secret, a *archive.Archive) (*pipeline, error) {
@@ -144,6 +145,10 @@ func (r *record) decode(b []byte) error {
 
 // line works on one raw line.
 func (p *pipeline) line(l *archive.Line, f fate) {
+	if l.Listener == slotDaily {
+		p.daily(l, f)
+		return
+	}
 	e := &p.e
 	understood := p.understand(e, l)
 	if f == full {
@@ -420,6 +425,7 @@ func (p *pipeline) peek(counts map[string]uint64) {
 	add("made.detection", t.madeDetection)
 	add("made.evidence", t.madeEvidence)
 	add("left.site_detection", t.leftDetection)
+	add("left."+detect.DailyReason, t.leftDaily)
 	for i, n := range t.byClause {
 		if n == 0 {
 			continue

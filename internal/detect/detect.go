@@ -136,11 +136,9 @@ func New(opts Options) (*Engine, error) {
 	}
 	coll, loud := cat.selection(opts.Where)
 	attrs := cat.attrs
-	if opts.Where == Hub {
-		r, a := dailyRule()
-		attrs = maps.Clone(attrs)
-		coll.Rules, loud[r.ID], attrs[r.ID] = append(coll.Rules, r), true, a
-	}
+	daily, a := dailyRule(opts.Where)
+	attrs = maps.Clone(attrs)
+	coll.Rules, loud[daily.ID], attrs[daily.ID] = append(coll.Rules, daily), true, a
 	// A rule that is no correlation becomes the simplest one: once, then counted. So one sensor that repeats itself is one detection.
 	for _, r := range coll.Rules {
 		if !loud[r.ID] {
@@ -182,7 +180,7 @@ func New(opts Options) (*Engine, error) {
 		var a *attributes
 		if loud[id] && (isWrapped && !quiet[id] || !isWrapped && rules.CorrelationAlerts(int32(i))) {
 			a = attrs[id]
-			if id != DailyRule {
+			if id != daily.ID {
 				e.stats.Rules++
 			}
 		}

@@ -108,6 +108,9 @@ type Options struct {
 	// The answer is not looked at when the tag is have, the one of the answer before. seen is the tree that the collector saw last; default: none.
 	Directives func(ctx context.Context, collector, have string, seen batch.Tree) (d batch.Directives, tag string, err error)
 
+	// DailyTest gives the number of the test that a live collector is to send through itself, or ""; default: none.
+	DailyTest func(ctx context.Context, tenant event.TenantID, collector string) string
+
 	Limits Limits
 	Now    func() time.Time
 	Logger *slog.Logger

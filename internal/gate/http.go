@@ -287,8 +287,12 @@ func (g *Gate) self(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, id.Collector, p)
 		return
 	}
-	answer(w, batch.Self{Collector: reg.ID, Tenant: uint32(reg.Tenant), Organisation: reg.Organisation, Site: reg.Site, State: reg.State, PolicyCeiling: reg.Policy,
-		NotAfter: id.NotAfter.UTC(), HubTime: g.o.Now().UTC()})
+	self := batch.Self{Collector: reg.ID, Tenant: uint32(reg.Tenant), Organisation: reg.Organisation, Site: reg.Site, State: reg.State, PolicyCeiling: reg.Policy,
+		NotAfter: id.NotAfter.UTC(), HubTime: g.o.Now().UTC()}
+	if g.o.DailyTest != nil && reg.State == member.Live && r.URL.Query().Has("daily") { // programs from before the test do not ask for one
+		self.DailyTest = g.o.DailyTest(r.Context(), reg.Tenant, reg.ID)
+	}
+	answer(w, self)
 }
 
 func wireHead(h member.Head) batch.Head {

@@ -20,6 +20,7 @@ const (
 	RuleCollector = "tocsin-health-collector"
 	RuleDetector  = "tocsin-health-detector"
 	RuleDaily     = "tocsin-health-daily" // raised by whoever sends the daily synthetic event
+	RuleDailySite = "tocsin-health-daily-site"
 )
 
 // Rule is what people read of one of them.
@@ -53,6 +54,10 @@ var own = []Rule{
 		Title: "The daily test of your protection failed",
 		What:  "Once a day the centre sends a harmless test in your name through its own detection, to see that a real attack on you would be noticed. The last one did not come out in time.",
 		Do:    "The centre's operator has to act and has been told. You have nothing to do: your collector and your devices have no part in this test."}},
+	{RuleDailySite, "The daily test of a collector raised no alert", "health-daily-site", "high", detect.Text{
+		Title: "The daily test of your collector failed",
+		What:  "Once a day your collector sends a harmless test line through itself to the centre, the whole way that your devices' records go, to see that a real attack on you would be noticed. The last one did not come out in time.",
+		Do:    "Ask your IT support to run tocsin-collector doctor on the collector's machine, and to look at its log; both say what is wrong and what to do next. The centre has been told too."}},
 }
 
 // Rules lists them.

@@ -55,6 +55,8 @@ func reasonText(reasons []policyReason, word string, leaves bool) string {
 		return "Given up because the collector's disk was full while the centre was away: " + lower(reasonText(reasons, what, true))
 	}
 	switch word {
+	case "daily_test":
+		return "the collector's own daily test, which says nothing of you"
 	case "site_detection":
 		return "A rule on the site fired on them"
 	case "detection":

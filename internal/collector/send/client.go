@@ -254,7 +254,7 @@ func (c *Client) Heads(ctx context.Context) ([]batch.Head, error) {
 
 // Self asks what the hub knows of this collector.
 func (c *Client) Self(ctx context.Context) (batch.Self, error) {
-	_, b, err := c.do(ctx, http.MethodGet, "/v1/self", "", nil, nil, maxAnswer)
+	_, b, err := c.do(ctx, http.MethodGet, "/v1/self?daily=1", "", nil, nil, maxAnswer)
 	if err != nil {
 		return batch.Self{}, fmt.Errorf("ask for state: %w", err)
 	}

@@ -1,8 +1,8 @@
-// Package daily sees each day that an attack on a member would be noticed. It sends a harmless event, marked as a test, the way that a batch goes
-// behind the gate: the blob store under that member's key, the bus, the ledger, the worker, the rules in force. What comes out is caught before it
+// Package daily sees each day that an attack on a member would be noticed, by two tests. One goes the whole way from the socket of each collector (sites.go).
+// The other is the hub's own, for members whose collectors know no test too: a harmless event, marked as a test, goes the way that a batch goes behind the gate: the blob store under that member's key, the bus, the ledger, the worker, the rules in force. What comes out is caught before it
 // becomes an alert (Arrived), so that no member sees it as an attack; its row in the event store is of the class that stands in no figure.
 //
-// It reads the list of members and the time of day at which to send; it writes the table daily_tests: for each member when the last test was
+// It reads the lists of members and collectors and the time of day at which to send; it writes the tables daily_tests and daily_sites: for each member when the last test was
 // sent, under which random number, and when and after how long it arrived. After a crash it goes on from there: a test that was sent is awaited,
 // one that was due is sent. A test that has not arrived within the stated time raises an alert of detection health, one for each test missed, and
 // once more when nothing at all could be sent. Whether it is missing is judged by the line's own place: while the line has not come to a test, the hub
@@ -42,6 +42,8 @@ type Options struct {
 	Send func(ctx context.Context, t event.TenantID, seq uint64, e *event.Event, now time.Time) (place uint64, err error)
 	// Line says which place of the line is the newest, and up to which all is worked off.
 	Line func(ctx context.Context) (last, done uint64, err error)
+	// Collectors are those whose own test is awaited; nil: none.
+	Collectors func(ctx context.Context) ([]Collector, error)
 	// Raise makes alerts of what is wrong.
 	Raise func(ctx context.Context, dets []event.Detection) error
 	// At is the time of day, in UTC, after midnight; negative: no tests but on demand.
@@ -64,6 +66,12 @@ type Tests struct {
 	first  uint64                    // the newest place of the line at the first look: tests from before the start stand no further
 	looked bool                      // first is known
 	told   bool                      // that the line is behind
+
+	sitesMu sync.Mutex        // guards what follows, and is held while it is written
+	sites   map[string]*Site  // by collector; nil: not read yet
+	numbers map[string]*Site  // by number
+	asked   map[string]bool   // collectors to be tested whatever the time
+	marks   map[string]uint64 // the newest place of the line when a collector's test was over
 }
 
 // Test is a member's last test.
@@ -94,7 +102,7 @@ func New(o Options) *Tests {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Tests{o: o, started: o.Now().UnixNano(), places: map[event.TenantID]uint64{}}
+	return &Tests{o: o, started: o.Now().UnixNano(), places: map[event.TenantID]uint64{}, asked: map[string]bool{}, marks: map[string]uint64{}}
 }
 
 // settles is how long a hub must run before it tests members that were never tested: the first hour of a hub is somebody's who is setting it up.
@@ -176,7 +184,11 @@ func (d *Tests) Check(ctx context.Context) error {
 			continue
 		}
 		if x != nil && x.ArrivedNS == 0 && !x.Missed && now.UnixNano()-max(x.SentNS, d.started) > int64(d.o.Within) {
-			if d.place(t) > done {
+			place, known := d.place(t)
+			if !known { // the line could not be asked since the start: whether it stands in there nobody can say yet
+				continue
+			}
+			if place > done {
 				if !away {
 					waiting = append(waiting, x)
 				}
@@ -188,7 +200,7 @@ func (d *Tests) Check(ctx context.Context) error {
 		}
 	}
 	if !away {
-		errs = append(errs, d.behind(ctx, waiting, newest-min(done, newest), now))
+		errs = append(errs, d.behind(ctx, waiting, newest-min(done, newest), now), d.checkSites(ctx, newest, done, now))
 	}
 	return errors.Join(errs...)
 }
@@ -197,13 +209,13 @@ func (d *Tests) Check(ctx context.Context) error {
 const clockSlack = time.Minute
 
 // place is where a member's last test stands in the line, at most.
-func (d *Tests) place(t event.TenantID) uint64 {
+func (d *Tests) place(t event.TenantID) (at uint64, known bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if at, ok := d.places[t]; ok {
-		return at
+		return at, true
 	}
-	return d.first
+	return d.first, d.looked
 }
 
 // behind tells once that the line has not come to tests whose time is over.
@@ -261,7 +273,7 @@ func (d *Tests) SendNow(ctx context.Context, t event.TenantID) (Test, error) {
 	e.SetString(event.EventModule, "tocsin")
 	e.SetString(event.EventDataset, detect.DailyDataset)
 	e.SetString(event.EventID, x.ID)
-	e.SetString(event.TocsinLeftReason, "daily_test")
+	e.SetString(event.TocsinLeftReason, detect.DailyReason)
 	place, err := d.o.Send(ctx, t, x.Seq, e, now)
 	d.mu.Lock()
 	d.places[t] = place // 0 where it was not sent: it is missed after its time, which is true
@@ -276,7 +288,7 @@ func (d *Tests) SendNow(ctx context.Context, t event.TenantID) (Test, error) {
 func (d *Tests) Arrived(ctx context.Context, dets []event.Detection) ([]event.Detection, error) {
 	n := 0
 	for i := range dets {
-		if dets[i].RuleID == detect.DailyRule {
+		if ofTest(&dets[i]) {
 			n++
 		}
 	}
@@ -289,8 +301,20 @@ func (d *Tests) Arrived(ctx context.Context, dets []event.Detection) ([]event.De
 	came := map[event.TenantID]string{}
 	strays := map[event.TenantID]uint64{}
 	for _, x := range dets {
-		if x.RuleID != detect.DailyRule {
+		if !ofTest(&x) {
 			rest = append(rest, x)
+			continue
+		}
+		if s, err := d.came(ctx, x.Tenant, x.Entity.Value); err != nil {
+			return nil, err
+		} else if s != nil {
+			if err := d.note(ctx, s, x.RuleID, now); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if x.RuleID != detect.DailyRule {
+			strays[x.Tenant]++
 			continue
 		}
 		// A batch may hold ten thousand that pretend to be one: each must cost no more than a comparison.
@@ -322,6 +346,11 @@ func (d *Tests) Arrived(ctx context.Context, dets []event.Detection) ([]event.De
 		d.o.Logger.WarnContext(ctx, "daily tests that are not the last one sent; they make no alert", "tenant", t, "count", n)
 	}
 	return rest, nil
+}
+
+// ofTest says whether a detection is of a test, whosever.
+func ofTest(x *event.Detection) bool {
+	return x.RuleID == detect.DailyRule || x.RuleID == detect.DailySiteRule
 }
 
 // List gives every member's last test.

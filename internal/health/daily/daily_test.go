@@ -366,3 +366,27 @@ func TestParseTime(t *testing.T) {
 		}
 	}
 }
+
+// A test from before a start is not missed while nobody can say how far the line is.
+func TestLineAwayAtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	b := newBench(t, dir)
+	b.held = true
+	b.now = b.now.Add(100 * time.Minute)
+	b.check(t)
+	again := newBench(t, dir)
+	again.last, again.away = b.last, true
+	again.now = b.now.Add(time.Minute)
+	again.d.started = again.now.UnixNano()
+	again.check(t)
+	again.now = again.now.Add(11 * time.Minute)
+	again.check(t)
+	if len(again.raised) != 0 {
+		t.Fatalf("missed although they may stand in the line: %+v", again.raised)
+	}
+	again.away, again.done = false, again.last // worked off, and they were not there
+	again.check(t)
+	if len(again.raised) != 2 {
+		t.Errorf("%+v", again.raised)
+	}
+}
