@@ -92,27 +92,30 @@ type Agent struct {
 	lastCommit time.Time
 	dirty      bool // worked since the last commit
 	lastBound  time.Time
-	committed  bool // since the bounds were looked at
-	snapAt     time.Time
-	snapLines  uint64
-	live, back *lane
-	lanes      []*lane // all: live, backlog, look-back, raw
-	lookback   *lane
-	raw        *lane
-	answers    chan result   // of the lanes' senders
-	calls      chan func()   // what the socket and the page ask of the loop
-	ended      chan struct{} // closed when the loop has returned
-	sent       *sentIndex
-	epochs     []time.Time               // when new epochs were begun in this run because of another copy
-	hold       time.Time                 // do not seal before: another copy seems to run
-	saidFull   time.Time                 // when a full disk was last logged
-	gap        bool                      // the spool ended before the state's place at the start
-	flushed    time.Time                 // when the on-site rules were last asked without a line
-	idle       bool                      // the last look at the archive found nothing
-	inputs     map[int]map[string]uint64 // counters of the listeners, as counted so far
-	draining   bool
-	drainBy    time.Time
-	broken     []Warning // inputs that have ended by themselves
+	committed  bool      // since the bounds were looked at
+	done       spool.Pos // the state's cursor, as the last commit has it
+	fatal      error     // of a commit: the loop must end
+	// When the memory was last saved, and what it then had seen.
+	snapAt                              time.Time
+	snapLine, snapFlushes, snapReceived uint64
+	live, back                          *lane
+	lanes                               []*lane // all: live, backlog, look-back, raw
+	lookback                            *lane
+	raw                                 *lane
+	answers                             chan result   // of the lanes' senders
+	calls                               chan func()   // what the socket and the page ask of the loop
+	ended                               chan struct{} // closed when the loop has returned
+	sent                                *sentIndex
+	epochs                              []time.Time               // when new epochs were begun in this run because of another copy
+	hold                                time.Time                 // do not seal before: another copy seems to run
+	saidFull                            time.Time                 // when a full disk was last logged
+	gap                                 bool                      // the spool ended before the state's place at the start
+	flushed                             time.Time                 // when the on-site rules were last asked without a line
+	idle                                bool                      // the last look at the archive found nothing
+	inputs                              map[int]map[string]uint64 // counters of the listeners, as counted so far
+	draining                            bool
+	drainBy                             time.Time
+	broken                              []Warning // inputs that have ended by themselves
 
 	packs     packState
 	questions map[string]*QuestionStatus
@@ -282,12 +285,9 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 			if err := a.commit(false); err != nil {
 				return err
 			}
-			if now.Sub(a.snapAt) >= snapshotEvery || a.st.Counts["received"]-a.snapLines >= snapshotLines {
-				if err := a.saveDetector(); err != nil {
-					a.log.Error("cannot save the on-site rules' memory", "error", err)
-					a.snapAt = now
-				}
-			}
+		}
+		if err := a.keepMemory(now); err != nil { // whoever committed
+			return err
 		}
 		if a.committed && now.Sub(a.lastBound) >= commitEvery { // whoever committed: a sealed batch too may be the last to do so for long
 			a.committed, a.lastBound = false, now
@@ -301,7 +301,10 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 		a.keepFormat(now)
 		if a.idle && now.Sub(a.flushed) >= flushEvery && a.mayWork(now) {
 			a.flushed = now
-			a.pipe.flushDetector(a.st.Line, now)
+			if m := (flushMark{Line: a.st.Line, At: now.UnixNano()}); a.pipe.flushDetector(m.Line, m.At, full) > 0 {
+				a.st.Flushes.add(m)
+				a.dirty = true
+			}
 		}
 		a.publish()
 		select {
@@ -327,7 +330,9 @@ func (a *Agent) loop(ended <-chan struct{}, failed <-chan error, ask chan<- stru
 		case r := <-a.answers:
 			a.answer(r.lane, r, ask)
 		case call := <-a.calls:
-			call()
+			if call(); a.fatal != nil {
+				return a.fatal
+			}
 		case h := <-heads:
 			if err := a.compare(h); err != nil {
 				return err
@@ -509,7 +514,8 @@ func (a *Agent) commit(last bool) error {
 			return fmt.Errorf("%w: %w", errState, err)
 		}
 	}
-	a.archive.Done(a.st.Cursor)
+	a.done = a.st.Cursor
+	a.archive.Done(a.done)
 	a.lastCommit, a.dirty, a.committed = a.o.Now(), false, true
 	return nil
 }

@@ -50,17 +50,18 @@ func (c *changes) apply(dets []event.Detection, at int64) []event.Detection {
 	return pass
 }
 
-// use puts what a directive says in force between two lines.
-func (c *changes) use(d *keys.Directive) error {
+// read gives what puts a directive in force between two lines.
+func (c *changes) read(d *keys.Directive) (use func(), err error) {
 	list, err := layers.Decode(d.Content)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c.list, c.version, c.set = list, d.Version, nil
-	if len(list) > 0 {
-		c.set = layers.NewSiteSet(list)
-	}
-	return nil
+	return func() {
+		c.list, c.version, c.set = list, d.Version, nil
+		if len(list) > 0 {
+			c.set = layers.NewSiteSet(list)
+		}
+	}, nil
 }
 
 // RuleChange is one that the centre made to a rule that runs here, as the member is told.

@@ -65,7 +65,9 @@ func NewExplainer(c *Config, detector func(DetectorOptions) (Detector, error)) (
 	var det Detector
 	changed := &changes{}
 	if kept.changes != nil {
-		if err := changed.use(kept.changes); err != nil {
+		if use, err := changed.read(kept.changes); err == nil {
+			use()
+		} else {
 			kept.notes = append(kept.notes, fmt.Sprintf("the hub's changes of on-site rules are not used: %v", err))
 		}
 	}

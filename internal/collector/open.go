@@ -1,11 +1,9 @@
 package collector
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -16,7 +14,6 @@ import (
 	"tocsin/internal/batch"
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/collector/minimise"
-	"tocsin/internal/collector/parse"
 	"tocsin/internal/collector/send"
 	"tocsin/internal/collector/spool"
 	"tocsin/internal/event"
@@ -192,6 +189,7 @@ func (a *Agent) openState() (err error) {
 		a.log.Info("cut torn ends of files, as a crash leaves them", "bytes", torn)
 		a.st.Counts["torn_bytes"] += uint64(torn)
 	}
+	a.done = a.st.Cursor
 	a.pipe.covered = a.st.Covered
 	a.writer = batch.NewWriter()
 	a.sent = newSentIndex()
@@ -206,93 +204,6 @@ func (a *Agent) openState() (err error) {
 	a.lanes = append(a.lanes, a.lookback, a.raw)
 	a.answers, a.calls, a.ended = make(chan result, len(a.lanes)), make(chan func()), make(chan struct{})
 	return a.restoreDetector()
-}
-
-// memoryHead stands before the detector's snapshot.
-type memoryHead struct {
-	Cursor   spool.Pos            `json:"cursor"`
-	Line     uint64               `json:"line,string"`
-	RulePack string               `json:"rule_pack"`
-	Senders  []sender             `json:"senders"`
-	Evidence []uint64             `json:"evidence"`
-	Guard    map[string]time.Time `json:"guard,omitempty"` // what is switched off
-	Headers  []parse.Header       `json:"headers,omitempty"`
-}
-
-// restoreDetector gives the detector its memory back and shows it the lines between that and the state.
-func (a *Agent) restoreDetector() error {
-	from := a.st.Cursor
-	if b := a.memory.Last(); b != nil {
-		head, rest, _ := bytes.Cut(b, []byte{'\n'})
-		var h memoryHead
-		if err := json.Unmarshal(head, &h); err != nil {
-			a.log.Warn("the on-site rules' memory is damaged; they begin anew", "error", err)
-		} else {
-			if h.Guard != nil {
-				a.pipe.guard.Off = h.Guard
-			}
-			a.pipe.read.restoreHeaders(h.Headers)
-			switch {
-			case a.st.Cursor.Before(h.Cursor):
-				a.log.Warn("the on-site rules' memory is newer than the state; they begin anew")
-			case h.RulePack != a.packs.rules:
-				a.log.Info("the on-site rules have changed; they begin anew", "before", h.RulePack, "now", a.packs.rules)
-				if l, ok := a.pipe.det.(interface{ RestoreLearnt([]byte) error }); ok {
-					if err := l.RestoreLearnt(rest); err != nil {
-						a.log.Warn("what was learnt on the site cannot be used; it is learnt anew", "error", err)
-					}
-				}
-				a.pipe.senders.restore(h.Senders)
-			default:
-				if err := a.pipe.det.Restore(rest); err != nil {
-					a.log.Warn("the on-site rules cannot use their memory; they begin anew", "error", err)
-				} else {
-					a.pipe.senders.restore(h.Senders)
-					for _, n := range h.Evidence {
-						a.pipe.remember(n)
-					}
-					from = h.Cursor
-				}
-			}
-		}
-	}
-	r := a.archive.Reader(from)
-	defer r.Close()
-	shown := 0
-	for r.Pos().Before(a.st.Cursor) {
-		var l archive.Line
-		if err := r.Next(&l); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return fmt.Errorf("archive: %w", err)
-		}
-		if a.st.Cursor.Before(r.Pos()) {
-			break
-		}
-		a.pipe.line(&l, replay)
-		shown++
-	}
-	if shown > 0 {
-		a.log.Info("showed the on-site rules again what came after their memory was saved", "lines", shown)
-	}
-	return nil
-}
-
-// saveDetector saves the detector's memory. It belongs to the state committed last.
-func (a *Agent) saveDetector() error {
-	snap, err := a.pipe.det.Snapshot()
-	if err != nil {
-		return fmt.Errorf("on-site rules: %w", err)
-	}
-	h, err := json.Marshal(memoryHead{Cursor: a.st.Cursor, Line: a.st.Line, RulePack: a.packs.rules, Senders: a.pipe.senders.list(), Evidence: a.pipe.evidenceQ, Guard: a.pipe.guard.Off, Headers: a.pipe.read.headers()})
-	if err != nil {
-		return err
-	}
-	if err := a.memory.Save(append(h, '\n'), false, snap); err != nil {
-		return fmt.Errorf("on-site rules: %w", err)
-	}
-	a.snapAt, a.snapLines = a.o.Now(), a.st.Counts["received"]
-	return nil
 }
 
 // Close closes what Open opened. It is for a collector that is not run to its end.

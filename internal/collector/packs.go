@@ -69,10 +69,14 @@ func (a *Agent) loadPacks() error {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		var use func()
 		if err == nil {
-			err = a.usePack(d)
+			use, err = a.pack(d)
 		}
-		if err != nil {
+		if err == nil {
+			use()
+			a.packs.versions[kind] = max(a.packs.versions[kind], d.Version) // a kill may come between the two files
+		} else {
 			a.log.Warn("the kept pack is not used; what is built in goes on, unchanged, until the hub has a newer one", "pack", kind, "error", err)
 		}
 	}
@@ -186,7 +190,7 @@ func (a *Agent) obey(env []byte, unproved error) {
 	if a.packs.refused[sum] {
 		return
 	}
-	if what, err := a.takeDirective(env, unproved); err != nil {
+	if what, err := a.takeDirective(env, unproved); err != nil && a.fatal == nil {
 		a.refuseOnce(sum, what, err.Error())
 	}
 }
@@ -249,28 +253,44 @@ func (a *Agent) takeDirective(env []byte, unproved error) (what string, err erro
 	case d.Version < have:
 		return what, fmt.Errorf("version %d was taken before: a version never goes back", have)
 	}
-	if err := a.usePack(d); err != nil {
+	use, err := a.pack(d)
+	if err != nil {
+		return what, err
+	}
+	if err := a.trySaveDetector(); err != nil { // see memory.go for the order
 		return what, err
 	}
 	a.packs.versions[d.Type] = d.Version
 	b, err := json.Marshal(a.packs.versions)
 	if err == nil {
-		err = errors.Join(writeFile(a.directiveFile(d.Type), env), writeFile(a.directiveFile("versions.json"), b))
+		err = writeFile(a.directiveFile(d.Type), env)
+	}
+	if err == nil { // the other way round the hub's next directive of that version would be taken for one that is here
+		err = writeFile(a.directiveFile("versions.json"), b)
 	}
 	if err != nil {
 		a.log.Error("cannot keep the pack over a restart", "pack", what, "error", err)
 	}
-	return what, nil
+	use()
+	return what, a.trySaveDetector()
 }
 
-// usePack checks a pack and puts it in force between two lines. After an error everything is as it was.
-func (a *Agent) usePack(d keys.Directive) error {
+// pack checks a pack and gives what puts it in force between two lines.
+func (a *Agent) pack(d keys.Directive) (use func(), err error) {
+	in := func() { a.log.Info("a pack is in force", "type", d.Type, "version", d.Version) }
 	if d.Type == directive.RuleChanges {
-		return a.useChanges(d)
+		c, err := a.pipe.changes.read(&d)
+		if err != nil {
+			return nil, err
+		}
+		return func() {
+			c()
+			a.log.Info("changes of on-site rules are in force", "version", d.Version, "changes", len(a.pipe.changes.list))
+		}, nil
 	}
 	files, err := directive.Unpack(d.Content)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sum := sha256.Sum256(d.Content)
 	name := fmt.Sprintf("%d %s", d.Version, hex.EncodeToString(sum[:8]))
@@ -278,45 +298,30 @@ func (a *Agent) usePack(d keys.Directive) error {
 	case directive.Rules:
 		det, err := a.newRules(files)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if n, ok := det.(interface{ Inherit(old any) }); ok {
-			n.Inherit(a.pipe.det) // what was learnt took weeks: newer rules must not cost it
-		}
-		a.pipe.det = det
-		a.packs.rules = name
-		a.pipe.guard.forgive("rule ")
-		if a.st != nil && a.writer != nil { // not at the start, where the memory has yet to be read
-			if err := a.saveDetector(); err != nil {
-				a.log.Error("cannot save the on-site rules' memory", "error", err)
+		return func() {
+			if n, ok := det.(interface{ Inherit(old any) }); ok {
+				n.Inherit(a.pipe.det) // what was learnt took weeks: newer rules must not cost it
 			}
-		}
+			a.pipe.det = det
+			a.packs.rules = name
+			a.pipe.guard.forgive("rule ")
+			in()
+		}, nil
 	case directive.Parsers:
 		set, err := parserPack(files)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		a.pipe.lib.Use(set)
-		a.packs.parsers = name
-	default:
-		return fmt.Errorf("%.40q is no pack", d.Type)
+		return func() {
+			a.pipe.lib.Use(set)
+			a.packs.parsers = name
+			a.pipe.senders.named()
+			in()
+		}, nil
 	}
-	a.log.Info("a pack is in force", "type", d.Type, "version", d.Version)
-	return nil
-}
-
-// useChanges puts changes of on-site rules in force between two lines.
-func (a *Agent) useChanges(d keys.Directive) error {
-	if err := a.pipe.changes.use(&d); err != nil {
-		return err
-	}
-	if a.st != nil && a.writer != nil { // as with rules: what is shown again after a crash must be counted by the same changes
-		if err := a.saveDetector(); err != nil {
-			a.log.Error("cannot save the on-site rules' memory", "error", err)
-		}
-	}
-	a.log.Info("changes of on-site rules are in force", "version", d.Version, "changes", len(a.pipe.changes.list))
-	return nil
+	return nil, fmt.Errorf("%.40q is no pack", d.Type)
 }
 
 // newRules makes the engine of a pack's rules, and refuses a pack with a rule that matches everything.

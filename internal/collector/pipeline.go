@@ -1,12 +1,10 @@
 package collector
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -259,10 +257,10 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 	e.ID = event.ID{Seq: l.Number}
 	format, ok := p.read.parse(e, l)
 	s := p.senders.seen(l.Sender, l.Created)
-	p.heard.lines++
-	p.heard.usual += s.Usual
+	p.heard.Lines++
+	p.heard.Usual += s.Usual
 	if !ok {
-		p.heard.bad++
+		p.heard.Bad++
 	}
 	p.unclear = nil
 	if s.Addr.IsValid() && s.judge(ok, &p.heard, l.Created) {
@@ -275,7 +273,11 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 	}
 	changed := false
 	if !p.read.relay[p.read.of(l.Listener)] {
-		changed = s.product(e, format, l.Created)
+		var was string
+		if changed, was = s.product(e, format, l.Created); was != "" {
+			p.log.Info("the parsers have another name for what a device is, since the program or its packs were renewed; it is taken for what was learnt",
+				"sender", l.Sender, "before", was, "now", cmp.Or(e.Str(event.ObserverProduct), format))
+		}
 	}
 	p.min.Prepare(e, minimise.Sender{Addr: l.Sender, Assurance: l.Via.String(), Changed: changed})
 	return true
@@ -356,19 +358,27 @@ func (p *pipeline) detection(d *event.Detection, l *archive.Line, f fate, send b
 	p.urgent = true
 }
 
-// flushDetector asks the on-site rules, while no lines come, for what attacks that go on have gathered since their last notice.
-func (p *pipeline) flushDetector(line uint64, now time.Time) {
-	f, ok := p.det.(interface {
+// flushDetector asks the on-site rules, while no lines come, for what attacks that go on have gathered since their last notice, and says how much
+// there was.
+func (p *pipeline) flushDetector(line uint64, now int64, f fate) int {
+	det, ok := p.det.(interface {
 		Flush(now int64) []event.Detection
 	})
 	if !ok || line == 0 {
-		return
+		return 0
 	}
-	p.changes.uncount = false
-	detections := p.changes.apply(f.Flush(now.UnixNano()), now.UnixNano())
+	p.changes.uncount = f != full
+	detections := p.changes.apply(det.Flush(now), now)
 	for i := range detections {
-		p.detection(&detections[i], &archive.Line{Number: line, Created: now.UnixNano()}, full, true)
+		if f != replay {
+			p.detection(&detections[i], &archive.Line{Number: line, Created: now}, f, true)
+			continue
+		}
+		for _, id := range detections[i].Events {
+			p.remember(id.Seq)
+		}
 	}
+	return len(detections)
 }
 
 // understandAgain is understand for a line that has been counted.
@@ -448,128 +458,4 @@ func delta(now, since map[string]uint64) map[string]uint64 {
 		}
 	}
 	return out
-}
-
-// sender is what is known of one device that sends logs.
-type sender struct {
-	Addr          netip.Addr `json:"addr"`
-	First         int64      `json:"first,string"` // receive times of its first and last line
-	Last          int64      `json:"last,string"`
-	Lines         uint64     `json:"lines"`
-	NotUnderstood uint64     `json:"not_understood"`
-	Changed       uint64     `json:"product_changed"` // lines of a product it did not send while it was learnt
-	Products      []string   `json:"products"`
-	Refused       []string   `json:"refused,omitempty"`  // products that it sent after it was learnt, and that nobody has accepted
-	Hostdown      string     `json:"hostdown,omitempty"` // see hostdownWarned
-	understood
-}
-
-// senders is the table of devices. It is bounded, because anybody can invent UDP senders: beyond the bound all share one entry.
-type senders struct {
-	table map[netip.Addr]*sender
-	other sender
-	last  *sender // of the last line: most lines come from the same one as before
-}
-
-const (
-	maxSenders  = 1024
-	maxProducts = 8
-	// A sender's products are learnt for a day and at least so many lines; then they are pinned.
-	learnTime  = int64(24 * time.Hour)
-	learnLines = 1000
-)
-
-func newSenders() *senders { return &senders{table: map[netip.Addr]*sender{}} }
-
-func (t *senders) seen(a netip.Addr, at int64) *sender {
-	s := t.last
-	if s == nil || s.Addr != a {
-		s = t.table[a]
-		if s == nil {
-			if len(t.table) >= maxSenders {
-				s = &t.other
-			} else {
-				s = &sender{Addr: a, First: at}
-				t.table[a] = s
-			}
-		}
-		t.last = s
-	}
-	s.Lines++
-	s.Last = at
-	return s
-}
-
-// repeats is the format of "last message repeated 5 times".
-const repeats = "syslog-repeats"
-
-// product says whether the line is of a product that this sender did not send while it was learnt.
-func (s *sender) product(e *event.Event, format string, at int64) bool {
-	if format == repeats { // any device's sender writes it: it says nothing of what the device is
-		return false
-	}
-	name := e.Str(event.ObserverProduct)
-	if name == "" {
-		name = format
-	}
-	if slices.Contains(s.Products, name) || !s.Addr.IsValid() {
-		return false
-	}
-	if len(s.Products) < maxProducts && (at-s.First < learnTime || s.Lines < learnLines) {
-		s.Products = append(s.Products, fmt.Sprintf("%.60s", name))
-		return false
-	}
-	s.Changed++
-	if name = fmt.Sprintf("%.60s", name); len(s.Refused) < maxProducts && !slices.Contains(s.Refused, name) {
-		s.Refused = append(s.Refused, name)
-	}
-	return true
-}
-
-// accept lets a sender send the products that it was not known for: the member has looked.
-func (t *senders) accept(a netip.Addr) (products []string, ok bool) {
-	s := t.table[a]
-	if s == nil {
-		return nil, false
-	}
-	products = s.Refused
-	for _, p := range products {
-		if len(s.Products) >= maxProducts {
-			s.Products = slices.Delete(s.Products, 0, 1) // the oldest: the member says what it sends now
-		}
-		s.Products = append(s.Products, p)
-	}
-	s.Refused = nil
-	return products, true
-}
-
-// list gives copies, the busiest first.
-func (t *senders) list() []sender {
-	out := make([]sender, 0, len(t.table)+1)
-	for s := range maps.Values(t.table) {
-		c := *s
-		c.Products, c.Refused = slices.Clone(s.Products), slices.Clone(s.Refused)
-		out = append(out, c)
-	}
-	if t.other.Lines > 0 {
-		out = append(out, t.other)
-	}
-	slices.SortFunc(out, func(a, b sender) int {
-		if a.Lines != b.Lines {
-			if a.Lines > b.Lines {
-				return -1
-			}
-			return 1
-		}
-		return a.Addr.Compare(b.Addr)
-	})
-	return out
-}
-
-func (t *senders) restore(list []sender) {
-	for i := range list {
-		if s := list[i]; s.Addr.IsValid() && len(t.table) < maxSenders {
-			t.table[s.Addr] = &s
-		}
-	}
 }

@@ -44,6 +44,7 @@ type state struct {
 	Totals   []StreamTotal    `json:"totals,omitempty"`
 	Answered []string         `json:"answered,omitempty"` // questions whose answers are in the spool or left
 	Raw      *Troubleshooting `json:"raw,omitempty"`      // raw lines leave; nil: they do not
+	Flushes  flushes          `json:"flushes,omitzero"`
 	// CoveredLine: lines up to it were counted by that other copy.
 	CoveredLine uint64 `json:"covered_line,string"`
 }

@@ -24,33 +24,40 @@ type understood struct {
 	Usual float64 `json:"usual,omitempty"`        // share, as it is mostly; 0: not known yet
 	Blind int64   `json:"blind,string,omitempty"` // since when it is not understood, ns; 0: it is
 
-	// Of the lines that are judged together: the device's, and the counts of all devices when they began.
-	lines, bad int
-	all        heard
+	Window window `json:"window,omitzero"`
+}
+
+// window is of the lines that are judged together: the device's, and the counts of all devices when they began.
+type window struct {
+	Lines int   `json:"lines"`
+	Bad   int   `json:"bad"`
+	All   heard `json:"all"`
 }
 
 // heard counts lines of all devices.
 type heard struct {
-	lines, bad uint64
-	usual      float64 // as many would be understood as mostly are
+	Lines uint64  `json:"lines,string"`
+	Bad   uint64  `json:"bad,string"`
+	Usual float64 `json:"usual"` // as many would be understood as mostly are
 }
 
 // judge counts a line. all are the counts of all devices, that line with them. It says whether the device is to be told of.
 func (u *understood) judge(ok bool, all *heard, at int64) bool {
-	if u.lines == 0 {
-		u.all = *all
+	w := &u.Window
+	if w.Lines == 0 {
+		w.All = *all
 	}
-	u.lines++
+	w.Lines++
 	if !ok {
-		u.bad++
+		w.Bad++
 	}
-	if u.lines < understoodLines {
+	if w.Lines < understoodLines {
 		return false
 	}
-	share := float64(u.lines-u.bad) / float64(u.lines)
-	lines := all.lines - u.all.lines
-	hub := 2*(all.bad-u.all.bad) > lines && all.usual-u.all.usual >= understoodUsual*float64(lines) // sees it
-	u.lines, u.bad = 0, 0
+	share := float64(w.Lines-w.Bad) / float64(w.Lines)
+	lines := all.Lines - w.All.Lines
+	hub := 2*(all.Bad-w.All.Bad) > lines && all.Usual-w.All.Usual >= understoodUsual*float64(lines) // sees it
+	*w = window{}
 	switch {
 	case u.Blind != 0:
 		if share >= understoodUsual {

@@ -1,8 +1,10 @@
 package collector
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,12 +19,86 @@ func TestRepeatsAreNoProduct(t *testing.T) {
 	var e event.Event
 	e.SetString(event.ObserverProduct, "syslog sender")
 	for _, at := range []int64{2, learnTime + 2} {
-		if s.product(&e, "syslog-repeats", at) || s.Changed != 0 || len(s.Refused) != 0 || len(s.Products) != 1 {
+		if changed, _ := s.product(&e, "syslog-repeats", at); changed || s.Changed != 0 || len(s.Refused) != 0 || len(s.Products) != 1 {
 			t.Errorf("%+v", s)
 		}
 	}
-	if !s.product(&e, "other", learnTime+2) {
+	if changed, _ := s.product(&e, "other", learnTime+2); !changed {
 		t.Error("another product is not noticed")
+	}
+}
+
+// A newer program or pack that gives a learnt product another name marks nobody; another product is marked, then too.
+func TestRenamedProduct(t *testing.T) {
+	line := func(vendor, product, raw string) *event.Event {
+		var e event.Event
+		e.SetRaw([]byte(raw))
+		e.SetString(event.ObserverVendor, vendor)
+		e.SetString(event.ObserverProduct, product)
+		return &e
+	}
+	addr := netip.AddrFrom4([4]byte{192, 168, 1, 1})
+	const late = learnTime + 2
+	for _, x := range []struct {
+		name    string
+		learnt  sender
+		seen    *event.Event // after the parsers were renewed, and before the line in question; nil: none
+		format  string
+		line    *event.Event
+		renamed bool
+	}{
+		{"same maker", sender{Products: []string{"ASA"}, Kinds: []kind{{"asa", "Cisco"}}}, nil, "cef", line("cisco", "Secure Firewall", ""), true},
+		{"same parser, the maker's name too", sender{Products: []string{"ASA"}, Kinds: []kind{{"asa", "Cisco"}}}, nil, "asa", line("Cisco Systems", "Secure Firewall", ""), true},
+		{"a parser of any maker says nothing", sender{Products: []string{"A"}, Kinds: []kind{{"cef", "Example"}}}, nil, "cef", line("Other", "B", ""), false},
+		{"another product", sender{Products: []string{"ASA"}, Kinds: []kind{{"asa", "Cisco"}}}, nil, "fortigate", line("Fortinet", "FortiGate", ""), false},
+		{"its old name still comes", sender{Products: []string{"ASA"}, Kinds: []kind{{"asa", "Cisco"}}}, line("Cisco", "ASA", ""), "asa", line("Cisco", "ISE", ""), false},
+		{"of an older program, its name is in the line", sender{Products: []string{"CCR1009"}}, nil, "cef", line("MikroTik", "RouterOS", "CEF:0|MikroTik|CCR1009|7.1|1|x|5|"), true},
+		{"of an older program, its name is in a word", sender{Products: []string{"CCR1009"}}, nil, "cef", line("MikroTik", "RouterOS", "CEF:0|MikroTik|CCR10091|7.1|1|x|5|"), false},
+		{"of an older program, named as its parser", sender{Products: []string{"draytek"}}, nil, "draytek", line("DrayTek", "Vigor", ""), true},
+		{"of an older program, another product", sender{Products: []string{"CCR1009"}}, nil, "asa", line("Cisco", "ASA", "%ASA-4-106023"), false},
+		{"marked before", sender{Products: []string{"CCR1009"}, Refused: []string{"RouterOS"}}, nil, "cef", line("MikroTik", "RouterOS", "CEF:0|MikroTik|CCR1009|7.1|1|x|5|"), true},
+		{"the table is full", sender{Products: []string{"1", "2", "3", "ASA", "5", "6", "7", "8"}, Kinds: []kind{{}, {}, {}, {"asa", "Cisco"}}}, nil, "asa", line("Cisco", "Secure Firewall", ""), true},
+	} {
+		s := x.learnt
+		s.Addr, s.First, s.Lines, s.Seen = addr, 1, learnLines, 0xff
+		t1, t2 := newSenders(), newSenders()
+		t1.table[addr] = &s
+		// Without newer parsers it is another product.
+		same := s
+		same.Products, same.Refused = slices.Clone(s.Products), nil
+		if changed, _ := same.product(x.line, x.format, late); !changed {
+			t.Errorf("%s: a name that comes with the same parsers is not marked", x.name)
+		}
+		b, err := json.Marshal(t1.list())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []sender
+		if err := json.Unmarshal(b, &list); err != nil {
+			t.Fatal(err)
+		}
+		t2.restore(list)
+		t2.named()
+		s2 := t2.table[addr]
+		if x.seen != nil {
+			if changed, was := s2.product(x.seen, x.format, late); changed || was != "" {
+				t.Errorf("%s: what was learnt is not known", x.name)
+			}
+		}
+		changed, was := s2.product(x.line, x.format, late)
+		if changed == x.renamed || (was != "") != x.renamed {
+			t.Errorf("%s: marked %v, renamed from %q", x.name, changed, was)
+			continue
+		}
+		if again, was := s2.product(x.line, x.format, late); again == x.renamed || was != "" {
+			t.Errorf("%s: its next line: marked %v, renamed from %q", x.name, again, was)
+		}
+		if x.renamed && (len(s2.Refused) > 0 || s2.Changed > 0 || len(s2.Products) > maxProducts) {
+			t.Errorf("%s: %+v", x.name, s2)
+		}
+		if changed, was := s2.product(line("Cisco", "Another", "CCR1009 draytek"), "asa", late); x.renamed && (!changed || was != "") {
+			t.Errorf("%s: a second name was taken for the same product: %q", x.name, was)
+		}
 	}
 }
 
@@ -71,11 +147,11 @@ func TestOneOfTwoIsNotUnderstood(t *testing.T) {
 	if !strings.Contains(s, "tocsin-health-lines") || !strings.Contains(s, "Of the lines that the device 192.168.1.2 sends") {
 		t.Errorf("%q", s)
 	}
-	list := p.senders.list()
+	play(90, full, true, false)
 	again := newSenders() // a restart in the middle of it
-	again.restore(list)
+	again.restore(p.senders.list())
 	p.senders = again
-	play(400, full, true, false)
+	play(310, full, true, false)
 	if told() != 1 {
 		t.Errorf("told again: %d", told())
 	}

@@ -581,12 +581,8 @@ func TestHostileHub(t *testing.T) {
 	}
 }
 
-// A product that nobody knew is added to a running collector from the hub's side.
-func TestNewProductWhileRunning(t *testing.T) {
-	t.Parallel()
-	h, s, r, c := begin(t, "Dairy", withMatcher)
-	const line = "<134>Nov 12 08:41:07 dairy milkgate: gate<3> shut for mate from 203.0.113.77:51514 to 198.51.100.7:3389/tcp"
-	const description = `format: 1
+// milkgate is a parser of a product that nobody makes.
+const milkgate = `format: 1
 name: milkgate
 version: 1
 vendor: Dairy Works
@@ -609,6 +605,12 @@ fields:
   proto: transport
   gate: observer.egress.interface.name
 `
+
+// A product that nobody knew is added to a running collector from the hub's side.
+func TestNewProductWhileRunning(t *testing.T) {
+	t.Parallel()
+	h, s, r, c := begin(t, "Dairy", withMatcher)
+	const line = "<134>Nov 12 08:41:07 dairy milkgate: gate<3> shut for mate from 203.0.113.77:51514 to 198.51.100.7:3389/tcp"
 	fmt.Fprintln(c, line)
 	st := r.until("not understood, kept and shown", func(st *collector.Status) bool { return len(st.Unknown) == 1 })
 	if k := st.Unknown[0].Kinds[0]; !strings.Contains(k.Text, "milkgate") || len(k.Found) != 2 || k.Found[0] != "203.0.113.77:51514" {
@@ -621,12 +623,12 @@ fields:
 		}
 		return b
 	}
-	h.direct(directive.Parsers, keys.Packs, 1, pack(description))
+	h.direct(directive.Parsers, keys.Packs, 1, pack(milkgate))
 	r.until("the pack is in force", func(st *collector.Status) bool { return strings.HasPrefix(st.ParserPack, "1 ") })
 	fmt.Fprintln(c, line)
 	r.until("understood, and it leaves", func(st *collector.Status) bool { return st.Counts["left.denied_inbound"] == 1 })
 	// A bad one changes nothing.
-	h.direct(directive.Parsers, keys.Packs, 2, pack(strings.Replace(description, "user", "no such field!", 1)))
+	h.direct(directive.Parsers, keys.Packs, 2, pack(strings.Replace(milkgate, "user", "no such field!", 1)))
 	r.until("a bad pack is refused and said", func(st *collector.Status) bool {
 		return len(st.Refusals) == 1 && strings.HasPrefix(st.ParserPack, "1 ")
 	})
