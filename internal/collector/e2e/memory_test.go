@@ -290,7 +290,8 @@ func TestNotUnderstoodOverKills(t *testing.T) {
 	c, n, told := s.spawn(config), uint64(0), uint64(0)
 	send := func(lines int, second string) {
 		t.Helper()
-		for from, line := range map[string]string{"127.0.0.2": traffic("accept", "10.0.0.5", "192.0.2.7", 1), "127.0.0.3": second} {
+		// The first sends twice as much, so that the hub would see nothing of the second.
+		for from, text := range map[string]string{"127.0.0.2": strings.Repeat(traffic("accept", "10.0.0.5", "192.0.2.7", 1)+"\n", 2*lines), "127.0.0.3": strings.Repeat(second+"\n", lines)} {
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 			var conn net.Conn
 			var err error
@@ -303,10 +304,10 @@ func TestNotUnderstoodOverKills(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprint(conn, strings.Repeat(line+"\n", lines))
+			fmt.Fprint(conn, text)
 			conn.Close()
 		}
-		n += 2 * uint64(lines)
+		n += 3 * uint64(lines)
 		deadline := time.Now().Add(30 * time.Second)
 		for {
 			st, err := collector.FetchStatus(t.Context(), &s.cfg)
