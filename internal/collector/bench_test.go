@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -211,56 +212,69 @@ func BenchmarkBar(b *testing.B) {
 		{"fortigate", []string{"fortigate/traffic."}},
 		{"asa", []string{"asa/traffic."}},
 		{"netfilter", []string{"netfilter/"}},
-		{"mix", []string{"fortigate/traffic.", "asa/traffic.", "netfilter/", "filterlog/", "draytek/", "sonicwall/", "sophos/", "zyxel/", "panos/", "meraki/", "mikrotik/"}},
+		{"mix", mixed},
 	} {
-		b.Run(bar.name, func(b *testing.B) {
-			var samples [][]byte
-			for _, s := range bar.samples {
-				in, err := os.ReadFile(filepath.Join("parse", "packs", filepath.FromSlash(s)+"input.log"))
-				if err != nil {
-					b.Fatal(err)
-				}
-				samples = append(samples, bytes.Split(bytes.TrimSuffix(in, []byte("\n")), []byte("\n"))...)
-			}
-			p, _, _ := benchPipeline(b)
-			set, now := p.read.sets[0], time.Now().UnixNano()
-			sender := minimise.Sender{Addr: netip.MustParseAddr("192.0.2.1"), Assurance: "udp"}
-			e, out := &p.e, &p.out
-			parse := func(line []byte) string {
-				e.Reset()
-				e.SetRaw(line)
-				e.Created = now
-				format, ok := set.Parse(e, "")
-				if !ok {
-					b.Fatalf("not understood: %s", line)
-				}
-				return format
-			}
-			lines := parsetest.Lines(samples, 4000, func(sample, line []byte) bool {
-				format := parse(sample)
-				keys := slices.Clone(e.Keys())
-				return parse(line) == format && slices.Equal(e.Keys(), keys)
-			})
-			one := func(line []byte) {
-				parse(line)
-				p.min.Prepare(e, sender)
-				if p.min.Decide(e).Leave {
-					p.min.Reduce(out, e)
-				}
-			}
-			for _, line := range lines[len(lines)/2:] {
-				one(line)
-			}
-			runtime.GC()
-			i, began := 0, cpu()
-			b.ReportAllocs()
-			for b.Loop() {
-				one(lines[i])
-				if i++; i == len(lines) {
-					i = 0
-				}
-			}
-			b.ReportMetric(float64(b.N)/(cpu()-began).Seconds(), "lines/cpu-s")
-		})
+		b.Run(bar.name, func(b *testing.B) { benchBar(b, bar.samples...) })
 	}
+}
+
+// mixed are the samples of all firewalls.
+var mixed = []string{"fortigate/traffic.", "asa/traffic.", "netfilter/", "filterlog/", "draytek/", "sonicwall/", "sophos/", "zyxel/", "panos/", "meraki/", "mikrotik/"}
+
+// BenchmarkBarOf is BenchmarkBar for each of the mix by itself, to see which of them costs what.
+func BenchmarkBarOf(b *testing.B) {
+	for _, s := range mixed {
+		name, _, _ := strings.Cut(s, "/")
+		b.Run(name, func(b *testing.B) { benchBar(b, s) })
+	}
+}
+
+func benchBar(b *testing.B, files ...string) {
+	var samples [][]byte
+	for _, s := range files {
+		in, err := os.ReadFile(filepath.Join("parse", "packs", filepath.FromSlash(s)+"input.log"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		samples = append(samples, bytes.Split(bytes.TrimSuffix(in, []byte("\n")), []byte("\n"))...)
+	}
+	p, _, _ := benchPipeline(b)
+	set, now := p.read.sets[0], time.Now().UnixNano()
+	sender := minimise.Sender{Addr: netip.MustParseAddr("192.0.2.1"), Assurance: "udp"}
+	e, out := &p.e, &p.out
+	parse := func(line []byte) string {
+		e.Reset()
+		e.SetRaw(line)
+		e.Created = now
+		format, ok := set.Parse(e, "")
+		if !ok {
+			b.Fatalf("not understood: %s", line)
+		}
+		return format
+	}
+	lines := parsetest.Lines(samples, 4000, func(sample, line []byte) bool {
+		format := parse(sample)
+		keys := slices.Clone(e.Keys())
+		return parse(line) == format && slices.Equal(e.Keys(), keys)
+	})
+	one := func(line []byte) {
+		parse(line)
+		p.min.Prepare(e, sender)
+		if p.min.Decide(e).Leave {
+			p.min.Reduce(out, e)
+		}
+	}
+	for _, line := range lines[len(lines)/2:] {
+		one(line)
+	}
+	runtime.GC()
+	i, began := 0, cpu()
+	b.ReportAllocs()
+	for b.Loop() {
+		one(lines[i])
+		if i++; i == len(lines) {
+			i = 0
+		}
+	}
+	b.ReportMetric(float64(b.N)/(cpu()-began).Seconds(), "lines/cpu-s")
 }

@@ -88,11 +88,13 @@ func (s *Set) byPack(msg string) (string, bool) {
 	return "", false
 }
 
-// byPackInside tries the packs whose mark stands anywhere in the message.
-func (s *Set) byPackInside(msg string) (string, bool) {
+// byPackInside tries the packs whose mark stands anywhere in the message. code says which of the texts packs.Code may stand in it, a bit each.
+func (s *Set) byPackInside(msg string) (name string, code uint64, ok bool) {
 	line := packs.Line{Message: msg, Program: s.h.app, Host: s.h.host, ID: s.h.id, Data: s.h.sd}
 	s.packs.Inside(&s.run.find, msg, s.h.sd)
-	return s.tryFound(&line)
+	code = s.run.find.Code()
+	name, ok = s.tryFound(&line)
+	return name, code, ok
 }
 
 func (s *Set) tryFound(line *packs.Line) (string, bool) {

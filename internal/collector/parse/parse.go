@@ -304,11 +304,15 @@ func (s *Set) dispatch(msg string) (string, bool) {
 
 // search tries the families whose messages carry their mark somewhere inside, the most telling marks first.
 func (s *Set) search(msg string) (string, bool) {
-	if name, ok := s.byPackInside(msg); ok {
+	name, code, ok := s.byPackInside(msg)
+	if ok {
 		return name, true
 	}
 	for i := range marks {
 		m := &marks[i]
+		if i < len(packs.Code) && code&(1<<i) == 0 {
+			continue
+		}
 		at := find.Index(msg, m.text)
 		if at < 0 {
 			continue
@@ -409,18 +413,19 @@ type mark struct {
 	parse func(*Set, string) bool
 }
 
-var marks = []mark{
-	{"SRC=", false, "netfilter", (*Set).netfilter},
-	{"CEF:", true, "cef", (*Set).cefEvent},
-	{"LEEF:", true, "leef", (*Set).leef},
-	{"[FILTER]", true, "draytek", (*Set).draytek},
-	{"[CSM_", true, "draytek", (*Set).draytek},
-	{"NetScreen device_id=", false, "netscreen", (*Set).netscreen},
-	{"RT_", false, "junos", (*Set).junos},
-	{"loguid", false, "checkpoint", (*Set).checkpoint},
-	{"<EventID", false, "windows", (*Set).windowsXML},
-	{"AccessControlRuleAction: ", false, "asa", (*Set).firepower},
-	{" proto ", false, "mikrotik", (*Set).mikrotik},
+// marks are those of packs.Code, and one more.
+var marks = [len(packs.Code) + 1]mark{
+	{packs.Code[0], false, "netfilter", (*Set).netfilter},
+	{packs.Code[1], true, "cef", (*Set).cefEvent},
+	{packs.Code[2], true, "leef", (*Set).leef},
+	{packs.Code[3], true, "draytek", (*Set).draytek},
+	{packs.Code[4], true, "draytek", (*Set).draytek},
+	{packs.Code[5], false, "netscreen", (*Set).netscreen},
+	{packs.Code[6], false, "junos", (*Set).junos},
+	{packs.Code[7], false, "checkpoint", (*Set).checkpoint},
+	{packs.Code[8], false, "windows", (*Set).windowsXML},
+	{packs.Code[9], false, "asa", (*Set).firepower},
+	{packs.Code[10], false, "mikrotik", (*Set).mikrotik},
 	{"|", false, "barracuda", (*Set).barracuda},
 }
 

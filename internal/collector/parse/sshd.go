@@ -3,6 +3,7 @@ package parse
 import (
 	"strings"
 
+	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
 )
 
@@ -246,24 +247,24 @@ func pamUser(t string) string {
 // sshdStart says whether a message without a program's name begins as only sshd's do.
 func sshdStart(msg string) bool {
 	starts := func(p string) bool { return strings.HasPrefix(msg, p) }
-	from, port := strings.Contains(msg, " from "), strings.Contains(msg, " port ")
+	has := func(p string) bool { return find.Has(msg, p) }
 	switch msg[0] {
 	case 'A':
-		return starts("Accepted ") && from && port || starts("Accepted key ") && strings.Contains(msg, " SHA256:") || starts("Accepted google_authenticator for ")
+		return starts("Accepted ") && has(" from ") && has(" port ") || starts("Accepted key ") && has(" SHA256:") || starts("Accepted google_authenticator for ")
 	case 'B':
-		return starts("Bad protocol version identification ") && port
+		return starts("Bad protocol version identification ") && has(" port ")
 	case 'R':
 		return starts("ROOT LOGIN REFUSED FROM ")
 	case 'F':
-		return starts("Failed ") && strings.Contains(msg, " for ") && from && port
+		return starts("Failed ") && has(" for ") && has(" from ") && has(" port ")
 	case 'I':
-		return starts("Invalid user ") && from
+		return starts("Invalid user ") && has(" from ")
 	case 'D':
-		return (starts("Disconnected from ") || starts("Disconnecting ")) && port || starts("Did not receive identification string from ")
+		return (starts("Disconnected from ") || starts("Disconnecting ")) && has(" port ") || starts("Did not receive identification string from ")
 	case 'C':
-		return (starts("Connection closed by ") || starts("Connection reset by ")) && port || starts("Connection from ") && strings.Contains(msg, " on ") && port
+		return (starts("Connection closed by ") || starts("Connection reset by ")) && has(" port ") || starts("Connection from ") && has(" on ") && has(" port ")
 	case 'P':
-		return starts("PAM ") && (strings.Contains(msg, " more authentication failure") || strings.Contains(msg, "service(sshd)")) || starts("Postponed ") && from && port
+		return starts("PAM ") && (has(" more authentication failure") || has("service(sshd)")) || starts("Postponed ") && has(" from ") && has(" port ")
 	case 'p':
 		return starts("pam_") && strings.Contains(msg[:min(len(msg), 40)], "(sshd:")
 	case 'e':

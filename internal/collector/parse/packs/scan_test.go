@@ -2,6 +2,9 @@ package packs
 
 import (
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,7 +28,8 @@ func TestTexts(t *testing.T) {
 		for range 1 + r.IntN(20) {
 			texts = append(texts, letters(minText+r.IntN(5), begin))
 		}
-		x := NewTexts(texts...)
+		slices.Sort(texts)
+		x := NewTexts(slices.Compact(texts)...)
 		msg := letters(r.IntN(60), "")
 		if r.IntN(2) == 0 {
 			msg += texts[r.IntN(len(texts))]
@@ -77,5 +81,81 @@ func TestByStart(t *testing.T) {
 	}
 	if len(byFirst['d']) == 0 {
 		t.Error("nothing begins with d")
+	}
+}
+
+// TestFinder compares what the index finds with a trial of every way to recognise a line, over all samples, over lines of which a part was taken
+// out, over two joined, and over such as are longer than the walk is.
+func TestFinder(t *testing.T) {
+	set := Builtin()
+	files, err := filepath.Glob("*/*input*")
+	if err != nil || len(files) < 100 {
+		t.Fatal(len(files), err)
+	}
+	var lines []string
+	for _, file := range files {
+		in, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range strings.Split(string(in), "\n") {
+			if len(l) < 4096 {
+				lines = append(lines, l)
+			}
+		}
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	var f Finder
+	check := func(x *index, msg, data string) {
+		line := Line{Message: msg, Data: data}
+		f.Seek(x, msg, data)
+		for i, code := range Code {
+			if x == set.inside && f.Code()>>i&1 == 0 && strings.Contains(msg, code) {
+				t.Fatalf("%q is not seen in %q", code, msg)
+			}
+		}
+		for _, want := range x.refs {
+			if !want.Fits(&line) {
+				continue
+			}
+			if len(msg) > maxScan { // it counts when the longest of its texts stands in what is walked over
+				texts, long := want.contains, ""
+				if want.isJSON {
+					texts = want.json
+				}
+				for _, c := range texts {
+					if len(c) > len(long) {
+						long = c
+					}
+				}
+				if !strings.Contains(msg[:maxScan], long) && !strings.Contains(data, long) {
+					continue
+				}
+			}
+			if got := f.Next(&line); got != want {
+				t.Fatalf("found %+v, want %+v\n in %q and %q", got, want, msg, data)
+			}
+		}
+		if got := f.Next(&line); got != nil {
+			t.Fatalf("found %+v beyond all that fit in %q and %q", got, msg, data)
+		}
+	}
+	for n, l := range lines {
+		if testing.Short() && n%8 != 0 {
+			continue
+		}
+		x := set.inside
+		if strings.Contains(l, "{") {
+			x = set.json
+		}
+		other := lines[r.IntN(len(lines))]
+		a, b := r.IntN(len(l)+1), r.IntN(len(l)+1)
+		check(x, l, "")
+		check(set.inside, l[min(a, b):], other)
+		check(x, l[:min(a, b)]+l[max(a, b):], "")
+		check(set.inside, l[:a]+other, "")
+		if n%64 == 0 {
+			check(x, l+strings.Repeat(" ", maxScan-r.IntN(300))+other, "")
+		}
 	}
 }

@@ -27,6 +27,9 @@ type Set struct {
 	digest   string
 }
 
+// Code is the texts by which the parsers in Go know messages that are no pack's. The walk that seeks the packs' texts finds them too (Finder.Code).
+var Code = [...]string{"SRC=", "CEF:", "LEEF:", "[FILTER]", "[CSM_", "NetScreen device_id=", "RT_", "loguid", "<EventID", "AccessControlRuleAction: ", " proto "}
+
 // starts is the ways to recognise that look at a message's start, of one first byte: lists by the second.
 type starts struct {
 	lists [][]*Ref
@@ -61,7 +64,7 @@ type Line struct {
 }
 
 // Fits says whether all conditions hold on the line.
-func (f *Ref) Fits(l *Line) bool { return f.head(l) && f.texts(l, false) }
+func (f *Ref) Fits(l *Line) bool { return f.head(l) && f.texts(l) }
 
 // head says whether the conditions hold that look at the header and at the message's start.
 func (f *Ref) head(l *Line) bool {
@@ -83,15 +86,20 @@ func (f *Ref) head(l *Line) bool {
 	return f.id == "" || l.ID == f.id
 }
 
-// texts says whether the conditions hold on what stands in the message. indexed: those that the index looked for are known to hold.
-func (f *Ref) texts(l *Line, indexed bool) bool {
-	for _, c := range f.contains { // of JSON only the names are in the index
-		if (!indexed || len(c) < minText || f.isJSON) && !find.Has(l.Message, c) && (l.Data == "" || !find.Has(l.Data, c)) {
+// texts says whether the conditions hold on what stands in the message.
+func (f *Ref) texts(l *Line) bool {
+	for _, c := range f.json {
+		if !find.Has(l.Message, c) {
 			return false
 		}
 	}
-	for _, c := range f.json {
-		if (!indexed || len(c) < minText) && !find.Has(l.Message, c) {
+	return f.rest(l, f.contains)
+}
+
+// rest is texts where of those that must occur only some are still to be sought.
+func (f *Ref) rest(l *Line, contains []string) bool {
+	for _, c := range contains {
+		if !find.Has(l.Message, c) && (l.Data == "" || !find.Has(l.Data, c)) {
 			return false
 		}
 	}
@@ -166,8 +174,8 @@ func NewSet(list ...*Pack) (*Set, error) {
 	for b, list := range byStart {
 		s.starts[b].fill(list)
 	}
-	s.json = newIndex(json, func(f *Ref) []string { return f.json })
-	s.inside = newIndex(inside, func(f *Ref) []string { return f.contains })
+	s.json = newIndex(json, true)
+	s.inside = newIndex(inside, false, Code[:]...)
 	return s, nil
 }
 
