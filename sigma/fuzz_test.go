@@ -258,6 +258,10 @@ func FuzzDecode(f *testing.F) {
 		var rec Record
 		d := &Decoder{Names: names}
 		err := d.Decode(&rec, []byte(line))
+		first := decoded(&rec, err)
+		if err = d.Decode(&rec, []byte(line)); decoded(&rec, err) != first { // now it knows the names
+			t.Fatalf("%q: at first %s, then %s", line, first, decoded(&rec, err))
+		}
 		if err == nil && !ok {
 			t.Fatalf("%q was taken, encoding/json refuses it", line)
 		}
@@ -326,6 +330,7 @@ func TestDifferential(t *testing.T) {
 			}
 			set := router.Route(&rec)
 			if shift > 0 { // the same values under other names
+				rec.spread()
 				fields := slices.Clone(rec.fields)
 				for j := range fields {
 					fields[j].text = strings.Clone(rec.textOf(&fields[j]))
@@ -456,5 +461,107 @@ func TestMasks(t *testing.T) {
 		if !slices.Equal(got, want) || !slices.Equal(generic, want) || high != high3 || high2 != high3 {
 			t.Fatalf("%q: %x and %x, want %x; %v and %v, want %v", b, got, generic, want, high, high2, high3)
 		}
+	}
+}
+
+// decoded writes down what Decode gave. Values that no rule asks for stand behind the others, in the order of the line or not.
+func decoded(r *Record, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	plain := r.plain
+	r.spread()
+	var list []string
+	for i := range r.fields {
+		f := &r.fields[i]
+		list = append(list, fmt.Sprintf("%d %v %q", f.key, f.kind == fieldNull, r.textOf(f)))
+		if f.next >= 0 {
+			list = append(list, fmt.Sprintf("%d: %q comes before %q", f.key, f.text, r.textOf(&r.fields[f.next])))
+		}
+	}
+	slices.Sort(list)
+	return fmt.Sprint(plain, list)
+}
+
+// TestDecodeKnown compares a decoder that has met many kinds of events with one that has met none, over events and over events in which
+// something was changed.
+func TestDecodeKnown(t *testing.T) {
+	names := &Names{}
+	for _, name := range []string{"EventID", "Channel", "Image", "CommandLine", "Task", "Hashes", "Keywords", "a.b"} {
+		if _, err := names.Key(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rng := rand.New(rand.NewPCG(3, 9))
+	pieces := []string{`"`, `\\`, `\`, ",", ":", "}", "{", " ", "01", "-", "1.5", "null", `"a":{"b":[1,"x"]},`, `"a.b":"é",`, `"Image": "again", `, "[", "\n"}
+	lines := readLines(t, filepath.Join(shared(t), "oracle", "otrf_windows.events.jsonl"))
+	known := &Decoder{Names: names}
+	var a, b Record
+	good := 0
+	for i, l := range lines {
+		for round := range 3 {
+			line := slices.Clone(l)
+			for range round * rng.IntN(3) {
+				at := rng.IntN(min(len(line), 2000))
+				p := pieces[rng.IntN(len(pieces))]
+				if rng.IntN(2) == 0 {
+					line = slices.Insert(line, at, []byte(p)...)
+				} else {
+					line = append(line[:at], line[min(at+rng.IntN(4), len(line)):]...)
+				}
+			}
+			if i%3 == 0 && round < 2 {
+				line = []byte(strings.ReplaceAll(strings.ReplaceAll(string(line), `": `, `":`), `, "`, `,"`))
+			}
+			errA, errB := known.Decode(&a, line), (&Decoder{Names: names}).Decode(&b, line)
+			if errA == nil {
+				good++
+			}
+			if x, y := decoded(&a, errA), decoded(&b, errB); x != y {
+				t.Fatalf("%s\nis %s\nwithout knowledge %s", line, x, y)
+			}
+		}
+	}
+	if good < 1000 {
+		t.Errorf("only %d lines were taken", good)
+	}
+}
+
+// TestQuotes compares the index of a line by the widest registers with that by blocks: lines of pieces that meet at every place of a block.
+func TestQuotes(t *testing.T) {
+	if !hasQuotes {
+		t.Skip("NOT TESTED: the processor has no AVX-512 VBMI2")
+	}
+	rng := rand.New(rand.NewPCG(5, 12))
+	pieces := []string{`"`, `\"`, `\\`, `\`, `\n\r\t`, `""""""""""""""""""""`, "name", strings.Repeat("long value ", 9), `\\\`, `{"a": "b"}`, "é", "K", `\/`, `\u0041`, `\x`, "\n", strings.Repeat(`\\`, 40), strings.Repeat("x", 4000)}
+	taken := 0
+	for n := range 6000 {
+		var b strings.Builder
+		few := len(pieces) - (n % 2 * 7)
+		for range rng.IntN(40) {
+			p := pieces[rng.IntN(few)]
+			if len(p) > 1000 && rng.IntN(9) > 0 {
+				continue
+			}
+			b.WriteString(p[:1+rng.IntN(len(p))])
+		}
+		if (&Decoder{data: b.String()}).indexBlocks() == "a string is not closed" {
+			b.WriteByte('"')
+		}
+		wide, blocks := &Decoder{data: b.String()}, &Decoder{data: b.String()}
+		ok, reason := wide.indexWide(), blocks.indexBlocks()
+		if !ok {
+			if reason == "" && !strings.ContainsAny(b.String(), "/u\n") {
+				t.Fatalf("%q was not taken", b.String())
+			}
+			continue
+		}
+		taken++
+		if reason != "" || !slices.Equal(wide.quotes, blocks.quotes) || wide.plain != blocks.plain {
+			t.Fatalf("%q: %v, %v; by blocks %v, %v %q", b.String(), wide.quotes, wide.plain, blocks.quotes, blocks.plain, reason)
+		}
+	}
+	if taken < 1000 {
+		t.Errorf("only %d taken", taken)
 	}
 }

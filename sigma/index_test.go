@@ -26,6 +26,7 @@ func words(rng *rand.Rand, n int) string {
 
 // inMemory gives the record's texts one memory, but for some of them.
 func inMemory(r *Record, rng *rand.Rand) {
+	r.spread()
 	fields := slices.Clone(r.fields)
 	size := 0
 	for i := range fields {
@@ -152,6 +153,7 @@ func TestAutomaton(t *testing.T) {
 		if err := d.Decode(&rec, l); err != nil {
 			t.Fatal(err)
 		}
+		rec.spread()
 		for j := range rec.fields {
 			if text := rec.textOf(&rec.fields[j]); (i+j)%53 == 0 && len(text) < 2000 {
 				texts = append(texts, strings.Clone(text), texts[len(texts)/2][:min(20, len(texts[len(texts)/2]))]+text)

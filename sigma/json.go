@@ -3,6 +3,7 @@ package sigma
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"strings"
 	"unsafe"
 )
@@ -46,8 +47,8 @@ func (n *Names) Lookup(name string) Key {
 // Decoder fills records from JSON objects. Names of nested objects are joined with dots, also through arrays; a literal name with a dot
 // wins over a nested one. It belongs to one goroutine.
 //
-// A line is read in two steps: first the places of all quotes and escapes are found, 64 bytes at a time, then the object is walked
-// from quote to quote. Escaped texts are checked, and left as they are until somebody asks for them.
+// A line is read in two steps: first the places of all quotes are found, 64 bytes at a time, and escapes are checked; then the object is
+// walked from quote to quote. Texts are left as they stand in the line, escapes and all, until somebody asks for them.
 type Decoder struct {
 	Names *Names
 
@@ -58,7 +59,6 @@ type Decoder struct {
 	plain  bool     // no \u, and nothing that folds to ASCII
 	masks  []blockMasks
 	table  nameTable
-	last   uint16 // slot of the last name of the top level
 	path   []byte
 	buf    []byte // unescaped names
 	nests  []nested
@@ -82,8 +82,8 @@ func (d *Decoder) Decode(r *Record, line []byte) error {
 	}
 	if d.table.stale(d.Names) {
 		d.table.build(d.Names)
-		d.last = 0
 	}
+	r.lend(d.data, d.table.n)
 	d.space()
 	if d.at >= len(d.data) || d.data[d.at] != '{' {
 		return d.fail("a JSON object is wanted")
@@ -138,8 +138,9 @@ func (d *Decoder) space() {
 	}
 }
 
-// top reads the object of the whole line. Nearly all names there are known, and follow each other as they did in the last event of the
-// kind, and nearly all values are texts: those are read in one go here, all else by the parts that they share with inner objects.
+// top reads the object of the whole line. Nearly all names there are known, and follow each other as they did in an event of the kind
+// before: those are compared with the bytes that are expected, name, colon and all, and their values, if they are texts or numbers, are
+// read in one go here; all else by the parts that this shares with inner objects.
 func (d *Decoder) top(r *Record) error {
 	d.at++ // {
 	d.space()
@@ -147,72 +148,114 @@ func (d *Decoder) top(r *Record) error {
 		d.at++
 		return nil
 	}
-	data := d.data
+	data, quotes, t := d.data, d.quotes, &d.table
+	at, q := d.at, 0
+	path := uint16(pathRoot)
 	for {
-		if d.at >= len(data) || data[d.at] != '"' {
-			return d.fail("a name is wanted")
+		if at < len(data) && data[at] == ' ' {
+			at++
 		}
-		end := int(d.quotes[d.q+1])
-		name := data[d.at+1 : end]
-		a, b := nameEnds(name)
-		guess := d.table.slots[d.last].next
-		var key Key
-		if s := &d.table.slots[guess]; s.is(len(name), a, b, name) && !s.quoted {
-			key, d.last = s.key, guess
-			d.q += 2
-			d.at = end + 1
-		} else {
-			name = d.name()
-			key, d.last = d.table.after(d.last, name)
-		}
-		at := d.at
-		if at+2 < len(data) && data[at] == ':' {
-			if at++; data[at] == ' ' {
-				at++
-			}
-			if data[at] == '"' {
-				from, end := uint32(at+1), d.quotes[d.q+1]
-				d.q += 2
-				f := r.add(key, fieldString)
-				f.text = data[from:end]
-				w := from >> 6
-				m := d.masks[w].backslashes >> (from & 63)
-				if end>>6 == w {
-					f.escaped = m&(1<<(end-from)-1) != 0
-				} else {
-					f.escaped = m != 0 || d.backslash(w+1, end)
-				}
-				f.hasText = !f.escaped
-				if at = int(end) + 1; at+2 < len(data) && data[at] == ',' {
-					if at++; data[at] == ' ' {
-						at++
-					}
-					if data[at] == '"' {
-						d.at = at
-						continue
-					}
-					at = int(end) + 1
-				}
-				d.at = at
-				if more, err := d.next(); err != nil || !more {
+		next := t.paths[path].child
+		s := &t.slots[t.paths[next].slot]
+		if !s.at(data, at) {
+			if next = t.other(path, next, data, at); next == 0 {
+				d.at, d.q = at, q
+				var err error
+				if path, err = d.unknown(r, path); err != nil {
 					return err
 				}
-				continue
+				at, q = d.at, d.q
+				goto behind
 			}
+			s = &t.slots[t.paths[next].slot]
 		}
-		if err := d.colon(); err != nil {
-			return err
+		path = next
+		at += int(s.n)
+		if c := data[at]; c == '"' {
+			from, end := uint32(at+1), quotes[q+3]
+			q += 4
+			at = int(end) + 1
+			if s.key == NoKey {
+				r.rest = append(r.rest, span{from, end})
+			} else {
+				r.put(s.key, data[from:end], true)
+			}
+		} else if end := wholeNumber(data, at); end > at {
+			q += 2
+			if s.key == NoKey {
+				r.rest = append(r.rest, span{uint32(at), uint32(end)})
+			} else {
+				r.put(s.key, data[at:end], false)
+			}
+			at = end
+		} else {
+			d.at, d.q = at, q+2
+			if err := d.topValue(r, s.key, s.name); err != nil {
+				return err
+			}
+			at, q = d.at, d.q
 		}
-		if c := data[d.at]; c == '{' || c == '[' { // the path is needed only when there is something below
-			d.path = append(d.path[:0], name...)
+	behind:
+		if at < len(data) && data[at] == ',' {
+			at++
+			continue
 		}
-		if err := d.value(r, key, 0, false); err != nil {
-			return err
-		}
+		d.at, d.q = at, q
 		if more, err := d.next(); err != nil || !more {
 			return err
 		}
+		at = d.at
 	}
+}
+
+// unknown reads a name that was not expected, and its value, and expects it behind path from now on. It gives the path with it.
+func (d *Decoder) unknown(r *Record, path uint16) (uint16, error) {
+	d.space()
+	if d.at >= len(d.data) || d.data[d.at] != '"' {
+		return 0, d.fail("a name is wanted")
+	}
+	from := d.at
+	name := d.name()
+	if err := d.colon(); err != nil {
+		return 0, err
+	}
+	key, slot := d.table.find(name)
+	path = d.table.follow(path, slot, d.data[from:d.at])
+	return path, d.topValue(r, key, name)
+}
+
+// topValue reads the value of a name of the top level.
+func (d *Decoder) topValue(r *Record, key Key, name string) error {
+	d.space()
+	if d.at >= len(d.data) {
+		return d.fail("a value is wanted")
+	}
+	if c := d.data[d.at]; c == '{' || c == '[' { // the path is needed only when there is something below
+		d.path = append(d.path[:0], name...)
+	}
+	return d.value(r, key, 0, false)
+}
+
+// wholeNumber gives the end of a whole number at a place of s, if it is one that a comma or brace follows at once; nearly all are. It gives
+// 0 when that cannot be said.
+func wholeNumber(s string, at int) int {
+	i := at
+	if s[i] == '-' {
+		i++
+	}
+	for first := i; i+8 <= len(s); i += 8 {
+		x := load64(s, i) ^ 0x30*swarOnes // digits are 0 to 9
+		m := (x + 0x76*swarOnes | x) & swarHighs
+		if m == 0 {
+			continue
+		}
+		i += bits.TrailingZeros64(m) >> 3
+		if c := s[i]; i > first && (c == ',' || c == '}') && (s[first] != '0' || i == first+1) {
+			return i
+		}
+		return 0
+	}
+	return 0
 }
 
 // object reads an object below the top level; d.path is where it stands.
@@ -250,8 +293,8 @@ func (d *Decoder) object(r *Record, depth int) error {
 
 // name takes the name that begins at d.at.
 func (d *Decoder) name() string {
-	name, escaped := d.str()
-	if escaped {
+	name := d.str()
+	if strings.IndexByte(name, '\\') >= 0 {
 		from := len(d.buf)
 		d.buf = appendUnescaped(d.buf, name)
 		b := d.buf[from:]
@@ -292,29 +335,12 @@ func (d *Decoder) next() (more bool, err error) {
 	return false, d.fail("a comma is wanted")
 }
 
-// str takes the string that begins at d.at: what is between its quotes, and whether there are escapes in it.
-func (d *Decoder) str() (s string, escaped bool) {
+// str takes the string that begins at d.at: what is between its quotes. There may be escapes in it.
+func (d *Decoder) str() string {
 	from, end := d.at+1, d.quotes[d.q+1]
-	s = d.data[from:end]
 	d.q += 2
 	d.at = int(end) + 1
-	w := uint32(from) >> 6
-	m := d.masks[w].backslashes >> (from & 63)
-	if end>>6 == w {
-		return s, m&(1<<(end-uint32(from))-1) != 0
-	}
-	return s, m != 0 || d.backslash(w+1, end)
-}
-
-// backslash says whether there is one from block w on and before end.
-func (d *Decoder) backslash(w, end uint32) bool {
-	last := end >> 6
-	for ; w < last; w++ {
-		if d.masks[w].backslashes != 0 {
-			return true
-		}
-	}
-	return d.masks[last].backslashes&(1<<(end&63)-1) != 0
+	return d.data[from:end]
 }
 
 func (d *Decoder) value(r *Record, key Key, depth int, below bool) error {
@@ -325,9 +351,8 @@ func (d *Decoder) value(r *Record, key Key, depth int, below bool) error {
 	var f field
 	switch c := d.data[d.at]; c {
 	case '"':
-		f.kind = fieldString
-		f.text, f.escaped = d.str()
-		f.hasText = !f.escaped
+		f.kind, f.escaped = fieldString, true
+		f.text = d.str()
 	case '{':
 		return d.object(r, depth+1)
 	case '[':

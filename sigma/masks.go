@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+	"strings"
 	"unsafe"
 )
 
@@ -37,13 +38,47 @@ func masksGeneric(p *byte, blocks int, out *blockMasks) (high bool) {
 	return all&swarHighs != 0
 }
 
-// index finds the quotes and escapes of the line and checks what is between quotes. It gives the reason when the line cannot be JSON;
+var blanks = [64]byte([]byte(strings.Repeat(" ", 64)))
+
+// index finds the quotes of the line and checks escapes and what is between quotes. It gives the reason when the line cannot be JSON;
 // d.at is the place then.
 func (d *Decoder) index() (reason string) {
-	s := d.data
-	if uint64(len(s)) >= math.MaxUint32 {
+	if uint64(len(d.data)) >= math.MaxUint32 {
 		return "it is too long"
 	}
+	if hasQuotes && d.indexWide() {
+		return ""
+	}
+	return d.indexBlocks()
+}
+
+// indexWide is index by the widest registers. It does nothing, and says false, when there is anything unusual.
+func (d *Decoder) indexWide() bool {
+	const chunk = 4096
+	s := d.data
+	n, carry, highs := 0, uint64(0), uint64(0)
+	for at := 0; at < len(s); at += chunk {
+		size := min(chunk, len(s)-at)
+		if cap(d.quotes)-n < size+64 {
+			d.quotes = slices.Grow(d.quotes[:n], size+64)
+		}
+		count, odd, high, over := quotesAVX512((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), at)), size, uint32(at), uint32(carry), &d.quotes[n : n+1][0])
+		if odd != 0 {
+			return false
+		}
+		n, carry, highs = n+count, over, highs|high
+	}
+	if carry != 0 || n&1 == 1 {
+		return false
+	}
+	d.plain = highs == 0 || !foldsToASCII(s)
+	d.quotes = d.quotes[:n]
+	return true
+}
+
+// indexBlocks is index for any line and processor.
+func (d *Decoder) indexBlocks() (reason string) {
+	s := d.data
 	blocks := (len(s) + 63) / 64
 	if cap(d.masks) < blocks {
 		d.masks = make([]blockMasks, 2*blocks)
@@ -54,10 +89,8 @@ func (d *Decoder) index() (reason string) {
 		high = masks(unsafe.StringData(s), n, &list[0])
 	}
 	if rest := len(s) % 64; rest > 0 {
-		var last [64]byte
-		for i := copy(last[:], s[len(s)-rest:]); i < 64; i++ {
-			last[i] = ' '
-		}
+		last := blanks
+		copy(last[:], s[len(s)-rest:])
 		high = masks(&last[0], 1, &list[blocks-1]) || high
 	}
 	d.plain = !high || !foldsToASCII(s)

@@ -24,9 +24,18 @@ func pairsAVX2(p *byte, blocks int, pairs *[8]byte) (at int)
 //go:noescape
 func lowerAVX2(dst, src *byte, blocks int) (n int)
 
+// quotesAVX512 writes the places of the quotes in n bytes from p on that no backslash escapes, counted from base, to out, and says how many
+// there are. odd is not 0 when there is a control character, or an escape other than those of quotes, backslashes, n, r and t: then the
+// places may be wrong. high is not 0 when not all is ASCII. With carry 1 the first byte is escaped; over is the same for the byte behind
+// the last, if n is a multiple of 64. It writes up to 64 places more than there are.
+//
+//go:noescape
+func quotesAVX512(p *byte, n int, base, carry uint32, out *uint32) (count int, odd, high, over uint64)
+
 var (
 	hasAVX2   = cpu.X86.HasAVX2
 	hasAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW
+	hasQuotes = hasAVX512 && cpu.X86.HasAVX512VBMI2 && cpu.X86.HasPOPCNT
 )
 
 func masks(p *byte, blocks int, out *blockMasks) (high bool) {

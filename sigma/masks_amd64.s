@@ -180,3 +180,152 @@ lowerend:
 	VZEROUPPER
 	MOVQ BX, n+24(FP)
 	RET
+
+DATA places<>+0(SB)/8, $0x0706050403020100
+DATA places<>+8(SB)/8, $0x0f0e0d0c0b0a0908
+DATA places<>+16(SB)/8, $0x1716151413121110
+DATA places<>+24(SB)/8, $0x1f1e1d1c1b1a1918
+DATA places<>+32(SB)/8, $0x2726252423222120
+DATA places<>+40(SB)/8, $0x2f2e2d2c2b2a2928
+DATA places<>+48(SB)/8, $0x3736353433323130
+DATA places<>+56(SB)/8, $0x3f3e3d3c3b3a3938
+GLOBL places<>(SB), RODATA|NOPTR, $64
+
+// func quotesAVX512(p *byte, n int, base uint32, carry uint32, out *uint32) (count int, odd uint64, high uint64, over uint64)
+TEXT ·quotesAVX512(SB), NOSPLIT, $0-64
+	MOVQ p+0(FP), SI
+	MOVQ n+8(FP), CX
+	MOVL base+16(FP), AX
+	MOVL carry+20(FP), DX
+	MOVQ out+24(FP), DI
+	VPBROADCASTD AX, Z8 // place of the block
+	MOVL $64, AX
+	VPBROADCASTD AX, Z9
+	MOVL $0x22, AX
+	VPBROADCASTB AX, Z0 // quotes
+	MOVL $0x5c, AX
+	VPBROADCASTB AX, Z1 // backslashes
+	MOVL $0x20, AX
+	VPBROADCASTB AX, Z2 // the first that is no control character
+	VPXORQ Z3, Z3, Z3   // all bytes so far
+	VMOVDQU64 places<>(SB), Z5
+	MOVL $0x6e, AX
+	VPBROADCASTB AX, Z10 // what may be behind a backslash often: n, r, t
+	MOVL $0x72, AX
+	VPBROADCASTB AX, Z11
+	MOVL $0x74, AX
+	VPBROADCASTB AX, Z12
+	KXORQ K6, K6, K6    // controls so far
+	XORQ R8, R8         // other escapes so far
+	MOVQ $0x5555555555555555, R13
+	MOVQ DI, R14
+
+quotesblock:
+	CMPQ CX, $64
+	JLT quotestail
+	VMOVDQU64 (SI), Z4
+
+quotesbody:
+	VPCMPEQB Z4, Z0, K1
+	VPCMPEQB Z4, Z1, K2
+	VPCMPUB $1, Z2, Z4, K3
+	VPORQ Z4, Z3, Z3
+	KORQ K3, K6, K6
+	KMOVQ K1, AX
+	KMOVQ K2, BX
+	MOVQ BX, R9
+	ORQ DX, R9
+	JNZ quotesescapes
+
+quotesgather:
+	VPCOMPRESSB Z5, K1, Z6
+	VPMOVZXBD X6, Z7
+	VPADDD Z8, Z7, Z7
+	VMOVDQU32 Z7, (DI)
+	POPCNTQ AX, R10
+	CMPQ R10, $16
+	JHI quotesmany
+
+quotesnext:
+	LEAQ (DI)(R10*4), DI
+	VPADDD Z9, Z8, Z8
+	ADDQ $64, SI
+	SUBQ $64, CX
+	JG quotesblock
+	JMP quotesend
+
+quotestail:
+	TESTQ CX, CX
+	JLE quotesend
+	MOVQ $1, AX
+	SHLQ CX, AX
+	DECQ AX
+	KMOVQ AX, K4
+	VMOVDQA64 Z2, Z4 // blanks behind the end
+	VMOVDQU8 (SI), K4, Z4
+	JMP quotesbody
+
+quotesmany:
+	VEXTRACTI32X4 $1, Z6, X13
+	VPMOVZXBD X13, Z7
+	VPADDD Z8, Z7, Z7
+	VMOVDQU32 Z7, 64(DI)
+	VEXTRACTI32X4 $2, Z6, X13
+	VPMOVZXBD X13, Z7
+	VPADDD Z8, Z7, Z7
+	VMOVDQU32 Z7, 128(DI)
+	VEXTRACTI32X4 $3, Z6, X13
+	VPMOVZXBD X13, Z7
+	VPADDD Z8, Z7, Z7
+	VMOVDQU32 Z7, 192(DI)
+	JMP quotesnext
+
+quotesescapes:
+	// as in index, in Go
+	MOVQ AX, R15
+	ORQ BX, R15        // quotes and backslashes
+	MOVQ DX, R9
+	NOTQ R9
+	ANDQ BX, R9        // backslashes that are not escaped by the block before
+	LEAQ (DX)(R9*2), R10 // what follows them
+	MOVQ R13, R11
+	ORQ R10, R11
+	NOTQ R11
+	ANDQ R9, R11       // beginnings of runs at odd places
+	XORQ DX, DX
+	ADDQ R9, R11
+	ADCQ $0, DX        // the last byte escapes the first of the next block
+	SHLQ $1, R11
+	XORQ R13, R11
+	ANDQ R10, R11      // escaped
+	MOVQ R11, R10
+	NOTQ R10
+	ANDQ R10, AX
+	KMOVQ AX, K1
+	NOTQ R15
+	ANDQ R15, R11      // what else is escaped
+	JZ quotesgather
+	VPCMPEQB Z4, Z10, K2
+	VPCMPEQB Z4, Z11, K3
+	VPCMPEQB Z4, Z12, K4
+	KORQ K2, K3, K3
+	KORQ K3, K4, K4
+	KMOVQ K4, R10
+	NOTQ R10
+	ANDQ R10, R11
+	ORQ R11, R8
+	JMP quotesgather
+
+quotesend:
+	KMOVQ K6, AX
+	ORQ R8, AX
+	MOVQ AX, odd+40(FP)
+	VPMOVB2M Z3, K1
+	KMOVQ K1, AX
+	VZEROUPPER
+	MOVQ AX, high+48(FP)
+	MOVQ DX, over+56(FP)
+	SUBQ R14, DI
+	SHRQ $2, DI
+	MOVQ DI, count+32(FP)
+	RET

@@ -99,6 +99,9 @@ func (m *Matcher) Match(s *Set, r *Record, dst []int32) []int32 {
 			gone = !foldsToASCII(r.memory) && !x.hay.possible(r.memory)
 		}
 	}
+	if keyword != nil {
+		r.spread()
+	}
 	for i := range r.fields {
 		f := &r.fields[i]
 		if f.kind == fieldNull {

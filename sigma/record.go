@@ -3,7 +3,9 @@ package sigma
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 )
@@ -38,7 +40,7 @@ type field struct {
 	kind    fieldKind
 	hasText bool
 	hasLow  bool
-	escaped bool  // text is the inside of a JSON string with escapes, while hasText is false
+	escaped bool  // text is the inside of a JSON string, with what escapes there are, while hasText is false
 	next    int32 // the next value of the same key, -1 at the end
 	num     int64
 	text    string
@@ -62,7 +64,12 @@ type Record struct {
 	hay    string // if plain: a text in which every value is, with JSON's short escapes, and that no folding makes ASCII of
 	plain  bool
 	memory string // in which strings lie
+	line   string // of JSON, in which rest lies
+	rest   []span // values that no rule asks for by name, see spread
 }
+
+// span is a text in a record's line: from the first byte to before the last, a whole number or the inside of a JSON string.
+type span struct{ from, end uint32 }
 
 // keepArena bounds the memory that is kept from record to record: one huge event must not pin a megabyte for ever.
 const keepArena = 1 << 18
@@ -73,7 +80,7 @@ func (r *Record) Reset() {
 	if r.arena = r.arena[:0]; cap(r.arena) > keepArena {
 		r.arena = nil
 	}
-	r.raw, r.hay, r.plain, r.memory = "", "", false, ""
+	r.raw, r.hay, r.plain, r.memory, r.line, r.rest = "", "", false, "", "", r.rest[:0]
 	if r.gen++; r.gen == 0 { // after 4 billion records the stamps begin again
 		clear(r.slots)
 		r.gen = 1
@@ -107,6 +114,45 @@ func (r *Record) add(k Key, kind fieldKind) *field {
 		s.tail = i
 	}
 	return f
+}
+
+// lend gives r the line of JSON that it is filled from, and room for values of n keys.
+func (r *Record) lend(line string, n int) {
+	if r.line = line; len(r.slots) < n {
+		r.slots = append(r.slots, make([]slot, n-len(r.slots)+64)...)
+	}
+}
+
+// put adds a text of a line of JSON, in which escapes may be.
+func (r *Record) put(k Key, text string, escaped bool) {
+	i := len(r.fields)
+	if i == cap(r.fields) {
+		r.fields = slices.Grow(r.fields, 1)
+	}
+	r.fields = r.fields[:i+1]
+	f := &r.fields[i]
+	f.key, f.kind, f.hasText, f.hasLow, f.escaped, f.next = k, fieldString, !escaped, false, escaped, -1
+	f.text = text
+	s := &r.slots[k]
+	if s.gen != r.gen {
+		*s = slot{r.gen, int32(i), int32(i)}
+		return
+	}
+	r.fields[s.tail].next = int32(i)
+	s.tail = int32(i)
+}
+
+// spread makes fields of the values that no rule asks for by name: keywords are sought in them too.
+func (r *Record) spread() {
+	if len(r.rest) == 0 {
+		return
+	}
+	plain := r.plain
+	for _, s := range r.rest {
+		f := r.add(NoKey, fieldString)
+		f.text, f.escaped = r.line[s.from:s.end], true
+	}
+	r.rest, r.plain = r.rest[:0], plain
 }
 
 // AddString adds a text.
@@ -156,7 +202,7 @@ func (r *Record) inMemory(s string) bool {
 }
 
 // Len is the number of values.
-func (r *Record) Len() int { return len(r.fields) }
+func (r *Record) Len() int { return len(r.fields) + len(r.rest) }
 
 // Has says whether k has a value, null included.
 func (r *Record) Has(k Key) bool { return r.first(k) >= 0 }
@@ -189,6 +235,10 @@ func (r *Record) room(n int) {
 
 func (r *Record) textOf(f *field) string {
 	if f.hasText {
+		return f.text
+	}
+	if f.kind == fieldString && strings.IndexByte(f.text, '\\') < 0 {
+		f.hasText = true
 		return f.text
 	}
 	r.room(max(64, len(f.text)))
@@ -284,6 +334,7 @@ func (p *predicate) test(r *Record, m *Matcher) bool {
 		if p.op == opNever {
 			return false
 		}
+		r.spread()
 		for i := range r.fields {
 			f := &r.fields[i]
 			if f.kind != fieldNull && p.testField(r, m, f) {

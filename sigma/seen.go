@@ -65,9 +65,12 @@ func hashText(s string, seed uint64) uint64 {
 	return hi ^ lo
 }
 
+// shortText is the length up to which a value whose literals cannot be inside it is folded as quickly as looked up.
+const shortText = 32
+
 // scanField fires the triggers of l that are in f.
 func (m *Matcher) scanField(x *index, l *litSet, r *Record, f *field) {
-	if f.kind != fieldString || len(f.text) > longLimit || !l.worth && !f.escaped {
+	if f.kind != fieldString || len(f.text) > longLimit || !l.worth && (!f.escaped || f.hasText || len(f.text) <= shortText) {
 		m.scan(x, l, r.lowOf(f))
 		return
 	}
