@@ -31,10 +31,10 @@ func datedOp(op *packs.Op) bool {
 	return op.Join[0].Slot >= 0 && op.Join[1].Slot < 0 && op.Join[1].Text == " " && op.Join[2].Slot >= 0
 }
 
-// dated does such an op. It answers false, and has done nothing, when the date or the clock has another form than the usual one.
-func (s *Set) dated(op *packs.Op) (ns int64, ok bool) {
-	slots := &s.run.slots
-	date, clock := slots.Get(op.Join[0].Slot), slots.Get(op.Join[2].Slot)
+// dated does such an op, whose date and clock are there. It answers false, and has done nothing, when one of them has another form than the usual.
+func (s *Set) dated(do *recipeOp) (ns int64, ok bool) {
+	op, r := do.op, &s.run
+	date, clock := r.value(op.Join[0].Slot), r.value(op.Join[2].Slot)
 	if len(date) != 10 || len(clock) != 8 {
 		return 0, false
 	}
@@ -54,9 +54,15 @@ func (s *Set) dated(op *packs.Op) (ns int64, ok bool) {
 		return 0, false
 	}
 	sec := m.day + int64(c.hour)*3600 + int64(c.min)*60 + int64(c.sec)
-	zone := slots.Get(op.ZoneSlot)
+	zone := ""
+	if do.zoned {
+		zone = r.value(op.ZoneSlot)
+	}
 	if m.length != 0 && zone == string(m.zone[:m.length&15]) {
 		return max((sec-m.offset)*1e9, 1), true
+	}
+	if do.zoned {
+		r.slots.Put(op.ZoneSlot, zone)
 	}
 	s.zoneOf(op, &c)
 	switch {

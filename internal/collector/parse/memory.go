@@ -20,8 +20,9 @@ type memory struct {
 	keys  int     // how many fields the schema had when it was said which names are plain
 	rows  []memoryRow
 	shift uint
-	start name   // stands for the beginning of a line
-	gap   uint64 // what differs from a blank in the byte between two pairs
+	start name // stands for the beginning of a line
+	trails
+	gap uint64 // what differs from a blank in the byte between two pairs
 }
 
 // name is one that a line may have before an equals sign.
@@ -58,12 +59,15 @@ func (s *Set) remember(p *packs.Pack) {
 	if !ok {
 		if r.memories == nil || len(r.memories) > 2*packs.MaxPacks { // packs that were exchanged long ago
 			r.memories = map[*packs.Pack]*memory{}
+			r.places = 0
 		}
 		m = newMemory(p)
 		r.memories[p] = m
 	}
 	if n := event.NumKeys(); m.keys != n {
 		m.keys = n
+		r.places -= m.places
+		m.forgetTrails() // they know which names are fields
 		for _, x := range m.names[m.own:] {
 			x.plain = x.slot < 0 && isPlain(x.text)
 		}
@@ -73,7 +77,7 @@ func (s *Set) remember(p *packs.Pack) {
 
 func newMemory(p *packs.Pack) *memory {
 	n := len(p.Slots)
-	m := &memory{own: n, names: make([]*name, 0, n+maxMet), keys: event.NumKeys(), start: *noName}
+	m := &memory{own: n, names: make([]*name, 0, n+maxMet), keys: event.NumKeys(), start: *noName, trails: trailsOf(p)}
 	size := bits.Len(uint(2 * (n + maxMet)))
 	m.rows, m.shift = make([]memoryRow, 1<<size), uint(64-size)
 	m.start.next = noNames
@@ -243,6 +247,7 @@ func (s *Set) walk(t string, i int, last *name, left int, bare bool) (int, *name
 		}
 		left--
 		last = x
+		r.pass(x, byte(gap^' '))
 		if j == k {
 			continue
 		}

@@ -61,6 +61,7 @@ type run struct {
 	memory   *memory // of the pack at work
 	memories map[*packs.Pack]*memory
 	last     *packs.Pack // whose memory it is
+	treads
 }
 
 // packMaxOthers bounds the names of one line that a pack does not speak of.
@@ -135,6 +136,7 @@ func (s *Set) runPack(p *packs.Pack, msg string) bool {
 	r := &s.run
 	r.slots.Clear()
 	r.turn++
+	r.direct, r.extra = false, 0
 	r.pack, r.n, r.odd, r.header, r.cef, r.name, r.words = p, 0, 0, false, "", "", ""
 	// What a line may cost grows with its length alone, however many packs and patterns there are (see package packs).
 	if s.fuelFor != s.e {
@@ -176,10 +178,33 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 		x := &p.Special[i]
 		if v := s.special(x.From, msg); v != "" {
 			r.slots.Put(x.Slot, v)
+			r.spans[x.Slot&(maxSpans-1)] = span{1, 0}
+			r.extra |= 1 << (i & 63)
 		}
 	}
-	for i := range p.Read {
-		st := &p.Read[i]
+	s.recipes.notes.written = nil
+	steps, done, whole := p.Read, false, false
+	var end *trailEnd
+	if mayTrail(p) {
+		var ok, read bool
+		if end, ok, read = s.trail(p, msg); read {
+			if !ok && !p.Read[0].Optional {
+				return false
+			}
+			steps = steps[1:]
+		}
+	}
+	if end != nil {
+		if done, whole = s.recallTrail(p, msg, end); whole {
+			return true
+		}
+		if !done {
+			s.spread(msg, end.place)
+		}
+		steps = nil // what they would read is not there
+	}
+	for i := range steps {
+		st := &steps[i]
 		if st.Optional && r.slots.Get(st.In) == "" { // nothing to take apart
 			continue
 		}
@@ -192,11 +217,11 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 		return true
 	}
 	e := s.e
-	s.recipes.notes.written = nil
-	done, whole := s.recall(p)
-	if whole {
-		s.packOthers(p)
-		return true
+	if end == nil {
+		if done, whole = s.recall(p); whole {
+			s.packOthers(p)
+			return true
+		}
 	}
 	if !done && !s.decideAll(p, msg) {
 		return false

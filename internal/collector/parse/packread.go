@@ -6,7 +6,6 @@ import (
 
 	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/collector/parse/packs"
-	"tocsin/internal/event"
 )
 
 // How a pack's read steps take a text apart. Each fills slots with parts of the line and answers whether the text had its form.
@@ -90,23 +89,30 @@ func (s *Set) stepKV(st *packs.Step, t string) bool {
 	return n > 0
 }
 
+// pairEnds are the bytes that end a value without quotes.
+const pairEnds = ';'<<24 | ','<<16 | '\t'<<8 | ' '
+
 // stepPairs is the walk of kv over key=value for a pack, with the names that it remembers.
 func (s *Set) stepPairs(t string, bare bool) bool {
 	r := &s.run
-	if r.last != r.pack || r.memory.keys != event.NumKeys() {
-		s.remember(r.pack)
-	}
+	s.memoryFor(r.pack)
+	r.known = false
+	return s.pairs(t, 0, &r.memory.start, maxPairs, bare)
+}
+
+// pairs is stepPairs from t[i:] on, behind the value of the name last. left is how many pairs may still be looked at.
+func (s *Set) pairs(t string, i int, last *name, left int, bare bool) bool {
+	r := &s.run
 	m, slots := r.memory, &r.slots
-	r.limit = r.marks.Find(t, '"', ';'<<24|','<<16|'\t'<<8|' ')
-	i, left := 0, maxPairs
-	last := &m.start
+	r.limit = r.marks.Find(t, '"', pairEnds)
 	for ; left > 0; left-- {
 		if i, last, left = s.walk(t, i, last, left, bare); left == 0 {
 			break
 		}
 		var x *name
-		text := ""
+		text, gap := "", byte(0)
 		if i+8 <= len(t) { // the names expected here
+			gap = t[i]
 			if x = last.expected(t, i, load(t, i)^m.gap); x != nil {
 				i += x.size
 			}
@@ -121,42 +127,35 @@ func (s *Set) stepPairs(t string, bare bool) bool {
 				w := kv{s: t, i: i, bare: bare}
 				var ok bool
 				if text, ok = w.key(); !ok {
+					r.known = r.known && from == len(t)
 					break
 				}
+				r.known = r.known && w.i == i+len(text)+1 // with nothing else before it
 				x, end = m.meet(r.pack, text), w.i
 			}
+			r.known = r.known && (r.depth > 0 || i == 0)
 			if x != nil {
 				if i == from+1 {
 					m.gap = uint64(t[from] ^ ' ')
 				}
 				last.after(x)
 			}
+			if i > 0 {
+				gap = t[i-1]
+			}
 			i = end
 		}
 		if x != nil {
 			last = x
+			r.pass(x, gap)
+		} else {
+			r.known = false
 		}
 		if i >= len(t) {
 			continue
 		}
 		var v string
-		switch c := t[i]; {
-		case c == '"' || c == '\'' && !bare:
-			if c == '"' {
-				if q := quoteAt(t, i+1); q >= 0 && t[q-1] != '\\' {
-					v, i = t[i+1:q], q+1
-					break
-				}
-			}
-			fallthrough
-		case bare:
-			w := kv{s: t, i: i, bare: bare}
-			v, i = w.value(), w.i
-		default:
-			end := valueEnd(t, i)
-			v, i = t[i:end], end
-		}
-		if v == "" {
+		if v, i = pairValue(t, i, bare); v == "" {
 			continue
 		}
 		if x != nil && x.slot >= 0 {
@@ -177,7 +176,28 @@ func (s *Set) stepPairs(t string, bare bool) bool {
 			s.other(text, v, 0)
 		}
 	}
+	if r.known && left > 0 && r.depth > 0 {
+		s.keepTrail(m)
+	}
 	return left < maxPairs
+}
+
+// pairValue reads the value at t[i:], which is not the end, and gives the place behind it.
+func pairValue(t string, i int, bare bool) (v string, end int) {
+	switch c := t[i]; {
+	case c == '"' || c == '\'' && !bare:
+		if c == '"' {
+			if q := quoteAt(t, i+1); q >= 0 && t[q-1] != '\\' {
+				return t[i+1 : q], q + 1
+			}
+		}
+	case !bare:
+		end = valueEnd(t, i)
+		return t[i:end], end
+	}
+	w := kv{s: t, i: i, bare: bare}
+	v = w.value()
+	return v, w.i
 }
 
 func (s *Set) pair(st *packs.Step, key, v string) {

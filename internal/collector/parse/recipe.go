@@ -45,8 +45,10 @@ type recipeStep struct {
 type recipeOp struct {
 	op    *packs.Op
 	quick packs.Quick
-	timed bool // the event has a time behind it
-	dated bool // it reads a date and a clock (see dateMemory), and its conditions hold
+	need  []int16 // the slots that it looks at
+	timed bool    // the event has a time behind it
+	zoned bool    // a zone is among its values
+	dated bool    // it reads a date and a clock (see dateMemory), and its conditions hold
 }
 
 // fill puts a value of the line into a field.
@@ -55,6 +57,7 @@ type fill struct {
 	slot int16
 	at   int16     // among the step's fields
 	op   *packs.Op // whose conditions must hold; nil: none
+	need []int16   // the slots that they look at
 }
 
 // shape is which names a line of one pack has values for.
@@ -68,6 +71,7 @@ type shape struct {
 type recipes struct {
 	shapes [maxShapes]*shape
 	count  int
+	gen    int // rises when a shape is no longer to be used
 	credit int // what may still be spent on writing recipes; lines done by one bring more
 	tries  uint
 	notes  notes
@@ -118,11 +122,10 @@ func (s *Set) recall(p *packs.Pack) (done, whole bool) {
 
 // byShape is recall for a line whose shape is known.
 func (s *Set) byShape(sh *shape) (done, whole bool) {
-	slots := &s.run.slots
 recipes:
 	for i, rc := range sh.recipes {
 		for k := range rc.same {
-			if g := &rc.same[k]; slots.Known(g.slot) != g.value {
+			if g := &rc.same[k]; s.run.value(g.slot) != g.value {
 				if k > 0 { // what differs often is asked first
 					rc.same[k-1], rc.same[k] = rc.same[k], rc.same[k-1]
 				}
@@ -170,10 +173,13 @@ func (s *Set) steps(rc *recipe, start int) bool {
 	for i := range rc.checks {
 		do := &rc.checks[i]
 		if do.dated && e.Time == 0 {
-			if ns, ok := s.dated(do.op); ok {
+			if ns, ok := s.dated(do); ok {
 				e.Time = ns
 				continue
 			}
+		}
+		if s.run.direct {
+			s.run.bring(do.need)
 		}
 		s.do(do)
 		if e.Len() != start || (e.Time != 0) != do.timed {
@@ -207,10 +213,10 @@ func (s *Set) do(do *recipeOp) {
 }
 
 func (s *Set) followStep(st *recipeStep) bool {
-	e, slots := s.e, &s.run.slots
+	e, r := s.e, &s.run
 	at := e.Len()
 	group := st.group
-	if st.whole != nil && s.run.odd == 0 {
+	if st.whole != nil && r.odd == 0 {
 		group = st.whole
 	}
 	if group != nil {
@@ -219,7 +225,7 @@ func (s *Set) followStep(st *recipeStep) bool {
 		}
 		for i := range st.texts {
 			f := &st.texts[i]
-			v := slots.Known(int(f.slot))
+			v := r.value(int(f.slot))
 			if v == "" {
 				return false
 			}
@@ -233,7 +239,15 @@ func (s *Set) followStep(st *recipeStep) bool {
 		}
 		for i := range st.others {
 			f := &st.others[i]
-			if f.op != nil && !s.conds(f.op.When) || !s.fill(f.verb, at+int(f.at), slots.Known(int(f.slot))) {
+			if f.op != nil {
+				if r.direct {
+					r.bring(f.need)
+				}
+				if !s.conds(f.op.When) {
+					return false
+				}
+			}
+			if !s.fill(f.verb, at+int(f.at), r.value(int(f.slot))) {
 				return false
 			}
 		}
@@ -242,6 +256,9 @@ func (s *Set) followStep(st *recipeStep) bool {
 		return true
 	}
 	at = e.Len()
+	if s.run.direct {
+		s.run.bring(st.do.need)
+	}
 	s.do(&st.do)
 	if e.Len() != at+len(st.set) {
 		return false

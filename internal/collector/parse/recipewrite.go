@@ -103,6 +103,7 @@ func (s *Set) learn(p *packs.Pack, alike bool) {
 	c.credit = max(c.credit-recipeCost, 0)
 	if c.count >= maxRecipes {
 		c.shapes, c.count = [maxShapes]*shape{}, 0
+		c.gen++
 	}
 	there := s.run.slots.Present()
 	sh := c.find(p, there)
@@ -170,6 +171,8 @@ func (s *Set) write() *recipe {
 		st := &n.steps[i]
 		op, set := st.do.op, n.set[st.from:st.to]
 		if len(set) == 0 && anywhere(op) {
+			st.do.zoned = op.ZoneSlot >= 0 && slots.Get(op.ZoneSlot) != ""
+			st.do.need = needs(op, slots)
 			st.do.dated = st.do.timed && datedOp(op) // so its conditions hold
 			rc.checks = append(rc.checks, st.do)
 			continue
@@ -192,7 +195,7 @@ func (s *Set) write() *recipe {
 				}
 				f := fill{verb: op.Verb, slot: int16(op.Slot), at: int16(len(now.keys))}
 				if len(op.When) > 0 {
-					f.op = op
+					f.op, f.need = op, needs(op, slots)
 				}
 				if f.verb == packs.VerbText && f.op == nil {
 					now.texts = append(now.texts, f)
@@ -205,6 +208,7 @@ func (s *Set) write() *recipe {
 			fields++
 		}
 		if !inPlace {
+			st.do.need = needs(op, slots)
 			now.do, now.set = st.do, append([]event.Key(nil), set...)
 			rc.steps = append(rc.steps, now)
 			now = recipeStep{}
@@ -244,6 +248,26 @@ func (s *Set) finish(rc *recipe, alike bool) bool {
 	return true
 }
 
+// needs gives the slots with a value that an op looks at.
+func needs(op *packs.Op, there *packs.Values) (slots []int16) {
+	add := func(slot int) {
+		if slot >= 0 && there.Get(slot) != "" {
+			slots = append(slots, int16(slot))
+		}
+	}
+	add(op.Slot)
+	add(op.ZoneSlot)
+	for i := range op.Join {
+		add(op.Join[i].Slot)
+	}
+	for _, all := range op.When {
+		for i := range all {
+			add(all[i].Slot)
+		}
+	}
+	return slots
+}
+
 // anywhere says whether an op that set nothing would have done so too before all others: because of its value or its conditions, not because of a
 // field that was there.
 func anywhere(op *packs.Op) bool {
@@ -279,6 +303,7 @@ func (c *recipes) put(sh *shape) {
 	if old := *place; old != nil {
 		c.count -= len(old.recipes)
 		c.tries++
+		c.gen++
 	}
 	*place = sh
 }

@@ -77,6 +77,7 @@ func New(o Options) *Set {
 	}
 	s.home = s.loc
 	s.recipes.credit = maxCredit
+	s.run.treads.start()
 	return s
 }
 
