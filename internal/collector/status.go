@@ -162,6 +162,14 @@ func (a *Agent) publish() {
 		}
 	}
 	s.Warnings = append(slices.Clone(a.broken), a.pipe.senders.warnings()...)
+	for i := range a.listeners {
+		if l, ok := a.listeners[i].server.(interface{ Unfollowed() int }); ok {
+			if n := l.Unfollowed(); n > 0 {
+				s.Warnings = append(s.Warnings, Warning{Code: "files_not_followed", Text: fmt.Sprintf("%d log files of %s are not read: one entry follows 1,024 files at once", n, a.addrs[i]),
+					Next: "In listen.files split the patterns over several entries, or name the live files and not their rotated copies."})
+			}
+		}
+	}
 	if n := counts["ledger_anew"]; n > 0 {
 		s.Warnings = append(s.Warnings, Warning{Code: "ledger_anew", Text: fmt.Sprintf("the centre's ledger has begun anew (%d times so far)", n),
 			Next: "That is right when the centre was restored from a copy, and only then: ask your contact at the scheme whether it was."})

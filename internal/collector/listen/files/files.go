@@ -46,8 +46,10 @@ type Decoder struct {
 	Read func(f *os.File, emit func(text []byte) error) error
 }
 
-// maxFiles is how many files are followed at once.
-const maxFiles = 1024
+const (
+	maxFiles = 1024 // followed at once
+	maxDone  = 256  // of so many that were rotated away it is remembered that they were read to their end
+)
 
 // Input reads files. Serve may be called once.
 type Input struct {
@@ -64,7 +66,7 @@ type Input struct {
 	drop  dropped
 
 	lines, bytes, cut, rotated, truncated, lost, done, failed atomic.Uint64
-	open                                                      atomic.Int64
+	open, over                                                atomic.Int64    // over: files that match and are not followed
 	said                                                      map[string]bool // problems that were logged and still hold
 }
 
@@ -135,6 +137,9 @@ func (in *Input) Stats() listen.Stats {
 		"rotations": in.rotated.Load(), "truncations": in.truncated.Load(), "rotated_away_unread": in.lost.Load(),
 		"files_done": in.done.Load(), "files_failed": in.failed.Load()}}
 }
+
+// Unfollowed is how many files match and are not read, because more than 1,024 do.
+func (in *Input) Unfollowed() int { return int(in.over.Load()) }
 
 // Close does nothing: Serve closes what it opened.
 func (in *Input) Close() error { return nil }

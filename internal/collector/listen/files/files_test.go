@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -391,6 +392,49 @@ func TestKilledAgain(t *testing.T) {
 	run(sink, func() { sink.wait(t, 202) })
 	if got := sink.snapshot(); len(got) != 202 || !slices.Contains(got, "behind") || !slices.Contains(got, "the last") {
 		t.Errorf("%d lines, then %q", len(got), got[200:min(len(got), 205)])
+	}
+}
+
+// More files match than are followed at once: that is said, and what is followed is still read over its rotation, which makes room.
+func TestTooMany(t *testing.T) {
+	b := newBench(t)
+	for i := range maxFiles + 3 {
+		b.write(fmt.Sprintf("%04d.log", i), "")
+	}
+	b.o.Paths = []string{b.path("*.log")}
+	b.start()
+	b.write("0000.log", "1\n")
+	b.want("1")
+	if n := b.in.Unfollowed(); n != 3 {
+		t.Errorf("%d files are not followed, want 3", n)
+	}
+	for i := range 3 {
+		b.must(os.Rename(b.path(fmt.Sprintf("%04d.log", i)), b.path(fmt.Sprintf("%04d.old", i))))
+	}
+	b.write("0000.old", "2\n")
+	b.want("1", "2")
+	for deadline := time.Now().Add(10 * time.Second); b.in.Unfollowed() > 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		b.clock.add(time.Second)
+	}
+	b.write("1026.log", "3\n")
+	b.want("1", "2", "3")
+	if st := b.in.Stats(); st.By["rotations"] != 3 || b.in.Unfollowed() != 0 {
+		t.Errorf("%v, %d not followed", st.By, b.in.Unfollowed())
+	}
+}
+
+// A file that is renamed between being seen and being opened is no fault of its rights.
+func TestGoneBeforeOpened(t *testing.T) {
+	b := newBench(t)
+	var logs bytes.Buffer
+	b.o.Logger = slog.New(slog.NewTextHandler(&logs, nil))
+	in, err := New(b.o)
+	b.must(err)
+	if f, gone := in.begin(b.path("a.log"), 0, false); f != nil || !gone {
+		t.Errorf("%v %v", f, gone)
+	}
+	if s := logs.String(); strings.Contains(s, "ERROR") || strings.Contains(s, "let the collector") || !strings.Contains(s, "renamed or deleted between") {
+		t.Error(s)
 	}
 }
 

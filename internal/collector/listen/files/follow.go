@@ -46,6 +46,7 @@ func sum(b []byte) (s [16]byte) {
 
 // scan looks for files that match and are not followed yet, and for followed files whose name is another file's now.
 func (in *Input) scan() {
+	over := 0
 	for _, p := range in.o.Paths {
 		names, err := filepath.Glob(p)
 		if err != nil {
@@ -66,14 +67,14 @@ func (in *Input) scan() {
 				continue
 			}
 			if len(in.files) >= maxFiles {
-				in.say("many", "too many log files; some are not followed", fmt.Errorf("more than %d files match", maxFiles))
-				return
+				over++
+				continue
 			}
 			before, had := in.last[name]
-			f := in.begin(name, 0, in.o.FromEnd && !in.state.began)
+			f, gone := in.begin(name, 0, in.o.FromEnd && !in.state.began)
 			if had {
 				in.siblings(name, before)
-			} else if f != nil && (id{f.Dev, f.Ino}) != identify(st) { // rotated away since the look at it
+			} else if gone || f != nil && (id{f.Dev, f.Ino}) != identify(st) { // rotated away since the look at it
 				in.siblings(name, st.ModTime())
 			}
 			if len(in.last) < 4*maxFiles {
@@ -81,6 +82,12 @@ func (in *Input) scan() {
 			}
 		}
 	}
+	if over > 0 {
+		in.say("many", "too many log files match; some are not read", fmt.Errorf("%d more than the %d that are followed at once", over, maxFiles))
+	} else {
+		delete(in.said, "many")
+	}
+	in.over.Store(int64(over))
 	in.state.began = true
 	for k, f := range in.files {
 		st, err := os.Stat(f.Path)
@@ -113,7 +120,7 @@ func (in *Input) siblings(path string, since time.Time) {
 			continue
 		}
 		name := filepath.Join(dir, e.Name())
-		if f := in.begin(name, 0, false); f != nil {
+		if f, _ := in.begin(name, 0, false); f != nil {
 			switch {
 			case in.finished(f):
 				f.f.Close()
@@ -150,29 +157,37 @@ func packed(name string) bool {
 	return slices.Contains([]string{".gz", ".zst", ".xz", ".bz2", ".zip"}, strings.ToLower(filepath.Ext(name)))
 }
 
-// begin follows a file from an offset on.
-func (in *Input) begin(name string, offset int64, atEnd bool) *file {
+// begin follows a file from an offset on. It says whether the file is not there any more.
+func (in *Input) begin(name string, offset int64, atEnd bool) (nf *file, gone bool) {
 	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) { // a rotation just now, which the next look sees
+		in.o.Logger.Info("a log file was renamed or deleted between being seen and being opened; it is looked for beside its name", "file", name)
+		return nil, true
+	}
 	if err != nil {
-		in.say(name, "cannot read a log file: let the collector's user read it", err)
-		return nil
+		text := "cannot open a log file; trying again"
+		if errors.Is(err, fs.ErrPermission) {
+			text = "cannot read a log file: let the collector's user read it"
+		}
+		in.say(name, text, err)
+		return nil, false
 	}
 	delete(in.said, name)
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() {
 		f.Close()
-		return nil
+		return nil, false
 	}
 	k := identify(st)
 	if atEnd {
 		offset = st.Size()
 	}
-	nf := &file{place: place{Path: name, Dev: k.dev, Ino: k.ino, Offset: offset}, f: f, grown: in.o.Now()}
+	nf = &file{place: place{Path: name, Dev: k.dev, Ino: k.ino, Offset: offset}, f: f, grown: in.o.Now()}
 	in.print(nf)
 	in.files[k] = nf
 	in.open.Store(int64(len(in.files)))
 	in.dirty = true
-	return nf
+	return nf, false
 }
 
 // print remembers the first bytes of a file, as many as there are.
@@ -200,8 +215,13 @@ func same(f *os.File, p *place) bool {
 func (in *Input) restore() {
 	old := in.state.Files
 	in.base, in.begun, in.state.Files = slices.Clone(old), in.state.Drop.clone(), nil
+	looked := map[string]bool{}
+	for _, p := range old {
+		looked[p.Path] = true
+	}
 	for _, p := range in.state.Done {
-		if !slices.ContainsFunc(old, func(o place) bool { return o.Path == p.Path }) {
+		if !looked[p.Path] {
+			looked[p.Path] = true
 			defer in.siblings(p.Path, time.Unix(0, in.state.Saved)) // when those of the old list are known
 		}
 	}
@@ -219,7 +239,7 @@ func (in *Input) restore() {
 			}
 			continue
 		}
-		if f := in.begin(name, p.Offset, false); f != nil {
+		if f, _ := in.begin(name, p.Offset, false); f != nil {
 			f.Path, f.Prints, f.Print = p.Path, p.Prints, p.Print
 			if name != p.Path {
 				in.o.Logger.Info("a log file was rotated while the collector was not running; reading the rest of the old one", "file", name)
@@ -311,7 +331,7 @@ func (in *Input) follow(ctx context.Context) (more bool, err error) {
 			f.f.Close()
 			delete(in.files, id{f.Dev, f.Ino})
 			in.open.Store(int64(len(in.files)))
-			if in.state.Done = append(in.state.Done, f.place); len(in.state.Done) > 64 {
+			if in.state.Done = append(in.state.Done, f.place); len(in.state.Done) > maxDone {
 				in.state.Done = slices.Delete(in.state.Done, 0, 1)
 			}
 			in.dirty = true

@@ -51,8 +51,8 @@ func tokens(t testing.TB) (*httpin.Tokens, string) {
 	return all, token
 }
 
-// A stranger's sender: OpenTelemetry's Go SDK, over HTTP and gRPC, plain and over TLS, compressed. A full disk at first, and our side is
-// restarted in the middle; every record arrives.
+// A stranger's sender: OpenTelemetry's Go SDK, over HTTP and gRPC, plain and over TLS, compressed. A full disk at first, then our side is
+// restarted, then the sender; every record arrives.
 func TestSDKPeer(t *testing.T) {
 	n, modes := 1000, []string{"http", "grpcs"}
 	if os.Getenv("TOCSIN_TEST_PEERS") != "" {
@@ -80,29 +80,32 @@ func TestSDKPeer(t *testing.T) {
 			_, stop := start(t, addr, o, sink)
 			headers := map[string]string{"authorization": "Bearer " + token}
 			trust := &tls.Config{RootCAs: pool}
-			var exporter sdk.Exporter
-			var err error
-			switch mode {
-			case "http":
-				exporter, err = otlploghttp.New(ctx, otlploghttp.WithEndpoint(addr), otlploghttp.WithInsecure(), otlploghttp.WithHeaders(headers), otlploghttp.WithCompression(otlploghttp.GzipCompression),
-					otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: true, InitialInterval: 20 * time.Millisecond, MaxInterval: 100 * time.Millisecond, MaxElapsedTime: time.Minute}))
-			case "https":
-				exporter, err = otlploghttp.New(ctx, otlploghttp.WithEndpoint(addr), otlploghttp.WithTLSClientConfig(trust), otlploghttp.WithHeaders(headers),
-					otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: true, InitialInterval: 20 * time.Millisecond, MaxInterval: 100 * time.Millisecond, MaxElapsedTime: time.Minute}))
-			default:
-				opts := []otlploggrpc.Option{otlploggrpc.WithEndpoint(addr), otlploggrpc.WithHeaders(headers),
-					otlploggrpc.WithRetry(otlploggrpc.RetryConfig{Enabled: true, InitialInterval: 20 * time.Millisecond, MaxInterval: 100 * time.Millisecond, MaxElapsedTime: time.Minute})}
-				if mode == "grpc" {
-					opts = append(opts, otlploggrpc.WithInsecure(), otlploggrpc.WithCompressor("gzip"))
-				} else {
-					opts = append(opts, otlploggrpc.WithTLSCredentials(credentials.NewTLS(trust)))
+			sender := func() *sdk.LoggerProvider {
+				var exporter sdk.Exporter
+				var err error
+				switch mode {
+				case "http":
+					exporter, err = otlploghttp.New(ctx, otlploghttp.WithEndpoint(addr), otlploghttp.WithInsecure(), otlploghttp.WithHeaders(headers), otlploghttp.WithCompression(otlploghttp.GzipCompression),
+						otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: true, InitialInterval: 20 * time.Millisecond, MaxInterval: 100 * time.Millisecond, MaxElapsedTime: time.Minute}))
+				case "https":
+					exporter, err = otlploghttp.New(ctx, otlploghttp.WithEndpoint(addr), otlploghttp.WithTLSClientConfig(trust), otlploghttp.WithHeaders(headers),
+						otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: true, InitialInterval: 20 * time.Millisecond, MaxInterval: 100 * time.Millisecond, MaxElapsedTime: time.Minute}))
+				default:
+					opts := []otlploggrpc.Option{otlploggrpc.WithEndpoint(addr), otlploggrpc.WithHeaders(headers),
+						otlploggrpc.WithRetry(otlploggrpc.RetryConfig{Enabled: true, InitialInterval: 20 * time.Millisecond, MaxInterval: 100 * time.Millisecond, MaxElapsedTime: time.Minute})}
+					if mode == "grpc" {
+						opts = append(opts, otlploggrpc.WithInsecure(), otlploggrpc.WithCompressor("gzip"))
+					} else {
+						opts = append(opts, otlploggrpc.WithTLSCredentials(credentials.NewTLS(trust)))
+					}
+					exporter, err = otlploggrpc.New(ctx, opts...)
 				}
-				exporter, err = otlploggrpc.New(ctx, opts...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return sdk.NewLoggerProvider(sdk.WithProcessor(sdk.NewBatchProcessor(exporter, sdk.WithMaxQueueSize(n+1), sdk.WithExportMaxBatchSize(500), sdk.WithExportTimeout(time.Minute))))
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			provider := sdk.NewLoggerProvider(sdk.WithProcessor(sdk.NewBatchProcessor(exporter, sdk.WithMaxQueueSize(n+1), sdk.WithExportMaxBatchSize(500), sdk.WithExportTimeout(time.Minute))))
+			provider := sender()
 			logger := provider.Logger("peer")
 			for i := range n {
 				var r log.Record
@@ -113,6 +116,13 @@ func TestSDKPeer(t *testing.T) {
 					attribute.KeyValue{Key: "list", Value: attribute.SliceValue(attribute.BoolValue(true), attribute.Float64Value(1.5))},
 					attribute.KeyValue{Key: "map", Value: attribute.MapValue(attribute.String("k", "v"))})
 				logger.Emit(ctx, r)
+				if i == n*3/4 { // the sender ends, as programs do that use the SDK, and begins again
+					if err := provider.Shutdown(ctx); err != nil {
+						t.Fatal(err)
+					}
+					provider = sender()
+					logger = provider.Logger("peer")
+				}
 				if i == n/2 {
 					if err := provider.ForceFlush(ctx); err != nil {
 						t.Fatal(err)
