@@ -81,9 +81,9 @@ func (e *Event) AppendJSON(dst []byte) []byte {
 }
 
 func appendValue(dst []byte, v Value) []byte {
-	switch v.kind {
+	switch v.kind() {
 	case String:
-		return appendString(dst, v.str)
+		return appendString(dst, v.str())
 	case Int:
 		if n := int64(v.n); n > maxExactInt || n < -maxExactInt {
 			dst = append(dst, '"')
@@ -325,7 +325,7 @@ func (d *decoder) known(k Key) error {
 		if err != nil {
 			return err
 		}
-		if v.kind != None {
+		if v.kind() != None {
 			if d.values++; d.values > MaxValues {
 				return ErrTooMany
 			}
@@ -345,7 +345,7 @@ func (d *decoder) known(k Key) error {
 		if err != nil {
 			return err
 		}
-		if v.kind != None {
+		if v.kind() != None {
 			if d.values++; d.values > MaxValues {
 				return ErrTooMany
 			}
@@ -418,12 +418,12 @@ func (d *decoder) extra(name string) error {
 	}
 	isString := d.s[d.i] == '"'
 	v, err := d.value(String)
-	if err != nil || v.kind == None {
+	if err != nil || v.kind() == None {
 		return err
 	}
 	text := d.s[from:d.i]
 	if isString {
-		text = v.str
+		text = v.str()
 	}
 	d.e.extras = append(d.e.extras, Extra{name, text})
 	return nil
@@ -440,7 +440,7 @@ func (d *decoder) value(want Kind) (Value, error) {
 			return Value{}, err
 		}
 		if want != String {
-			if v, ok := ParseValue(want, s); ok {
+			if v, ok := d.e.parse(want, s); ok {
 				return v, nil
 			}
 		}

@@ -77,8 +77,8 @@ type Event struct {
 
 	sendRaw bool
 	raw     string  // points into arena
-	keys    []Key   // of the values, so that a key is found without touching them
-	vals    []Value // as many
+	keys    []Key   // of the values
+	vals    []Value // as many, with room for as many, see list.go
 	present [bitsetWords]uint64
 	extras  []Extra
 	arena   []byte // strings point into it, so it is only appended to, and replaced when full
@@ -165,6 +165,27 @@ func (s *KeySet) Add(k Key) bool {
 	return true
 }
 
+// Has says whether a key is in the set.
+func (s *KeySet) Has(k Key) bool {
+	return int(k>>6) < bitsetWords && s[k>>6]&(1<<(k&63)) != 0
+}
+
+// mixers are odd, one for each word of bits that has fields of the schema.
+var mixers = func() (m [(schemaEnd + 63) / 64]uint64) {
+	for i := range m {
+		m[i] = 0x9E3779B97F4A7C15 + 0xC2B2AE3D27D4EB4E*uint64(i)
+	}
+	return m
+}()
+
+// Fingerprint is a number that events with the same fields of the schema share, and others seldom. It differs between builds.
+func (e *Event) Fingerprint() (h uint64) {
+	for i := range mixers {
+		h += e.present[i] * mixers[i]
+	}
+	return h ^ h>>29
+}
+
 // HasAny says whether the event has a value under one of the keys.
 func (e *Event) HasAny(s *KeySet) bool {
 	var any uint64
@@ -183,42 +204,12 @@ func (e *Event) mark(k Key) {
 // Find gives the index, for At, of the first value under k; further ones follow it. -1: there is none.
 func (e *Event) Find(k Key) int { return e.find(k) }
 
-// find gives the index of the first value under k, or -1.
-func (e *Event) find(k Key) int {
-	if w := int(k >> 6); w < bitsetWords && e.present[w]&(1<<(k&63)) == 0 {
-		return -1
-	}
-	for i, x := range e.keys {
-		if x == k {
-			return i
-		}
-	}
-	return -1
-}
-
-// fresh gives the place for the value of a key that has none yet, its string and numbers not cleared; nil when that is not sure or there
-// is no room: then Set does it. Nearly every value that a parser sets comes this way.
-func (e *Event) fresh(k Key) *Value {
-	if k-1 >= bitsetWords*64-1 {
-		return nil
-	}
-	w, bit := &e.present[k>>6], uint64(1)<<(k&63)
-	n := len(e.keys)
-	if *w&bit != 0 || n >= cap(e.keys) || n >= cap(e.vals) || n >= MaxValues {
-		return nil
-	}
-	*w |= bit
-	e.keys, e.vals = e.keys[:n+1], e.vals[:n+1]
-	e.keys[n] = k
-	return &e.vals[n]
-}
-
 // Set replaces whatever stands under k. An absent value (None) deletes. A new key beyond MaxValues is not taken.
 func (e *Event) Set(k Key, v Value) {
 	if k == 0 {
 		return
 	}
-	if v.kind == None {
+	if v.kind() == None {
 		e.Del(k)
 		return
 	}
@@ -237,68 +228,10 @@ func (e *Event) Set(k Key, v Value) {
 	}
 }
 
-// append adds a value at the end, if there is room.
-func (e *Event) append(k Key, v Value) {
-	if len(e.keys) < MaxValues {
-		e.keys, e.vals = append(e.keys, k), append(e.vals, v)
-		e.mark(k)
-	}
-}
-
-// after gives the index behind the values that stand side by side with the one at i.
-func (e *Event) after(i int) int {
-	j := i + 1
-	for j < len(e.keys) && e.keys[j] == e.keys[i] {
-		j++
-	}
-	return j
-}
-
-// cut takes the values from i to j out.
-func (e *Event) cut(i, j int) {
-	e.keys, e.vals = append(e.keys[:i], e.keys[j:]...), append(e.vals[:i], e.vals[j:]...)
-}
-
-// SetString sets a string, which must live as long as the event: a part of Raw, a constant, or a Copy.
-func (e *Event) SetString(k Key, s string) {
-	n := len(e.keys)
-	if k-1 < bitsetWords*64-1 && n < cap(e.keys) && n < cap(e.vals) && n < MaxValues { // as fresh does
-		if w, bit := &e.present[k>>6], uint64(1)<<(k&63); *w&bit == 0 {
-			*w |= bit
-			e.keys, e.vals = e.keys[:n+1], e.vals[:n+1]
-			e.keys[n] = k
-			p := &e.vals[n]
-			p.str, p.n, p.hi, p.kind, p.v4 = s, 0, 0, String, false
-			return
-		}
-	}
-	e.Set(k, StringValue(s))
-}
-
-// SetNew is SetString for a field that has no value yet; otherwise it does nothing.
-func (e *Event) SetNew(k Key, s string) {
-	n := len(e.keys)
-	if k-1 < bitsetWords*64-1 && n < cap(e.keys) && n < cap(e.vals) && n < MaxValues { // as fresh does
-		w, bit := &e.present[k>>6], uint64(1)<<(k&63)
-		if *w&bit != 0 {
-			return
-		}
-		*w |= bit
-		e.keys, e.vals = e.keys[:n+1], e.vals[:n+1]
-		e.keys[n] = k
-		p := &e.vals[n]
-		p.str, p.n, p.hi, p.kind, p.v4 = s, 0, 0, String, false
-		return
-	}
-	if !e.Has(k) {
-		e.Set(k, StringValue(s))
-	}
-}
-
 // SetInt sets an integer.
 func (e *Event) SetInt(k Key, n int64) {
 	if p := e.fresh(k); p != nil {
-		p.str, p.n, p.hi, p.kind, p.v4 = "", uint64(n), 0, Int, false
+		*p = IntValue(n)
 		return
 	}
 	e.Set(k, IntValue(n))
@@ -313,22 +246,29 @@ func (e *Event) SetBool(k Key, b bool) { e.Set(k, BoolValue(b)) }
 // SetIP sets an address; the zero Addr deletes.
 func (e *Event) SetIP(k Key, a netip.Addr) {
 	if a.Is4() {
-		if p := e.fresh(k); p != nil {
-			b := a.As4()
-			p.str, p.n, p.hi, p.kind, p.v4 = "", uint64(binary.BigEndian.Uint32(b[:])), 0, IP, true
-			return
-		}
+		b := a.As4()
+		e.SetIPv4(k, binary.BigEndian.Uint32(b[:]))
+		return
 	}
-	e.Set(k, IPValue(a))
+	e.Set(k, e.IPValue(a))
+}
+
+// IPValue is IPValue in the event's own memory.
+func (e *Event) IPValue(a netip.Addr) Value {
+	if !a.Is6() || a.Is4In6() {
+		return IPValue(a)
+	}
+	b := a.As16()
+	return Value{p: unsafe.Pointer(unsafe.StringData(e.Copy(b[:]))), n: sixteen}
 }
 
 // SetIPv4 sets an IPv4 address, the first byte the highest.
 func (e *Event) SetIPv4(k Key, a uint32) {
 	if p := e.fresh(k); p != nil {
-		p.str, p.n, p.hi, p.kind, p.v4 = "", uint64(a), 0, IP, true
+		*p = tagged(IP, uint64(a))
 		return
 	}
-	e.Set(k, Value{kind: IP, v4: true, n: uint64(a)})
+	e.Set(k, tagged(IP, uint64(a)))
 }
 
 // SetTime sets an instant in UTC nanoseconds.
@@ -336,12 +276,21 @@ func (e *Event) SetTime(k Key, ns int64) { e.Set(k, TimeValue(ns)) }
 
 // SetText sets s converted to the field's kind. When it does not fit it is kept as a string and the answer is false.
 func (e *Event) SetText(k Key, s string) bool {
-	v, ok := ParseValue(k.Kind(), s)
+	v, ok := e.parse(k.Kind(), s)
 	if !ok {
 		v = StringValue(s)
 	}
 	e.Set(k, v)
 	return ok
+}
+
+// parse is ParseValue in the event's own memory.
+func (e *Event) parse(kind Kind, s string) (Value, bool) {
+	if kind == IP {
+		a, ok := ParseIP(s)
+		return e.IPValue(a), ok
+	}
+	return ParseValue(kind, s)
 }
 
 // SetNamed sets a field by name: a known one as SetText does, any other as an Extra. The first of two equal names wins. The answer is
@@ -380,7 +329,7 @@ func (e *Event) AddExtra(name, s string) {
 
 // Add appends one more value under k; values under one key stay side by side. Beyond MaxValues it does nothing.
 func (e *Event) Add(k Key, v Value) {
-	if k == 0 || v.kind == None || len(e.keys) >= MaxValues {
+	if k == 0 || v.kind() == None || len(e.keys) >= MaxValues {
 		return
 	}
 	i := e.find(k)
@@ -409,7 +358,7 @@ func (e *Event) Get(k Key) (Value, bool) {
 // Str gives the first value under k if it is a string, else "".
 func (e *Event) Str(k Key) string {
 	if i := e.find(k); i >= 0 {
-		return e.vals[i].str
+		return e.vals[i].str()
 	}
 	return ""
 }
@@ -424,7 +373,7 @@ func (e *Event) Text(k Key) string {
 
 // Int gives the first value under k if it is an integer.
 func (e *Event) Int(k Key) (int64, bool) {
-	if i := e.find(k); i >= 0 && e.vals[i].kind == Int {
+	if i := e.find(k); i >= 0 && e.vals[i].is(Int) {
 		return int64(e.vals[i].n), true
 	}
 	return 0, false
@@ -432,7 +381,7 @@ func (e *Event) Int(k Key) (int64, bool) {
 
 // IP gives the first value under k if it is an address.
 func (e *Event) IP(k Key) (netip.Addr, bool) {
-	if i := e.find(k); i >= 0 && e.vals[i].kind == IP {
+	if i := e.find(k); i >= 0 && e.vals[i].kind() == IP {
 		return e.vals[i].IP(), true
 	}
 	return netip.Addr{}, false
@@ -441,7 +390,7 @@ func (e *Event) IP(k Key) (netip.Addr, bool) {
 // HasString says whether s is one of the strings under k.
 func (e *Event) HasString(k Key, s string) bool {
 	for i := e.find(k); i >= 0 && i < len(e.keys) && e.keys[i] == k; i++ {
-		if v := &e.vals[i]; v.kind == String && v.str == s {
+		if v := &e.vals[i]; v.kind() == String && v.str() == s {
 			return true
 		}
 	}
@@ -466,99 +415,14 @@ func (e *Event) Len() int { return len(e.keys) }
 // At gives the i-th value and its key; the elements of a list follow one another.
 func (e *Event) At(i int) (Key, Value) { return e.keys[i], e.vals[i] }
 
-// Keys gives the keys of all values in their order, as At numbers them. The slice is the event's own: read it, and not after a change.
-func (e *Event) Keys() []Key { return e.keys }
-
 // Ref gives the i-th value where it stands, good until the event is changed. It is not to be written to.
 func (e *Event) Ref(i int) *Value { return &e.vals[i] }
 
 // StrAt is the i-th value if it is a string, else "".
-func (e *Event) StrAt(i int) string { return e.vals[i].str }
+func (e *Event) StrAt(i int) string { return e.vals[i].str() }
 
 // KindAt is the kind of the i-th value.
-func (e *Event) KindAt(i int) Kind { return e.vals[i].kind }
-
-// Push is Add without a search, for whoever copies an event value by value: values of one key must come one after another, and none of
-// them may be there before.
-func (e *Event) Push(k Key, v *Value) {
-	n := len(e.keys)
-	if n >= MaxValues {
-		return
-	}
-	if n < cap(e.keys) && n < cap(e.vals) {
-		e.keys, e.vals = e.keys[:n+1], e.vals[:n+1]
-		e.keys[n], e.vals[n] = k, *v
-	} else {
-		e.keys, e.vals = append(e.keys, k), append(e.vals, *v)
-	}
-	e.mark(k)
-}
-
-// Append puts values behind those that are there, for keys that have none yet; the elements of a list must follow one another. Strings must
-// live as long as the event. Beyond MaxValues nothing is taken.
-func (e *Event) Append(keys []Key, vals []Value) {
-	if n := MaxValues - len(e.keys); len(keys) > n {
-		keys, vals = keys[:n], vals[:n]
-	}
-	e.keys, e.vals = append(e.keys, keys...), append(e.vals, vals...)
-	for _, k := range keys {
-		e.mark(k)
-	}
-}
-
-// Take is Append for the values of src from the i-th to before the j-th, but that it may leave it to Note to say which fields there are now: until
-// then nothing may be asked of e.
-func (e *Event) Take(src *Event, i, j int) {
-	keys, vals := src.keys[i:j], src.vals[i:j]
-	n := len(e.keys)
-	m := n + len(keys)
-	if m > cap(e.keys) || m > cap(e.vals) || m > MaxValues {
-		e.Append(keys, vals)
-		return
-	}
-	e.keys, e.vals = e.keys[:m], e.vals[:m]
-	for x, k := range keys {
-		e.keys[n+x] = k
-		e.vals[n+x] = vals[x]
-	}
-}
-
-// Note says that e has values of all these fields.
-func (e *Event) Note(s *KeySet) {
-	for w, b := range s {
-		e.present[w] |= b
-	}
-}
-
-// PutString, PutInt, PutIPv4 and PutIP set the value of a place that Append has made for that kind.
-func (e *Event) PutString(i int, s string) { e.vals[i].str = s }
-
-// PutInt is PutString for a number.
-func (e *Event) PutInt(i int, n int64) { e.vals[i].n = uint64(n) }
-
-// PutIPv4 is PutString for an address, the first byte the highest.
-func (e *Event) PutIPv4(i int, a uint32) {
-	v := &e.vals[i]
-	v.n, v.hi, v.v4 = uint64(a), 0, true
-}
-
-// PutIP is PutIPv4 for an address of either kind.
-func (e *Event) PutIP(i int, a netip.Addr) { e.vals[i] = IPValue(a) }
-
-// Truncate takes all values out but the first n. The elements of a list go together.
-func (e *Event) Truncate(n int) {
-	for n > 0 && n < len(e.keys) && e.keys[n] == e.keys[n-1] {
-		n--
-	}
-	for i := n; i < len(e.keys); i++ {
-		if k := e.keys[i]; int(k>>6) < bitsetWords {
-			e.present[k>>6] &^= 1 << (k & 63)
-		}
-	}
-	if n < len(e.keys) {
-		e.keys, e.vals = e.keys[:n], e.vals[:n]
-	}
-}
+func (e *Event) KindAt(i int) Kind { return e.vals[i].kind() }
 
 // Extras are the fields without a key. The slice belongs to the event.
 func (e *Event) Extras() []Extra { return e.extras }
@@ -593,7 +457,7 @@ func (e *Event) CopyTo(dst *Event) {
 	*dst = *e
 	need := len(e.raw)
 	for i := range e.vals {
-		need += len(e.vals[i].str)
+		need += len(e.vals[i].bytes())
 	}
 	for i := range e.extras {
 		need += len(e.extras[i].Name) + len(e.extras[i].Value)
@@ -602,12 +466,15 @@ func (e *Event) CopyTo(dst *Event) {
 		arena = make([]byte, 0, need)
 	}
 	dst.arena = arena
-	dst.keys, dst.vals = append(keys, e.keys...), append(vals, e.vals...)
+	if dst.keys, dst.vals = keys, vals; cap(keys) < len(e.keys) {
+		dst.makeRoom(len(e.keys))
+	}
+	dst.keys, dst.vals = append(dst.keys, e.keys...), append(dst.vals, e.vals...)
 	dst.extras = append(extras, e.extras...)
 	dst.raw = dst.CopyString(e.raw)
 	for i := range dst.vals {
-		if v := &dst.vals[i]; v.kind == String {
-			v.str = dst.CopyString(v.str)
+		if v := &dst.vals[i]; len(v.bytes()) > 0 {
+			v.setBytes(dst.CopyString(v.bytes()))
 		}
 	}
 	for i := range dst.extras {

@@ -443,7 +443,7 @@ func TestReset(t *testing.T) {
 	e.SetString(SourceIP, "x")
 	e.SetInt(DestinationPort, 4)
 	for i, want := range []Value{StringValue("x"), IntValue(4)} {
-		if _, v := e.At(i); v != want {
+		if _, v := e.At(i); !v.Equal(want) {
 			t.Errorf("value %d is %+v, want %+v", i, v, want)
 		}
 	}

@@ -1,5 +1,7 @@
 package event
 
+import "strings"
+
 // Group is some fields with values that never change, which are set together: what every line of one product carries, or what an action
 // means. It is never changed.
 type Group struct {
@@ -31,30 +33,38 @@ func NewGroup(keys []Key, values ...string) *Group {
 // SetGroup sets the fields of g, in their order, if the event has none of them yet. When it has one, or no room, nothing is done and the
 // answer is false.
 func (e *Event) SetGroup(g *Group) bool {
-	n := len(e.keys)
-	m := n + len(g.keys)
-	if m > cap(e.keys) || m > cap(e.vals) || m > MaxValues {
+	if len(e.keys)+len(g.keys) > cap(e.keys) {
 		return false
 	}
-	for w := g.from; w < g.to; w++ {
-		if e.present[w&(bitsetWords-1)]&g.set[w&(bitsetWords-1)] != 0 {
+	there := e.present[g.from:g.to]
+	set := g.set[g.from:g.to][:len(there)]
+	for w, b := range set {
+		if there[w]&b != 0 {
 			return false
 		}
 	}
-	for w := g.from; w < g.to; w++ {
-		e.present[w&(bitsetWords-1)] |= g.set[w&(bitsetWords-1)]
+	for w, b := range set {
+		there[w] |= b
 	}
-	e.keys, e.vals = e.keys[:m], e.vals[:m]
-	copy(e.keys[n:], g.keys)
-	copy(e.vals[n:], g.vals)
+	e.take(g)
 	return true
+}
+
+// take puts the values of a group behind those that are there; there is room for them.
+func (e *Event) take(g *Group) {
+	at := e.more(len(g.keys))
+	copy(e.keys[at:], g.keys)
+	copy(e.vals[at:], g.vals)
 }
 
 // GroupOf makes a group of fields of any kinds; the values of a list follow one another. It answers nil when a key is one that the bits of an
 // event do not cover. The values are copied, the strings in them are not.
 func GroupOf(keys []Key, vals []Value) *Group {
 	g := &Group{from: bitsetWords, keys: append([]Key(nil), keys...), vals: append([]Value(nil), vals...)}
-	for _, k := range keys {
+	for i, k := range keys {
+		if v := &g.vals[i]; v.kind() == IP && !v.is(IP) { // it lies in its event
+			v.setBytes(strings.Clone(v.bytes()))
+		}
 		if !g.set.Add(k) {
 			return nil
 		}
@@ -70,20 +80,18 @@ func (g *Group) Len() int { return len(g.keys) }
 // AppendGroup is Append for the fields of a group, none of which the event may have yet. It does nothing and answers false when there is no
 // room for all.
 func (e *Event) AppendGroup(g *Group) bool {
-	n := len(e.keys)
-	m := n + len(g.keys)
-	if m > MaxValues {
-		return false
-	}
-	if m > cap(e.keys) || m > cap(e.vals) {
+	if m := len(e.keys) + len(g.keys); m > cap(e.keys) {
+		if m > MaxValues {
+			return false
+		}
 		e.Append(g.keys, g.vals)
 		return true
 	}
-	for w := g.from; w < g.to; w++ {
-		e.present[w&(bitsetWords-1)] |= g.set[w&(bitsetWords-1)]
+	there := e.present[g.from:g.to]
+	set := g.set[g.from:g.to][:len(there)]
+	for w, b := range set {
+		there[w] |= b
 	}
-	e.keys, e.vals = e.keys[:m], e.vals[:m]
-	copy(e.keys[n:], g.keys)
-	copy(e.vals[n:], g.vals)
+	e.take(g)
 	return true
 }

@@ -7,59 +7,114 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 )
 
-// Value is one typed value. The zero Value is absent (None). A string value may share memory with its event.
+// Value is one typed value. The zero Value is absent (None). A string, and an IPv6 address, may share memory with its event. Values are compared
+// by Equal, not by ==.
+//
+// It is as small as a string, because events are copied value by value: where a string has its bytes, a number points to the tag of its kind.
 type Value struct {
-	str  string
-	n    uint64 // int, float bits, bool, time; the low half of an address
-	hi   uint64 // the high half of an IPv6 address
-	kind Kind
-	v4   bool
+	_ [0]func()
+	p unsafe.Pointer // to the bytes of a string or of an IPv6 address, or to a tag
+	n uint64         // their length, that of an address with the highest bit set; int, float bits, bool, time, IPv4
 }
 
+// tags are pointed to, by Kind, and hold nothing. That of String is where an empty string begins, that of IP marks an IPv4 address.
+var tags [Time + 1]byte
+
+const sixteen = 1<<63 | 16 // n of an IPv6 address
+
+func tagged(k Kind, n uint64) Value { return Value{p: unsafe.Pointer(&tags[k]), n: n} }
+
 // StringValue makes a string.
-func StringValue(s string) Value { return Value{kind: String, str: s} }
+func StringValue(s string) Value {
+	if len(s) == 0 {
+		return tagged(String, 0)
+	}
+	return Value{p: unsafe.Pointer(unsafe.StringData(s)), n: uint64(len(s))}
+}
 
 // IntValue makes an integer.
-func IntValue(n int64) Value { return Value{kind: Int, n: uint64(n)} }
+func IntValue(n int64) Value { return tagged(Int, uint64(n)) }
 
 // FloatValue makes a floating-point number.
-func FloatValue(f float64) Value { return Value{kind: Float, n: math.Float64bits(f)} }
+func FloatValue(f float64) Value { return tagged(Float, math.Float64bits(f)) }
 
 // BoolValue makes a truth value.
 func BoolValue(b bool) Value {
 	if b {
-		return Value{kind: Bool, n: 1}
+		return tagged(Bool, 1)
 	}
-	return Value{kind: Bool}
+	return tagged(Bool, 0)
 }
 
 // TimeValue makes an instant from UTC nanoseconds.
-func TimeValue(ns int64) Value { return Value{kind: Time, n: uint64(ns)} }
+func TimeValue(ns int64) Value { return tagged(Time, uint64(ns)) }
 
-// IPValue makes an address. Its zone is dropped and an IPv4-mapped address becomes IPv4. The zero Addr gives the absent value.
+// IPValue makes an address. Its zone is dropped and an IPv4-mapped address becomes IPv4. The zero Addr gives the absent value. For an IPv6 address
+// it allocates; SetIP and PutIP do not.
 func IPValue(a netip.Addr) Value {
 	switch {
 	case !a.IsValid():
 		return Value{}
 	case a.Is4() || a.Is4In6():
 		b := a.As4()
-		return Value{kind: IP, v4: true, n: uint64(binary.BigEndian.Uint32(b[:]))}
+		return tagged(IP, uint64(binary.BigEndian.Uint32(b[:])))
 	}
 	b := a.As16()
-	return Value{kind: IP, hi: binary.BigEndian.Uint64(b[:8]), n: binary.BigEndian.Uint64(b[8:])}
+	return Value{p: unsafe.Pointer(&b), n: sixteen}
 }
 
 // Kind is None for an absent value.
-func (v Value) Kind() Kind { return v.kind }
+func (v Value) Kind() Kind { return v.kind() }
+
+func (v *Value) kind() Kind {
+	if d := uintptr(v.p) - uintptr(unsafe.Pointer(&tags)); d < uintptr(len(tags)) {
+		return Kind(d)
+	}
+	switch {
+	case int64(v.n) < 0:
+		return IP
+	case v.p == nil:
+		return None
+	}
+	return String
+}
+
+// is says whether v is of a kind that has a tag and never bytes.
+func (v *Value) is(k Kind) bool { return v.p == unsafe.Pointer(&tags[k]) }
+
+// str is the string of a String, "" for other kinds.
+func (v *Value) str() string {
+	if uintptr(v.p)-uintptr(unsafe.Pointer(&tags[Int])) <= uintptr(Time-Int) || int64(v.n) < 0 {
+		return ""
+	}
+	return *(*string)(unsafe.Pointer(&v.p)) // p and n lie as a string does
+}
+
+// bytes are those of a string or an IPv6 address, "" for other kinds.
+func (v *Value) bytes() string {
+	if int64(v.n) < 0 && v.kind() == IP {
+		return unsafe.String((*byte)(v.p), 16)
+	}
+	return v.str()
+}
+
+// setBytes puts other memory under what bytes gave: as many.
+func (v *Value) setBytes(s string) { v.p = unsafe.Pointer(unsafe.StringData(s)) }
+
+// Equal says whether v and w are of one kind and the same.
+func (v Value) Equal(w Value) bool {
+	return v.kind() == w.kind() && v.n == w.n && v.bytes() == w.bytes()
+}
 
 // Str is the string of a String, "" for other kinds.
-func (v Value) Str() string { return v.str }
+func (v Value) Str() string { return v.str() }
 
 // Int is the number of an Int, or 0.
 func (v Value) Int() int64 {
-	if v.kind != Int {
+	if !v.is(Int) {
 		return 0
 	}
 	return int64(v.n)
@@ -67,21 +122,21 @@ func (v Value) Int() int64 {
 
 // Float is the number of a Float or an Int, or 0.
 func (v Value) Float() float64 {
-	switch v.kind {
-	case Float:
+	switch {
+	case v.is(Float):
 		return math.Float64frombits(v.n)
-	case Int:
+	case v.is(Int):
 		return float64(int64(v.n))
 	}
 	return 0
 }
 
 // Bool is true for a true Bool.
-func (v Value) Bool() bool { return v.kind == Bool && v.n == 1 }
+func (v Value) Bool() bool { return v.is(Bool) && v.n == 1 }
 
 // Time is the UTC nanoseconds of a Time, or 0.
 func (v Value) Time() int64 {
-	if v.kind != Time {
+	if !v.is(Time) {
 		return 0
 	}
 	return int64(v.n)
@@ -89,28 +144,25 @@ func (v Value) Time() int64 {
 
 // IP is the address of an IP, or the zero Addr.
 func (v Value) IP() netip.Addr {
-	if v.kind != IP {
-		return netip.Addr{}
-	}
-	if v.v4 {
+	if v.is(IP) {
 		var b [4]byte
 		binary.BigEndian.PutUint32(b[:], uint32(v.n))
 		return netip.AddrFrom4(b)
 	}
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], v.hi)
-	binary.BigEndian.PutUint64(b[8:], v.n)
-	return netip.AddrFrom16(b)
+	if v.kind() != IP {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16(*(*[16]byte)(v.p))
 }
 
 // IPv4 is the number of an IPv4 address, the first byte highest; ok is false for everything else.
-func (v *Value) IPv4() (n uint32, ok bool) { return uint32(v.n), v.v4 }
+func (v *Value) IPv4() (n uint32, ok bool) { return uint32(v.n), v.is(IP) }
 
 // AppendText appends the value as people and rules read it: numbers in decimal, addresses in canonical form, times as RFC 3339.
 func (v Value) AppendText(dst []byte) []byte {
-	switch v.kind {
+	switch v.kind() {
 	case String:
-		return append(dst, v.str...)
+		return append(dst, v.str()...)
 	case Int:
 		return strconv.AppendInt(dst, int64(v.n), 10)
 	case Float:
@@ -118,7 +170,7 @@ func (v Value) AppendText(dst []byte) []byte {
 	case Bool:
 		return strconv.AppendBool(dst, v.n == 1)
 	case IP:
-		if v.v4 {
+		if v.is(IP) {
 			return appendIPv4(dst, uint32(v.n))
 		}
 		return v.IP().AppendTo(dst)
@@ -130,8 +182,8 @@ func (v Value) AppendText(dst []byte) []byte {
 
 // Text is AppendText as a string; it allocates for all kinds but String.
 func (v Value) Text() string {
-	if v.kind == String {
-		return v.str
+	if v.kind() == String {
+		return v.str()
 	}
 	return string(v.AppendText(nil))
 }

@@ -159,9 +159,18 @@ type section struct {
 	hashes []uint64
 	index  []uint32 // index[b] is where hashes with leading bits b begin
 	shift  uint
+	// maybe has a bit for the leading bits of each hash, sixteen to thirty-two times as many as there are hashes: nearly every look-up of what is not
+	// listed, and nearly nothing is, ends at one byte of some 64 KiB. It has at least one word, so that asking needs no other question.
+	maybe  []uint64
+	narrow uint // how far a hash is shifted to give its bit
 }
 
 func (s *section) build() {
+	n := max(6, bits.Len(uint(len(s.hashes)))+4)
+	s.maybe, s.narrow = make([]uint64, 1<<(n-6)), uint(64-n)
+	for _, h := range s.hashes {
+		s.maybe[h>>s.narrow>>6] |= 1 << (h >> s.narrow & 63)
+	}
 	if len(s.hashes) == 0 {
 		return
 	}
@@ -181,9 +190,11 @@ func (s *section) build() {
 func (s *section) bucket(h uint64) uint64 { return h >> s.shift }
 
 func (s *section) has(h uint64) bool {
-	if len(s.hashes) == 0 {
-		return false
-	}
+	at := h >> (s.narrow & 63)
+	return s.maybe[at>>6]&(1<<(at&63)) != 0 && s.listed(h)
+}
+
+func (s *section) listed(h uint64) bool {
 	b := s.bucket(h)
 	for _, x := range s.hashes[s.index[b]:s.index[b+1]] {
 		if x >= h {
@@ -198,6 +209,8 @@ type Set struct {
 	key      [16]byte
 	sections [File + 1]section
 	prefixes bart.Lite
+	wide     [1 << 10]uint64 // a bit for each first half of an IPv4 address in which a range lies
+	four     halfway         // of the hash of an IPv4 address
 	prefix   sub
 	n        [Prefix + 1]int
 }
@@ -276,9 +289,16 @@ func Open(b []byte) (*Set, error) {
 				return nil, err
 			}
 			s.prefixes.Insert(p)
+			if addr.Is4() {
+				from := uint(rec[0])<<8 | uint(rec[1])
+				for half := range uint(1) << max(0, 16-p.Bits()) {
+					s.wide[(from+half)>>6] |= 1 << ((from + half) & 63)
+				}
+			}
 		}
 	}
 	s.n[Prefix] = s.prefixes.Size()
+	s.four = begin4(s.sections[IP].sub)
 	return s, nil
 }
 
@@ -306,7 +326,10 @@ func (s *Set) MatchIP(a netip.Addr) (Hit, bool) {
 	if !a.IsValid() {
 		return Hit{}, false
 	}
-	a = a.Unmap()
+	if a = a.Unmap(); a.Is4() {
+		b := a.As4()
+		return s.MatchIPv4(binary.BigEndian.Uint32(b[:]))
+	}
 	if sec := &s.sections[IP]; len(sec.hashes) > 0 {
 		b := a.As16()
 		if h := sec.sub.hash(b[:]); sec.has(h) {
@@ -321,6 +344,25 @@ func (s *Set) MatchIP(a netip.Addr) (Hit, bool) {
 		}
 	}
 	return Hit{}, false
+}
+
+// MatchIPv4 is MatchIP for an IPv4 address, the first byte the highest.
+func (s *Set) MatchIPv4(a uint32) (Hit, bool) {
+	if sec := &s.sections[IP]; len(sec.hashes) > 0 {
+		if h := s.four.hash(a); sec.has(h) {
+			return Hit{h, IP}, true
+		}
+	}
+	if half := a >> 16; s.wide[half>>6]&(1<<(half&63)) == 0 {
+		return Hit{}, false
+	}
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], a)
+	p, ok := s.prefixes.LookupPrefixLPM(netip.PrefixFrom(netip.AddrFrom4(b), 32))
+	if !ok {
+		return Hit{}, false
+	}
+	return Hit{hashPrefix(s.prefix, p), Prefix}, true
 }
 
 // MatchDomain looks a name up with every parent of at least two labels:

@@ -1,6 +1,7 @@
 package minimise
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,8 +12,8 @@ import (
 )
 
 // How a policy's clauses decide. All clauses together ask about few fields. Each field and each value that a clause names has a bit; one pass
-// over an event sets those that are true of it, and a clause compares bits. Most events of a site answer alike, so what the bits decide is
-// remembered.
+// over an event sets those that are true of it, and a clause compares bits. Most events of a site answer alike, so what
+// was decided of a row of keys and the values that are asked about is remembered.
 
 type clause struct {
 	conds       []cond
@@ -64,12 +65,6 @@ func (q *question) named(s string) int {
 		n = q.next[n-1]
 	}
 	return int(n)
-}
-
-// remembered is what an answer of one word decides.
-type remembered struct {
-	answer uint64
-	clause int32 // one more than its index; 0: nothing is remembered here
 }
 
 // compile makes questions and clauses of the policy.
@@ -145,34 +140,110 @@ func (m *Minimiser) questionOf(k event.Key) *question {
 	return &m.questions[m.asked[k]-1]
 }
 
-// ask sets the bits that are true of an event.
-func (m *Minimiser) ask(e *event.Event) {
-	s := m.prepared(e)
-	copy(m.answer, s.answer)
-	for _, a := range s.asked {
-		m.compare(e, int(a.at), &m.questions[a.question])
-	}
-	for i, k := range e.Keys()[s.n:] {
-		if q := m.questionOf(k); q != nil {
-			m.answer[q.base/64] |= 1 << (q.base % 64)
-			m.compare(e, s.n+i, q)
-		}
-	}
+// known is what was decided of one set of the values that are asked about.
+type known struct {
+	clause int32 // one more than its index; 0: nothing is known here
+	words  [maxKnown]word
 }
 
-// compare sets the bit of the i-th value if the question names it.
-func (m *Minimiser) compare(e *event.Event, i int, q *question) {
-	if len(q.vals) == 0 {
-		return
+// maxKnown is of how many values what was decided is remembered.
+const maxKnown = 6
+
+// word is a short string, or one that a question names, made ready to be compared.
+type word struct {
+	first, last uint64 // see ends; of one of at most 16 bytes they are all of it
+	s           string // its bytes when it is longer
+	n           int
+}
+
+// ends are the first and the last bytes of a string, as many of each as a number takes, less when it is shorter.
+func ends(s string) (first, last uint64) {
+	p := unsafe.Slice(unsafe.StringData(s), len(s))
+	switch n := len(p); {
+	case n >= 8:
+		return binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[n-8:])
+	case n >= 4:
+		return uint64(binary.LittleEndian.Uint32(p)), uint64(binary.LittleEndian.Uint32(p[n-4:]))
+	case n > 0:
+		return uint64(p[0]), uint64(p[n/2])<<8 | uint64(p[n-1])
 	}
+	return 0, 0
+}
+
+// fits says whether what is known is of the values that e has.
+func (k *known) fits(e *event.Event, at []asked) bool {
+	words := k.words[:len(at)]
+	for i := range at {
+		w, s := &words[i], e.StrAt(int(at[i].at))
+		if len(s) != w.n {
+			return false
+		}
+		if first, last := ends(s); first != w.first || last != w.last || w.n > 16 && s != w.s {
+			return false
+		}
+	}
+	return true
+}
+
+// fitting is the index of the first clause that fits an event.
+func (m *Minimiser) fitting(e *event.Event) int {
+	s := m.shapeOf(e)
+	if s.known != nil {
+		for i := range uint8(len(s.known)) {
+			at := (s.turn + i) % uint8(len(s.known))
+			if k := &s.known[at]; k.clause != 0 && k.fits(e, s.asked) {
+				s.turn = at
+				return int(k.clause - 1)
+			}
+		}
+	}
+	copy(m.answer, s.answer)
+	var k known
+	all := len(s.asked) <= maxKnown // the values can be remembered
+	for i, a := range s.asked {
+		v := m.compare(e, int(a.at), &m.questions[a.question])
+		if all = all && v != ""; all {
+			w := &k.words[i]
+			w.first, w.last = ends(v)
+			if w.n = len(v); w.n > 16 {
+				w.s = v
+			}
+		}
+	}
+	clause := m.firstClause()
+	if all {
+		if s.known == nil {
+			s.known = new([4]known)
+		}
+		k.clause = int32(clause + 1)
+		s.turn = (s.turn + 1) % uint8(len(s.known))
+		s.known[s.turn] = k
+	}
+	return clause
+}
+
+// compare sets the bit of the i-th value if the question names it. The answer is the value if it can be remembered: a string that is short, or one
+// of the question's.
+func (m *Minimiser) compare(e *event.Event, i int, q *question) string {
 	s := e.StrAt(i)
-	if e.KindAt(i) != event.String {
+	text := e.KindAt(i) == event.String
+	if !text {
 		s = m.textOf(e.Ref(i))
 	}
-	if n := q.named(s); n > 0 {
+	n := q.named(s)
+	if n > 0 {
 		bit := uint(q.base + n)
 		m.answer[bit/64] |= 1 << (bit % 64)
 	}
+	switch {
+	case !text:
+		return ""
+	case n > 0:
+		return q.vals[n-1]
+	case len(s) <= 16:
+		return s
+	}
+	return ""
 }
 
 // textOf is a value of another kind as text, good until the next one is made.
@@ -191,8 +262,7 @@ type Decision struct {
 
 // Decide finds the first clause that fits.
 func (m *Minimiser) Decide(e *event.Event) Decision {
-	m.ask(e)
-	i := m.fitting()
+	i := m.fitting(e)
 	c := &m.clauses[i]
 	d := Decision{Clause: i, Leave: c.leave, Urgent: c.urgent}
 	if c.first {
@@ -208,23 +278,10 @@ func (m *Minimiser) Decide(e *event.Event) Decision {
 
 // Leaves is Decide for an event that was decided before: it says whether it leaves, and remembers nothing of it.
 func (m *Minimiser) Leaves(e *event.Event) bool {
-	m.ask(e)
-	return m.clauses[m.fitting()].leave
+	return m.clauses[m.fitting(e)].leave
 }
 
-// fitting is the index of the first clause that fits the answer.
-func (m *Minimiser) fitting() int {
-	if len(m.answer) > 1 {
-		return m.firstClause()
-	}
-	a := m.answer[0]
-	r := &m.memory[a*0x9E3779B97F4A7C15>>(64-memoryBits)]
-	if r.answer != a || r.clause == 0 {
-		*r = remembered{a, int32(m.firstClause() + 1)}
-	}
-	return int(r.clause - 1)
-}
-
+// firstClause is the index of the first clause that fits the answer.
 func (m *Minimiser) firstClause() int {
 next:
 	for i := range m.clauses {

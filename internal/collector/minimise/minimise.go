@@ -2,7 +2,6 @@ package minimise
 
 import (
 	"fmt"
-	"hash/maphash"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,10 +32,9 @@ type Minimiser struct {
 	indicators atomic.Pointer[indicator.Set]
 
 	// What is remembered of rows of keys, see shape.go.
-	seed   maphash.Seed
 	shapes [1 << shapeBits]*shape
 	long   *shape // of a row that is too long to be remembered with the others
-	last   *shape // that shapeOf gave
+	last   *shape // that shapeOf gave, at first one of no row
 	turn   bool   // which of its two places a new row takes next
 
 	// What Decide goes by, see decide.go.
@@ -44,7 +42,6 @@ type Minimiser struct {
 	questions []question
 	asked     []uint16 // by event.Key: one more than the index of its question
 	answer    []uint64 // of the event at hand
-	memory    [1 << memoryBits]remembered
 	text      []byte
 	denied    firstSeen
 
@@ -58,14 +55,13 @@ type Minimiser struct {
 	aliases   [1 << aliasBits]alias       // pseudonyms of addresses made lately
 }
 
-const memoryBits = 8
-
 // treatment is what becomes of a field.
 type treatment uint8
 
 const (
 	stays   treatment = iota
 	leaves            // as it is
+	worded            // as it is, unless it is a sentence
 	tidied            // as it is, without what stays of other fields
 	address           // as it is, but for own addresses, which leave as pseudonyms
 	user              // as a pseudonym
@@ -82,7 +78,7 @@ func New(o Options) (*Minimiser, error) {
 	if o.OldestDeviceTime <= 0 {
 		o.OldestDeviceTime = 30 * 24 * time.Hour
 	}
-	m := &Minimiser{o: o, seed: maphash.MakeSeed()}
+	m := &Minimiser{o: o}
 	var own []netip.Prefix
 	for _, p := range o.Own {
 		if p.Addr().Is4In6() && p.Bits() >= 96 {
@@ -103,6 +99,7 @@ func New(o Options) (*Minimiser, error) {
 	if err := m.compile(); err != nil {
 		return nil, err
 	}
+	m.last = &shape{answer: make([]uint64, len(m.answer))}
 	m.treat = make([]treatment, len(partOf)) // the schema's; see late.go for others
 	for k := 1; k < len(m.treat); k++ {
 		m.treat[k] = m.treatmentOf(event.Key(k))
@@ -168,23 +165,19 @@ func (m *Minimiser) Reduce(dst, e *event.Event) {
 	dst.Reset()
 	dst.ID, dst.Time, dst.Created = e.ID, e.Time, e.Created
 	dst.RawDigest, dst.HasRawDigest = e.RawDigest, e.HasRawDigest
-	s := m.prepared(e)
-	staying := -1 // whether e has something that tidy takes out: not known yet
-	for _, st := range s.steps {
+	s := m.shapeOf(e)
+	dst.Begin(s.out, &s.leaving)
+	gone := 0 // values of out that stay after all
+	for i := range s.steps {
+		st := &s.steps[i]
+		at := int(st.to) - gone
 		if st.as == leaves {
-			dst.Take(e, int(st.at), int(st.end))
-			continue
-		}
-		m.reduce(dst, e, int(st.at), st.as, &staying)
-	}
-	dst.Note(&s.leaving)
-	for i, k := range e.Keys()[s.n:] {
-		switch as := m.treatment(k); as {
-		case stays:
-		case leaves:
-			dst.Push(k, e.Ref(s.n+i))
-		default:
-			m.reduce(dst, e, s.n+i, as, &staying)
+			dst.Fill(at, e, int(st.at), int(st.end))
+		} else if v, ok := m.reduced(dst, e, int(st.at), st.as); ok {
+			dst.Put(at, v)
+		} else {
+			dst.Drop(at)
+			gone++
 		}
 	}
 	if len(m.extras) > 0 {
@@ -200,38 +193,29 @@ func (m *Minimiser) Reduce(dst, e *event.Event) {
 	}
 }
 
-// reduce writes what may leave of the i-th value of e, which is not simply all of it.
-func (m *Minimiser) reduce(dst, e *event.Event, i int, as treatment, staying *int) {
-	k := e.Keys()[i]
+// reduced is what may leave of the i-th value of e, which may not be simply all of it; false when nothing does.
+func (m *Minimiser) reduced(dst, e *event.Event, i int, as treatment) (event.Value, bool) {
+	v := e.Ref(i)
 	switch as {
+	case worded:
+		if sentence(v.Str()) {
+			return *v, false
+		}
 	case tidied:
-		if *staying < 0 {
-			*staying = 0
-			if e.HasAny(&m.staying) {
-				*staying = 1
+		return m.tidy(e, e.Keys()[i], i)
+	case address:
+		switch v.Kind() {
+		case event.String: // it was no address, but there may be one in it
+			return event.StringValue(m.hideAddresses(v.Str())), true
+		case event.IP:
+			if m.ownAt(e, i) {
+				return dst.IPValue(m.PseudonymIP(v.IP())), true
 			}
 		}
-		switch v, as := m.tidy(e, k, i, *staying == 1); as {
-		case leaves:
-			dst.Push(k, e.Ref(i))
-		case tidied:
-			dst.Push(k, &v)
-		}
-	case address:
-		switch v := e.Ref(i); {
-		case e.KindAt(i) == event.String: // it was no address, but there may be one in it
-			as := event.StringValue(m.hideAddresses(e.StrAt(i)))
-			dst.Push(k, &as)
-		case e.KindAt(i) == event.IP && m.ownAt(e, i):
-			as := event.IPValue(m.PseudonymIP(v.IP()))
-			dst.Push(k, &as)
-		default:
-			dst.Push(k, v)
-		}
 	case user:
-		as := event.StringValue(m.PseudonymUser(e.StrAt(i)))
-		dst.Push(k, &as)
+		return event.StringValue(m.PseudonymUser(v.Str())), true
 	}
+	return *v, true
 }
 
 // SendsRaw says whether raw lines leave. They hold everything: when the member keeps back or veils anything that the policy lets go, they
@@ -256,7 +240,7 @@ func (m *Minimiser) treatment(k event.Key) treatment {
 // MayLeave says whether values of the field leave, as they are or as pseudonyms.
 func (m *Minimiser) MayLeave(k event.Key) (leave, pseudonym bool) {
 	switch m.treatment(k) {
-	case leaves, tidied:
+	case leaves, tidied, worded:
 		return true, false
 	case address, user:
 		return true, true

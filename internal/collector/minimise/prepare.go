@@ -96,19 +96,27 @@ func (v *view) str(e *event.Event, p part) string {
 	return e.StrAt(int(v[p]) - 1)
 }
 
-// addr is the index of a part that is an address, or -1.
-func (v *view) addr(e *event.Event, p part) int {
-	if i := int(v[p]) - 1; i >= 0 && e.KindAt(i) == event.IP {
-		return i
+// addr is the index of a part that is an address, and whether it is the member's own; -1 when there is none.
+func (m *Minimiser) addr(e *event.Event, v *view, p part) (at int, own bool) {
+	i := int(v[p]) - 1
+	if i < 0 {
+		return -1, false
 	}
-	return -1
+	a := e.Ref(i)
+	if n, ok := a.IPv4(); ok {
+		return i, m.own.has4(n)
+	}
+	if a.Kind() != event.IP {
+		return -1, false
+	}
+	return i, m.own.has(a.IP())
 }
 
 // Prepare adds what the collector knows to a parsed event. clock says that the device's time was not believed and was replaced.
 func (m *Minimiser) Prepare(e *event.Event, s Sender) (clock bool) {
 	shape := m.shapeOf(e)
 	v := &shape.view
-	if v.has(ours) || v.str(e, module) == "tocsin" || strings.HasPrefix(v.str(e, dataset), "tocsin.") || slices.ContainsFunc(e.Extras(), pretends) {
+	if v.has(ours) || v.str(e, module) == "tocsin" || strings.HasPrefix(v.str(e, dataset), "tocsin.") || pretend(e.Extras()) {
 		clean(e)
 		shape = m.shapeOf(e)
 		v = &shape.view
@@ -125,8 +133,8 @@ func (m *Minimiser) Prepare(e *event.Event, s Sender) (clock bool) {
 	if s.Changed {
 		e.SetBool(event.TocsinSenderProductChanged, true)
 	}
-	src, dst := v.addr(e, source), v.addr(e, destination)
-	srcOwn, dstOwn := src >= 0 && m.ownAt(e, src), dst >= 0 && m.ownAt(e, dst)
+	src, srcOwn := m.addr(e, v, source)
+	dst, dstOwn := m.addr(e, v, destination)
 	if d := directionOf(src >= 0, dst >= 0, srcOwn, dstOwn, v.has(direction)); d != "" {
 		e.SetString(event.NetworkDirection, d)
 	}
@@ -170,6 +178,15 @@ func clean(e *event.Event) {
 // pretends says whether an extra has a name of ours: this version does not know it, and the hub may.
 func pretends(x event.Extra) bool { return strings.HasPrefix(x.Name, "tocsin.") }
 
+func pretend(extras []event.Extra) bool {
+	for i := range extras {
+		if name := extras[i].Name; len(name) >= 7 && name[0] == 't' && pretends(extras[i]) {
+			return true
+		}
+	}
+	return false
+}
+
 // directionOf is network.direction as the member's ranges decide it; "" where they do not: then the device's own word stands, if it gave one
 // (said).
 func directionOf(haveSrc, haveDst, srcOwn, dstOwn, said bool) string {
@@ -209,9 +226,16 @@ func match(e *event.Event, set *indicator.Set, src, dst int, named bool) {
 		if i < 0 {
 			continue
 		}
-		a := e.Ref(i).IP()
-		if h, ok := set.MatchIP(a); ok {
-			hit(e, h, e.CopyString(a.String()))
+		a := e.Ref(i)
+		n, is4 := a.IPv4()
+		h, ok := indicator.Hit{}, false
+		if is4 {
+			h, ok = set.MatchIPv4(n)
+		} else {
+			h, ok = set.MatchIP(a.IP())
+		}
+		if ok {
+			hit(e, h, e.CopyString(a.Text()))
 			return
 		}
 	}
@@ -263,11 +287,12 @@ func (m *Minimiser) MatchSet(e *event.Event, set *indicator.Set) bool {
 		e.Del(k)
 	}
 	shape := m.shapeOf(e)
-	src, dst := shape.view.addr(e, source), shape.view.addr(e, destination)
-	if src >= 0 && m.ownAt(e, src) {
+	src, srcOwn := m.addr(e, &shape.view, source)
+	dst, dstOwn := m.addr(e, &shape.view, destination)
+	if srcOwn {
 		src = -1
 	}
-	if dst >= 0 && m.ownAt(e, dst) {
+	if dstOwn {
 		dst = -1
 	}
 	match(e, set, src, dst, shape.named)

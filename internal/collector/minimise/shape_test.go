@@ -29,7 +29,7 @@ func TestShapes(t *testing.T) {
 			keys = append(keys, k)
 		}
 	}
-	words := []string{"deny", "allow", "detect", "inbound", "outbound", "authentication", "malware", "email", "network", "failure", "ann", "login ann failed", "", "a longer one than eight", "10.1.2.3"}
+	words := []string{"deny", "allow", "detect", "inbound", "outbound", "authentication", "malware", "email", "network", "failure", "ann", "login ann failed", "", "a longer one than eight", "10.1.2.3", "intrusion_detection", "intrusion_defection", "external", "success"}
 	addresses := []string{"10.1.2.3", "203.0.113.66", "198.51.100.7", "2001:db8:1::7", "203.0.113.9"}
 	value := func(k event.Key) event.Value {
 		text := words[r.IntN(len(words))]
@@ -66,15 +66,29 @@ func TestShapes(t *testing.T) {
 		m.Reduce(&out, e)
 		return fmt.Sprintf("%s %v %s", first, m.Leaves(e), out.AppendJSON(nil))
 	}
-	for range 1000 {
+	var rows [][]event.Key // that come again and again
+	for range 1500 {
 		var e event.Event
 		e.Created, e.Time = created, created
+		var row []event.Key
 		n := 1 + r.IntN(40)
-		if r.IntN(50) == 0 {
+		switch r.IntN(50) {
+		case 0:
 			n = maxShape + 20
+		case 1, 2: // little but what is asked about
+			row = []event.Key{event.EventCategory, event.EventOutcome, event.TocsinVerdict, event.EventAction, event.UserName, event.SourceIP}[r.IntN(3):]
 		}
-		for range n {
-			k := keys[r.IntN(len(keys))]
+		for len(row) < n {
+			row = append(row, keys[r.IntN(len(keys))])
+		}
+		if len(rows) > 0 && r.IntN(2) == 0 {
+			row = rows[r.IntN(len(rows))]
+		} else if len(rows) < 8 {
+			rows = append(rows, row)
+		} else {
+			rows[r.IntN(len(rows))] = row
+		}
+		for _, k := range row {
 			e.Add(k, value(k))
 		}
 		e.SetExtra("vendor.let.go", "x")
@@ -89,8 +103,8 @@ func TestShapes(t *testing.T) {
 
 // forget makes a minimiser as it is before its first event.
 func (m *Minimiser) forget() {
-	m.shapes, m.long, m.last = [len(m.shapes)]*shape{}, nil, nil
-	m.memory, m.denied = [len(m.memory)]remembered{}, firstSeen{}
+	m.shapes, m.long, m.last = [len(m.shapes)]*shape{}, nil, &shape{answer: make([]uint64, len(m.answer))}
+	m.denied = firstSeen{}
 }
 
 // A field with a name of ours that a rule registers after the start is still ours alone to set.

@@ -44,44 +44,47 @@ func sentence(s string) bool {
 	return spaces >= maxActionWords
 }
 
-// tidy says what of a device's words, the i-th value of e, may leave: all (leaves), v instead (tidied), or nothing: sentences stay. staying says
-// whether e has one of the fields whose values are taken out.
-func (m *Minimiser) tidy(e *event.Event, k event.Key, i int, staying bool) (v event.Value, as treatment) {
-	if e.KindAt(i) != event.String {
-		return v, leaves
+// tidy is what of a device's words, the i-th value of e, may leave: all of them, or without what stays of other fields; false for nothing:
+// sentences stay.
+func (m *Minimiser) tidy(e *event.Event, k event.Key, i int) (v event.Value, ok bool) {
+	v = *e.Ref(i)
+	if v.Kind() != event.String {
+		return v, true
 	}
-	s := e.StrAt(i)
+	s := v.Str()
 	if k == event.EventAction && !m.sentences && sentence(s) {
-		return v, stays
+		return v, false
 	}
 	out := m.hideAddresses(s)
+	if e.HasAny(&m.staying) {
+		out = m.untold(e, out)
+	}
+	if out == s {
+		return v, true
+	}
+	return event.StringValue(out), true
+}
+
+// untold is s without the values of those fields of e that stay, or leave in another form.
+func (m *Minimiser) untold(e *event.Event, s string) string {
 	for _, n := range told {
-		if !staying {
-			break
-		}
-		if !e.Has(n) {
-			continue
-		}
 		t := m.treatment(n)
-		if t == leaves {
+		if t == leaves || !e.Has(n) {
 			continue
 		}
 		for j := e.Find(n); j >= 0 && j < e.Len() && e.Keys()[j] == n; j++ {
 			name := e.StrAt(j)
-			if len(name) < 3 || !containsFold(out, name) {
+			if len(name) < 3 || !containsFold(s, name) {
 				continue
 			}
 			with := "…"
 			if t == user {
 				with = m.PseudonymUser(name)
 			}
-			out = replaceWord(out, name, with)
+			s = replaceWord(s, name, with)
 		}
 	}
-	if out == s {
-		return v, leaves
-	}
-	return event.StringValue(out), tidied
+	return s
 }
 
 // containsFold says whether part is in s, whatever the case.

@@ -321,7 +321,7 @@ func TestNetfilterPairs(t *testing.T) {
 			t.Fatalf("%q: %v and %v", text, a.Keys(), b.Keys())
 		}
 		for j := range a.Len() {
-			if *a.Ref(j) != *b.Ref(j) {
+			if !a.Ref(j).Equal(*b.Ref(j)) {
 				t.Fatalf("%q: %s is %q and %q", text, a.Keys()[j], a.Ref(j).Text(), b.Ref(j).Text())
 			}
 		}
