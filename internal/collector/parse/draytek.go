@@ -45,7 +45,7 @@ func (s *Set) draytek(msg string) bool {
 			s.act(body)
 		case strings.HasPrefix(body, "@") || strings.HasPrefix(body, "S:R="):
 			s.draytekFlow(body, csm)
-		case find.Has(body, "->") && !e.Has(event.ObserverIngressZone):
+		case !e.Has(event.ObserverIngressZone) && find.Has(body, "->"):
 			s.draytekZones(body)
 		case strings.HasPrefix(body, "PR "):
 			s.transport(trim(body[3:]))
@@ -85,6 +85,9 @@ func (s *Set) draytekHost() {
 
 // matching gives the index of the ] that closes the [ at s[0], or -1.
 func matching(s string) int {
+	if i := strings.IndexByte(s, ']'); i < 0 || strings.IndexByte(s[1:i], '[') < 0 {
+		return i
+	}
 	depth := 0
 	for i := 0; i < len(s); i++ {
 		switch s[i] {

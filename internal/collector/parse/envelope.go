@@ -53,7 +53,16 @@ func (s *Set) envelope(line string) {
 			return
 		}
 	}
-	if s.opened(p) {
+	switch s.opened(p) {
+	case openedTag:
+		return
+	case openedHost:
+		s.tagged = false
+		if s.behindHost(h.host, h.msg); s.tagged {
+			s.open(p)
+			return
+		}
+		s.relayed()
 		return
 	}
 	rest, ok := s.stamp(p)
@@ -67,6 +76,7 @@ func (s *Set) envelope(line string) {
 		s.open(p)
 		return
 	}
+	s.openHost(p)
 	s.relayed()
 }
 
@@ -346,6 +356,12 @@ func (s *Set) hostTag(p string) {
 		return
 	}
 	h.host = strings.TrimSuffix(w, ":")
+	s.behindHost(w, rest)
+}
+
+// behindHost reads what follows the word w that is the host's name.
+func (s *Set) behindHost(w, rest string) {
+	h := &s.h
 	h.msg = rest
 	if rest[0] == ':' && len(rest) > 1 && rest[1] == ' ' { // "host : %ASA-..."
 		rest = trimLeft(rest[1:])

@@ -192,8 +192,9 @@ func TestOpenings(t *testing.T) {
 	dates := []string{"Nov 12 08:50:01", "Nov  2 08:50:01", "Nov 12 2026 08:50:01", "2026-11-12T08:50:01", "2026/11/12 08:50:01", "2026-11-12T08:50:01+02:00", "2026-11-12 08:50:01Z", "Nov 12 08:50:01 UTC",
 		"Nov 12 08:50:01 2026 GMT+2", "Nov 12 08:50:01.123", "Nov 12 08:50:01,", "Nov 2 08:50:01", "*Nov 12 08:50:01", "Thu Nov 12 08:50:01", "12 Nov 2026 08:50:01", "2026 Nov 12 08:50:01"}
 	names := []string{"gw-test-01 kernel:", "fw.example sshd[1234]:", "filterlog[77]:", "a b:", "gw gw kernel:", "gw 192.0.2.1 kernel:", "host : tag[1]:", "fw1: %ASA-6-302013:", "gw audit[12]", "1 app:", "Vigor2927:",
-		"UTC app[5]:", "2026 host app:", "+01:00 host app:", "client app:", "CEF: x:", "host CEF:0|a|b|c|d|e|5|src=192.0.2.1", "	host app:", "long-" + "name-of-a-host.in-some-domain.example.org and-a-program-with-a-long-name[123456]:"}
-	texts := []string{"text", " text", "", "[ 12.5] IN=eth0 OUT= SRC=192.0.2.1 DST=192.0.2.2 PROTO=TCP SPT=1 DPT=2", "%ASA-6-1: x", "date=2026-11-12 time=08:50:01", "host: x", ": x", "	x", "a=b", "x: y: z"}
+		"UTC app[5]:", "2026 host app:", "+01:00 host app:", "client app:", "CEF: x:", "host CEF:0|a|b|c|d|e|5|src=192.0.2.1", "	host app:", "gw-test-01", "gw-test-01 :", "fw-2.example", "UTC-gw-1", "zebra-fw", "gw-test-01 gw-test-01", "gw-test-01 192.0.2.1", "  gw-test-01", "client-7", "gw1234:", "long-" + "name-of-a-host.in-some-domain.example.org and-a-program-with-a-long-name[123456]:"}
+	texts := []string{"text", " text", "", "[ 12.5] IN=eth0 OUT= SRC=192.0.2.1 DST=192.0.2.2 PROTO=TCP SPT=1 DPT=2", "%ASA-6-1: x", "date=2026-11-12 time=08:50:01", "host: x", ": x", "	x", "a=b", "x: y: z",
+		"app 12 - [x y=\"z\"] t", "Nov 12 08:50:02 fw kernel: x", "1,2026/11/12 08:50:01,007200001056,TRAFFIC,drop", "gw-test-01 app: x", ":", ": %ASA-6-302013: x", "10.1.99.1 id=firewall sn=1 src=192.0.2.1"}
 	for _, d := range dates {
 		for _, n := range names {
 			for range 40 {
@@ -215,8 +216,10 @@ func TestOpenings(t *testing.T) {
 			}
 		}
 	}
-	if n := slices.IndexFunc(x.with.openings[:], func(o opening) bool { return o.clock != 0 }); n < 0 {
-		t.Error("no opening was remembered")
+	for _, bare := range []bool{false, true} {
+		if n := slices.IndexFunc(x.with.openings[:], func(o opening) bool { return o.clock != 0 && o.bare == bare }); n < 0 {
+			t.Error("no opening was remembered", bare)
+		}
 	}
 }
 
@@ -227,6 +230,8 @@ func TestOpeningOfTwelveHours(t *testing.T) {
 		for _, clock := range []string{"12:05:00 PM", "01:05:00 PM", "08:05:00 AM", "12:05:00 AM"} {
 			x.without.openings = [64]opening{}
 			x.same(t, []byte("<134>"+date+" "+clock+" gw-test-01 app[12]: text"), "")
+			x.without.openings = [64]opening{}
+			x.same(t, []byte("<134>"+date+" "+clock+" gw-test-01 text without a program"), "")
 		}
 	}
 }

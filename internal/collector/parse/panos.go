@@ -9,6 +9,9 @@ import (
 
 var panosProduct = newProduct("Palo Alto Networks", "PAN-OS", "firewall", "panw.panos")
 
+// panosColumns is how many columns of a line are looked at, one more where a relay cut the first.
+const panosColumns = 54
+
 // panos reads Palo Alto Networks PAN-OS syslog: CSV whose columns grow with the version but keep their places ("Syslog Field
 // Descriptions", PAN-OS Administrator's Guide). Times are local and carry no zone. Types: TRAFFIC, THREAT, SYSTEM, CONFIG, USERID,
 // GLOBALPROTECT, DECRYPTION, AUTHENTICATION, HIP-MATCH, CORRELATION and the tunnel inspection types.
@@ -17,7 +20,7 @@ func (s *Set) panos(msg string) bool {
 	if i < 0 || i > 30 {
 		return false
 	}
-	c := s.cols[:]
+	c := s.cols[:panosColumns]
 	n := split(c, msg)
 	if n < 8 {
 		return false

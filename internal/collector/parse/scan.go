@@ -347,10 +347,12 @@ func (c *csv) next() (string, bool) {
 	}
 	s := c.s
 	if len(s) > 0 && s[0] == '"' {
-		for i := 1; i < len(s); i++ {
-			if s[i] != '"' {
-				continue
+		for i := 1; ; i++ {
+			k := strings.IndexByte(s[i:], '"')
+			if k < 0 {
+				break
 			}
+			i += k
 			if i+1 < len(s) && s[i+1] == '"' {
 				i++
 				continue
