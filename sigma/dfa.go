@@ -3,6 +3,7 @@ package sigma
 import (
 	"regexp/syntax"
 	"slices"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -67,6 +68,24 @@ func newAutomaton(src string) *automaton {
 	}
 	a.reset()
 	return a
+}
+
+// sharedAutomaton is what automata of one expression have in common, whoever runs them. It is made when the first is asked for.
+type sharedAutomaton struct {
+	once sync.Once
+	a    *automaton // never run
+}
+
+// automaton gives one of src to run, as newAutomaton does.
+func (s *sharedAutomaton) automaton(src string) *automaton {
+	s.once.Do(func() { s.a = newAutomaton(src) })
+	if s.a == nil {
+		return nil
+	}
+	a := *s.a
+	a.seen, a.stack, a.set, a.key = make([]uint32, len(a.prog.Inst)), nil, nil, nil
+	a.reset()
+	return &a
 }
 
 // classify works out the classes of characters.

@@ -565,3 +565,43 @@ func TestQuotes(t *testing.T) {
 		t.Errorf("only %d taken", taken)
 	}
 }
+
+// TestGrams compares the scan by the widest registers with every place looked at.
+func TestGrams(t *testing.T) {
+	if !hasAVX512 {
+		t.Skip("NOT TESTED: the processor has no AVX-512")
+	}
+	rng := rand.New(rand.NewPCG(6, 1))
+	for n := range 4000 {
+		step := 1 << rng.IntN(4)
+		l := newLitSet()
+		for range 1 + rng.IntN(30) {
+			l.add(&literal{opContains, words(rng, step+3+rng.IntN(9))}, 0)
+		}
+		l.step = step
+		var inner []gramEntry
+		for i := range l.lits {
+			inner = appendGrams(inner, l.lits[i].text, int32(i), step, nil)
+		}
+		l.inner = fillGrams(inner)
+		l.bitmap, l.shift = gramBitmap(inner)
+		s := words(rng, 70+rng.IntN(300))
+		for len(s) < 67 {
+			s += "a"
+		}
+		for range n % 3 {
+			at := rng.IntN(len(s))
+			s = s[:at] + l.lits[rng.IntN(len(l.lits))].text + s[at:]
+		}
+		got, upto := l.collectWide(s, nil, false)
+		var want []int32
+		for i := 0; i < upto; i += step {
+			want = l.verify(s, i, want)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if upto != (len(s)-3)/64*64 || !slices.Equal(got, want) {
+			t.Fatalf("%q in steps of %d up to %d: %v, want %v", s, step, upto, got, want)
+		}
+	}
+}

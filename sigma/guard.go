@@ -16,6 +16,7 @@ type guard struct {
 	length   int        // bytes that every match has at least
 	class    *[256]bool // every match has classRun bytes of it in a row
 	classRun int
+	shared   sharedAutomaton
 	run      int // the expression is .{run,}: so many characters without a line feed decide it
 }
 
@@ -244,11 +245,13 @@ func (g *guard) hasClassRun(s string) bool {
 	return false
 }
 
-// possible says whether a match is possible; low is the folded text.
-func (g *guard) possible(text, low string) bool {
-	if len(text) < g.length || g.class != nil && !g.hasClassRun(text) {
-		return false
-	}
+// possible says whether a match is possible in text, of which inLow is known.
+func (g *guard) possible(text string) bool {
+	return len(text) >= g.length && (g.class == nil || g.hasClassRun(text))
+}
+
+// inLow says whether a match is possible in the text of which low is the folded form.
+func (g *guard) inLow(low string) bool {
 	for _, group := range g.seq {
 		end := -1
 		for _, t := range group {

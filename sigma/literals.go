@@ -3,6 +3,7 @@ package sigma
 import (
 	"cmp"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"unsafe"
@@ -491,6 +492,11 @@ func (l *litSet) collect(s string, dst []int32, first bool) []int32 {
 	// The scan. Four places are looked at together, so that the processor need not wait for one after the other.
 	shift, bitmap, step := l.shift, l.bitmap, l.step
 	i := 0
+	if hasAVX512 && len(s) >= 64+3 {
+		if dst, i = l.collectWide(s, dst, first); i < 0 {
+			return dst
+		}
+	}
 	for ; i+3*step+4 <= len(s); i += 4 * step {
 		h0 := gramAt(s, i) * gramMul >> shift
 		h1 := gramAt(s, i+step) * gramMul >> shift
@@ -510,6 +516,27 @@ func (l *litSet) collect(s string, dst []int32, first bool) []int32 {
 		dst = l.verify(s, i, dst)
 	}
 	return dst
+}
+
+// collectWide does the scan of collect by the widest registers, up to a place that it gives; with first it gives -1 when it found something.
+func (l *litSet) collectWide(s string, dst []int32, first bool) ([]int32, int) {
+	blocks := (len(s) - 3) / 64
+	lanes := uint32(0xffff)
+	if l.step == 8 {
+		lanes = 0x5555
+	}
+	for b := 0; b < blocks; b++ {
+		n, hits := gramsAVX512((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), b*64)), blocks-b, &l.bitmap[0], uint32(l.shift), lanes, l.step)
+		b += n
+		for ; hits != 0; hits &= hits - 1 {
+			bit := bits.TrailingZeros64(hits)
+			dst = l.verify(s, b*64+bit&15*4+bit>>4*l.step, dst)
+		}
+		if first && len(dst) > 0 {
+			return dst, -1
+		}
+	}
+	return dst, blocks * 64
 }
 
 // chooseQuick looks for pairs of bytes by which the literals that are sought one by one are found together.

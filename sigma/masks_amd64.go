@@ -32,6 +32,13 @@ func lowerAVX2(dst, src *byte, blocks int) (n int)
 //go:noescape
 func quotesAVX512(p *byte, n int, base, carry uint32, out *uint32) (count int, odd, high, over uint64)
 
+// gramsAVX512 gives the first block of 64 bytes from p on in which one of the grams at each step-th place, 1, 2, 4 or 8 bytes apart, has its bit in
+// bitmap, or blocks, and which: bit 16k+n stands for the gram at 4n + k*step. lanes are all 16 bits, or every second if step is 8. Three bytes
+// behind the last block are read too; blocks must not be 0.
+//
+//go:noescape
+func gramsAVX512(p *byte, blocks int, bitmap *uint64, shift, lanes uint32, step int) (block int, hits uint64)
+
 var (
 	hasAVX2   = cpu.X86.HasAVX2
 	hasAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW

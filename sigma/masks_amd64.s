@@ -329,3 +329,57 @@ quotesend:
 	SHRQ $2, DI
 	MOVQ DI, count+32(FP)
 	RET
+
+// func gramsAVX512(p *byte, blocks int, bitmap *uint64, shift, lanes uint32, step int) (block int, hits uint64)
+TEXT ·gramsAVX512(SB), NOSPLIT, $0-56
+	MOVQ p+0(FP), SI
+	MOVQ blocks+8(FP), DX
+	MOVQ bitmap+16(FP), BX
+	MOVL shift+24(FP), AX
+	VMOVD AX, X1
+	MOVL lanes+28(FP), R8
+	MOVQ step+32(FP), R11
+	MOVL $0x9E3779B1, AX // gramMul
+	VPBROADCASTD AX, Z0
+	MOVL $31, AX
+	VPBROADCASTD AX, Z2
+	MOVL $1, AX
+	VPBROADCASTD AX, Z3
+	VPXORD Z6, Z6, Z6
+	XORQ DI, DI
+
+gramsblock:
+	XORQ R10, R10
+	XORQ R9, R9
+	XORQ CX, CX
+
+gramsplaces:
+	VMOVDQU32 (SI)(R9*1), Z4
+	VPMULLD Z0, Z4, Z4
+	VPSRLD X1, Z4, Z4
+	VPSRLD $5, Z4, Z5
+	KMOVW R8, K1
+	VPGATHERDD (BX)(Z5*4), K1, Z6
+	VPANDD Z2, Z4, Z4
+	VPSLLVD Z4, Z3, Z4
+	KMOVW R8, K1
+	VPTESTMD Z4, Z6, K1, K2
+	KMOVW K2, AX
+	SHLQ CX, AX
+	ORQ AX, R10
+	ADDQ $16, CX
+	ADDQ R11, R9
+	CMPQ R9, $4
+	JLT gramsplaces
+	TESTQ R10, R10
+	JNZ gramsend
+	ADDQ $64, SI
+	INCQ DI
+	CMPQ DI, DX
+	JLT gramsblock
+
+gramsend:
+	VZEROUPPER
+	MOVQ DI, block+40(FP)
+	MOVQ R10, hits+48(FP)
+	RET

@@ -26,7 +26,7 @@ func (m *Matcher) regex(p *predicate, text string) bool {
 		if m.automata == nil || len(m.automata) > 4096 {
 			m.automata, m.autoSize = map[*predicate]*automaton{}, 0
 		}
-		a = newAutomaton(p.text)
+		a = p.guard.shared.automaton(p.text)
 		m.automata[p] = a
 		if a != nil {
 			m.autoSize += a.size

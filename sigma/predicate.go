@@ -581,7 +581,7 @@ func (p *predicate) testText(m *Matcher, text, low string) bool {
 		if p.guard.run > 0 {
 			return hasRun(text, p.guard.run)
 		}
-		return p.guard.possible(text, low) && m.regex(p, text)
+		return p.guard.possible(text) && p.guard.inLow(low) && m.regex(p, text)
 	}
 	return false
 }

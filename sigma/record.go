@@ -385,18 +385,22 @@ func (p *predicate) testField(r *Record, m *Matcher, f *field) bool {
 			if g.kind == fieldNull {
 				continue
 			}
-			q := predicate{op: p.sub, cased: p.cased}
+			l := literal{op: p.sub}
+			text := ""
 			if p.cased {
-				q.text = r.textOf(g)
+				l.text, text = r.textOf(g), r.textOf(f)
 			} else {
-				q.text = r.lowOf(g)
+				l.text, text = r.lowOf(g), r.lowOf(f)
 			}
-			if q.testText(m, r.textOf(f), r.lowOf(f)) {
+			if l.match(text) {
 				return true
 			}
 		}
 		return false
 	case opRegex:
+		if m != nil && p.guard.run == 0 && !p.guard.inLow(r.lowOf(f)) {
+			return false // before escapes are resolved
+		}
 		return p.testText(m, r.textOf(f), r.lowOf(f))
 	}
 	if p.cased {
