@@ -21,14 +21,7 @@ func datedOp(op *packs.Op) bool {
 	if op.Verb != packs.VerbTime || op.Layout.Kind != packs.LayoutAuto || op.ZoneSlot < 0 || len(op.Join) != 3 || op.After != "" || op.Before != "" || op.Table != nil {
 		return false
 	}
-	for _, all := range op.When {
-		for i := range all {
-			if all[i].Kind != packs.CondPresent || all[i].Slot < 0 { // it holds for every line with the same names
-				return false
-			}
-		}
-	}
-	return op.Join[0].Slot >= 0 && op.Join[1].Slot < 0 && op.Join[1].Text == " " && op.Join[2].Slot >= 0
+	return byNames(op) && op.Join[0].Slot >= 0 && op.Join[1].Slot < 0 && op.Join[1].Text == " " && op.Join[2].Slot >= 0
 }
 
 // dated does such an op, whose date and clock are there. It answers false, and has done nothing, when one of them has another form than the usual.

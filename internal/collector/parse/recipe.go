@@ -25,8 +25,12 @@ type recipe struct {
 }
 
 type sameValue struct {
-	slot  int
-	value string
+	slot    int
+	value   string
+	lo, hi  uint64 // its first sixteen bytes
+	mask    [2]uint64
+	n       uint32
+	special bool // not a value of the line's text
 }
 
 // recipeStep puts some fields at once, some of them with a value of the line, then does one op.
@@ -35,8 +39,7 @@ type recipeStep struct {
 	values []event.Value // likewise; those of the line are to be filled in
 	group  *event.Group  // of both; nil: none
 	whole  *event.Group  // of the last step: the same, and what every line of the pack gets at its end; nil: not known
-	texts  []fill
-	others []fill
+	fills  fills
 	do     recipeOp    // do.op is nil in the last step
 	set    []event.Key // the fields that the op sets
 }
@@ -125,7 +128,7 @@ func (s *Set) byShape(sh *shape) (done, whole bool) {
 recipes:
 	for i, rc := range sh.recipes {
 		for k := range rc.same {
-			if g := &rc.same[k]; s.run.value(g.slot) != g.value {
+			if g := &rc.same[k]; !g.same(&s.run) {
 				if k > 0 { // what differs often is asked first
 					rc.same[k-1], rc.same[k] = rc.same[k], rc.same[k-1]
 				}
@@ -223,33 +226,8 @@ func (s *Set) followStep(st *recipeStep) bool {
 		if !e.AppendGroup(group) {
 			return false
 		}
-		for i := range st.texts {
-			f := &st.texts[i]
-			v := r.value(int(f.slot))
-			if v == "" {
-				return false
-			}
-			if v[0] <= ' ' || v[len(v)-1] <= ' ' {
-				v = trim(v)
-			}
-			if len(v) <= 4 && empty(v) {
-				return false
-			}
-			e.PutString(at+int(f.at), v)
-		}
-		for i := range st.others {
-			f := &st.others[i]
-			if f.op != nil {
-				if r.direct {
-					r.bring(f.need)
-				}
-				if !s.conds(f.op.When) {
-					return false
-				}
-			}
-			if !s.fill(f.verb, at+int(f.at), r.value(int(f.slot))) {
-				return false
-			}
+		if !s.fillAll(&st.fills, at) {
+			return false
 		}
 	}
 	if st.do.op == nil {
@@ -268,80 +246,5 @@ func (s *Set) followStep(st *recipeStep) bool {
 			return false
 		}
 	}
-	return true
-}
-
-// fillable says whether a value goes into the event by fill: the op sets one field, whose value depends on nothing else.
-func fillable(op *packs.Op, set []event.Key, v string) bool {
-	if op.Slot < 0 || len(set) != 1 || len(op.Join) > 0 || op.After != "" || op.Before != "" || op.Table != nil {
-		return false
-	}
-	switch op.Verb {
-	case packs.VerbText, packs.VerbLower, packs.VerbInt, packs.VerbIP, packs.VerbPort:
-		return set[0] == op.Key
-	case packs.VerbMAC:
-		return set[0] == op.Key && len(v) == 17
-	case packs.VerbLevel:
-		return set[0] == event.TocsinSeverity
-	case packs.VerbTransport:
-		return set[0] == event.NetworkTransport
-	case packs.VerbUser:
-		return set[0] == op.Key || op.Key == 0 && set[0] == event.UserName
-	case packs.VerbDuration:
-		return set[0] == event.EventDuration
-	}
-	return false
-}
-
-// fill sets the value of the field at a place as quick and op would; false when they would set none.
-func (s *Set) fill(verb packs.Verb, at int, v string) bool {
-	switch verb {
-	case packs.VerbInt, packs.VerbPort:
-		n, ok := atoi(v)
-		if !ok || verb == packs.VerbPort && (n <= 0 || n >= 65536) {
-			return false
-		}
-		s.e.PutInt(at, n)
-		return true
-	case packs.VerbIP:
-		if a, n := ipv4At(v); n > 0 && n == len(v) {
-			s.e.PutIPv4(at, a)
-			return true
-		}
-		a, _, ok := ipPort(v)
-		if ok {
-			s.e.PutIP(at, a)
-		}
-		return ok
-	case packs.VerbDuration:
-		n, ok := secondsOf(v)
-		if ok {
-			s.e.PutInt(at, n)
-		}
-		return ok
-	case packs.VerbMAC:
-		if len(v) != 17 || v == "00:00:00:00:00:00" || !macBytes(load(v, 0)) || !macBytes(load(v, 8)) || !macBytes(load(v, 9)) {
-			return false
-		}
-		s.e.PutString(at, v)
-		return true
-	case packs.VerbLevel:
-		v = severityOf(v)
-	case packs.VerbTransport:
-		v = transportName(trim(v))
-	case packs.VerbUser:
-		v = person(v)
-	default:
-		if v != "" && (v[0] <= ' ' || v[len(v)-1] <= ' ') {
-			v = trim(v)
-		}
-	}
-	if len(v) <= 4 && empty(v) {
-		return false
-	}
-	if verb == packs.VerbLower {
-		v = s.lower(v)
-	}
-	s.e.PutString(at, v)
 	return true
 }

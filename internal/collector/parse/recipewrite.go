@@ -148,7 +148,7 @@ func (s *Set) write() *recipe {
 		for ; b != 0; b &= b - 1 {
 			slot := w<<6 + bits.TrailingZeros64(b)
 			if v := slots.Get(slot); v != "" {
-				rc.same = append(rc.same, sameValue{slot, strings.Clone(v)})
+				rc.same = append(rc.same, newSame(slot, strings.Clone(v), s.isSpecial(slot)))
 				bytes += len(v)
 			}
 		}
@@ -171,6 +171,9 @@ func (s *Set) write() *recipe {
 		st := &n.steps[i]
 		op, set := st.do.op, n.set[st.from:st.to]
 		if len(set) == 0 && anywhere(op) {
+			if len(op.When) > 0 && byNames(op) && !s.conds(op.When) { // nor will they hold for any such line
+				continue
+			}
 			st.do.zoned = op.ZoneSlot >= 0 && slots.Get(op.ZoneSlot) != ""
 			st.do.need = needs(op, slots)
 			st.do.dated = st.do.timed && datedOp(op) // so its conditions hold
@@ -197,11 +200,7 @@ func (s *Set) write() *recipe {
 				if len(op.When) > 0 {
 					f.op, f.need = op, needs(op, slots)
 				}
-				if f.verb == packs.VerbText && f.op == nil {
-					now.texts = append(now.texts, f)
-				} else {
-					now.others = append(now.others, f)
-				}
+				now.fills.add(f, s.isSpecial(op.Slot))
 				now.keys, now.values = append(now.keys, k), append(now.values, v)
 			}
 			at++
@@ -243,6 +242,28 @@ func (s *Set) finish(rc *recipe, alike bool) bool {
 				return false
 			}
 			st.keys, st.values = nil, nil
+		}
+	}
+	return true
+}
+
+// isSpecial says whether a slot of the pack at work has its value from outside the message.
+func (s *Set) isSpecial(slot int) bool {
+	for i := range s.run.pack.Special {
+		if s.run.pack.Special[i].Slot == slot {
+			return true
+		}
+	}
+	return false
+}
+
+// byNames says whether an op's conditions ask only which names have values, so that they hold for all lines of a shape or for none.
+func byNames(op *packs.Op) bool {
+	for _, all := range op.When {
+		for i := range all {
+			if all[i].Kind != packs.CondPresent || all[i].Slot < 0 {
+				return false
+			}
 		}
 	}
 	return true

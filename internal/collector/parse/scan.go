@@ -173,20 +173,28 @@ func ipv6Hex(s string) (netip.Addr, bool) {
 		gap, i = 0, 2
 	}
 	for i < len(s) {
-		v, start := uint32(0), i
-		for i < len(s) && hexDigit[s[i]] < 16 {
-			v = v<<4 | uint32(hexDigit[s[i]])
-			i++
-		}
-		if i == start || i-start > 4 || groups == 8 {
+		v := uint32(hexDigit[s[i]])
+		if v >= 16 || groups == 8 {
 			return netip.Addr{}, false
 		}
-		b[2*groups], b[2*groups+1] = byte(v>>8), byte(v)
+		start, c := i, byte(0)
+		for i++; i < len(s); i++ {
+			c = s[i]
+			d := uint32(hexDigit[c])
+			if d >= 16 {
+				break
+			}
+			v = v<<4 | d
+		}
+		if i-start > 4 {
+			return netip.Addr{}, false
+		}
+		b[2*groups&15], b[(2*groups+1)&15] = byte(v>>8), byte(v)
 		groups++
 		if i == len(s) {
 			break
 		}
-		if s[i] != ':' || i+1 == len(s) {
+		if c != ':' || i+1 == len(s) {
 			return netip.Addr{}, false
 		}
 		if i++; s[i] == ':' {

@@ -70,6 +70,7 @@ type treads struct {
 	spans  [maxSpans]span
 	tail   [128]byte            // room for the end of a line, blanks behind it
 	hollow [4 * maxTrail]uint16 // of spans: those found empty, once or twice
+	pipes  bool                 // perhaps one stands among what was gone along
 	holes  int                  // how many are in hollow
 	extra  uint64               // which of the pack's values from outside the text are there, a bit each
 	direct bool                 // values are looked up in spans
@@ -134,7 +135,7 @@ func (n *place) set(lit string) {
 // value. Up to there the places of all values are noted.
 func (s *Set) along(t string, m *memory) (n *place, i int) {
 	r := &s.run
-	r.holes = 0
+	r.holes, r.pipes = 0, false
 	n, skipped := &m.root, -1
 	for {
 		var done bool
@@ -165,7 +166,7 @@ func (s *Set) along(t string, m *memory) (n *place, i int) {
 // treadPlain goes along the trails behind x, whose value has been read, from t[at:] on, and notes the values that are read easily. With done y is the
 // last place, and what stands at t[i:] is not known there. Otherwise the name of y stands at t[i:], and its value is to be read otherwise.
 func treadPlain(r *treads, t string, at int, x *place, bare bool) (y *place, i int, done bool) {
-	i = at
+	i, r.pipes = at, true
 	for open := false; ; {
 		n := x.next
 		for n != nil && !(len(t)-i >= n.size && t[i:i+n.size] == string(n.lit[:n.size])) {
@@ -225,11 +226,14 @@ func (s *Set) trail(p *packs.Pack, t string) (end *trailEnd, ok, done bool) {
 	r := &s.run
 	s.memoryFor(p)
 	m := r.memory
-	if !m.on || m.cef && strings.IndexByte(t, '|') >= 0 {
+	if !m.on {
+		return nil, false, false
+	}
+	n, i := s.along(t, m)
+	if m.cef && (r.pipes || i < len(t)) && strings.IndexByte(t, '|') >= 0 {
 		return nil, false, false
 	}
 	r.depth, r.known = 0, true
-	n, i := s.along(t, m)
 	if n == &m.root {
 		return nil, s.pairs(t, 0, &m.start, maxPairs, m.bare), true
 	}

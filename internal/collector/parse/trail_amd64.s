@@ -8,6 +8,8 @@ GLOBL ends<>(SB), RODATA|NOPTR, $16
 
 // func treadAVX2(r *treads, p *byte, n, at int, x *place, bare bool) (y *place, i int, done bool)
 //
+// Besides, it says in r.pipes whether one stands where it looked; every byte of what it went along was looked at or is a name's.
+//
 // AX place in the text, BX the place on the trail, SI the text, R8 its length, R9 its end with blanks behind it as if all of it stood there, R10 up to
 // where 32 bytes may be read from SI, R11 spans, R12 where the name of BX stands, R13 bare, R15 whether the value of BX may hold blanks.
 TEXT ·treadAVX2(SB), NOSPLIT, $0-65
@@ -30,6 +32,10 @@ TEXT ·treadAVX2(SB), NOSPLIT, $0-65
 	MOVL $0x22222222, DX
 	VMOVD DX, X13
 	VPBROADCASTB X13, Y13
+	MOVL $0x7c7c7c7c, DX
+	VMOVD DX, X12
+	VPBROADCASTB X12, Y12
+	VPXOR Y11, Y11, Y11
 	MOVQ AX, R12
 	XORL R15, R15
 
@@ -60,7 +66,9 @@ value:
 	CMPB DX, $0x27
 	JEQ slow
 	VPSHUFB Y0, Y14, Y1
+	VPCMPEQB Y0, Y12, Y2
 	VPCMPEQB Y0, Y1, Y1
+	VPOR Y2, Y11, Y11
 	VPMOVMSKB Y1, DX
 	TZCNTL DX, DX
 	JCS longer
@@ -85,8 +93,11 @@ quoted:
 	JHI farquote
 
 quote:
-	VPCMPEQB (SI)(R14*1), Y13, Y0
-	VPMOVMSKB Y0, DX
+	VMOVDQU (SI)(R14*1), Y0
+	VPCMPEQB Y0, Y13, Y1
+	VPCMPEQB Y0, Y12, Y2
+	VPMOVMSKB Y1, DX
+	VPOR Y2, Y11, Y11
 	TZCNTL DX, DX
 	JCS morequote
 	ADDQ R14, DX
@@ -146,7 +157,9 @@ longerloop:
 longerhere:
 	VMOVDQU (SI)(R14*1), Y0
 	VPSHUFB Y0, Y14, Y1
+	VPCMPEQB Y0, Y12, Y2
 	VPCMPEQB Y0, Y1, Y1
+	VPOR Y2, Y11, Y11
 	VPMOVMSKB Y1, DX
 	TZCNTL DX, DX
 	JCS longerloop
@@ -170,6 +183,9 @@ none:
 	JNE slow
 
 done:
+	VPTEST Y11, Y11
+	SETNE DX
+	ORB DX, treads_pipes(DI)
 	VZEROUPPER
 	MOVQ BX, y+48(FP)
 	MOVQ AX, i+56(FP)
@@ -177,6 +193,7 @@ done:
 	RET
 
 slow:
+	MOVB $1, treads_pipes(DI)
 	VZEROUPPER
 	MOVQ BX, y+48(FP)
 	MOVQ R12, i+56(FP)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"tocsin/internal/collector/parse/packs"
 	"tocsin/internal/event"
 )
 
@@ -188,6 +189,54 @@ func TestTrailAllocs(t *testing.T) {
 		}
 		if s.run.credit <= credit {
 			t.Errorf("not along a trail: %s", line)
+		}
+	}
+}
+
+// TestFills compares the reading of numbers, addresses and capitals from their places in a text with that of the value alone.
+func TestFills(t *testing.T) {
+	r := rand.New(rand.NewPCG(29, 30))
+	s := testSet(t)
+	for range 100000 {
+		b := make([]byte, r.IntN(20))
+		for i := range b {
+			b[i] = "0123456789012..x-/: Z"[r.IntN(21)]
+		}
+		if r.IntN(2) == 0 {
+			b = fmt.Appendf(nil, "%d.%d.%d.%d", r.IntN(300), r.IntN(256), r.IntN(256), r.IntN(256))
+			if r.IntN(4) == 0 {
+				b[r.IntN(len(b))] = "0.:x9"[r.IntN(5)]
+			}
+		}
+		before, behind := []string{"a=", "name=1234=", `longer="`}[r.IntN(3)], []string{"", " ", "12345678", ".123.4.5"}[r.IntN(4)]
+		v, text := string(b), before+string(b)+behind
+		sp := span{uint32(len(before)), uint32(len(before) + len(v))}
+		n, ok := digitsAt(text, sp)
+		if m, ok2 := atoi(v); ok && (!ok2 || uint64(m) != n) || !ok && ok2 && len(v) <= 8 && sp.to >= 8 {
+			t.Fatalf("%q: %d %v, else %d %v", text, n, ok, m, ok2)
+		}
+		a, ok := ipv4Within(text, sp)
+		if c, l := ipv4At(v); ok && (l != len(v) || a != c) || !ok && l > 0 && l == len(v) && behind == ".123.4.5" {
+			t.Fatalf("%q: %x %v, else %x %d", text, a, ok, c, l)
+		}
+	}
+	var e event.Event
+	s.e = &e
+	for c := range 256 {
+		for at := range 16 {
+			b := []byte("aZ-9@[`{azAZ\x80\xc1bC")
+			b[at] = byte(c)
+			text := "x=" + string(b) + "behind it some more"
+			n := 1 + r.IntN(16)
+			s.run.text, s.run.direct = text, true
+			s.run.spans[7] = span{2, uint32(2 + n)}
+			e.Reset()
+			e.SetString(event.EventAction, "")
+			ok := s.fillLower(&fill{verb: packs.VerbLower, slot: 7}, 0)
+			got := e.Str(event.EventAction)
+			if v := trim(string(b[:n])); ok == empty(v) || ok && got != s.lower(v) {
+				t.Fatalf("%q: %q %v", b[:n], got, ok)
+			}
 		}
 	}
 }
