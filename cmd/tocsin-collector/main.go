@@ -67,6 +67,7 @@ func commands() []command {
 		{"troubleshoot", "on|off [--for 30m] [--sender ADDRESS] [--config FILE] [--dir DIR] [--json]", "let raw lines leave for a limited time", troubleshootCommand},
 		{"page", "[--config FILE] [--dir DIR] [--json]", "print the address of the local page", pageCommand},
 		{"reveal", "PSEUDONYM... [--config FILE] [--dir DIR] [--json]", "turn pseudonyms back, with the key that only this machine has", revealCommand},
+		{"line", "NUMBER|HASH... [--config FILE] [--dir DIR] [--json]", "show raw lines from the archive, with the key that proves each", lineCommand},
 		{"token", "--name NAME [--config FILE] [--dir DIR] [--json]", "make a token for a sender of logs over HTTP", tokenCommand},
 		{"doctor", "[--config FILE] [--dir DIR] [--json]", "look for the usual faults and say what to do", doctorCommand},
 		{"update", "[--check] [--again] [--config FILE] [--dir DIR] [--json]", "look for a newer signed release and install it; take it back if it is not healthy", updateCommand},
