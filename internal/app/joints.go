@@ -225,7 +225,7 @@ func (h *hub) openChannels() error {
 		if err != nil {
 			return err
 		}
-		h.box.Handle(notify.KindMail, outbox.Kind{Handler: mailer.Run})
+		h.box.Handle(notify.KindMail, outbox.Kind{Handler: mailer.Run, Parallel: 4})
 		h.box.Handle(notify.KindDigest, outbox.Kind{Handler: h.budget.Digest(mailer, h.cfg.Web.PublicURL)})
 		h.box.Handle(report.Kind, outbox.Kind{Handler: report.Handler(mailer), Timeout: time.Minute})
 	}
@@ -238,7 +238,7 @@ func (h *hub) openChannels() error {
 		if err != nil {
 			return err
 		}
-		h.box.Handle(notify.KindWebhook, outbox.Kind{Handler: hook.Run})
+		h.box.Handle(notify.KindWebhook, outbox.Kind{Handler: hook.Run, Parallel: 8})
 	}
 	return nil
 }

@@ -200,6 +200,7 @@ type Gate struct {
 
 	memory *semaphore.Weighted
 	bodies chan *batch.Body // as many as may be open at once
+	ahead  chan *batch.Body // one more for what is urgent, which so waits for nothing else
 	enrol  *rate.Limiter
 	renew  *rate.Limiter
 
@@ -261,12 +262,13 @@ func New(o Options) (*Gate, error) {
 	l := o.Limits
 	g := &Gate{
 		o: o, log: o.Logger.With("stage", "gate"), mux: http.NewServeMux(),
-		memory: semaphore.NewWeighted(l.BodyMemory), bodies: make(chan *batch.Body, l.Opening), enrol: rate.NewLimiter(rate.Limit(l.EnrolRate), l.EnrolBurst),
+		memory: semaphore.NewWeighted(l.BodyMemory), bodies: make(chan *batch.Body, l.Opening), ahead: make(chan *batch.Body, 1), enrol: rate.NewLimiter(rate.Limit(l.EnrolRate), l.EnrolBurst),
 		renew: rate.NewLimiter(rate.Limit(l.EnrolRate), l.EnrolBurst),
 	}
 	for range l.Opening {
 		g.bodies <- new(batch.Body)
 	}
+	g.ahead <- new(batch.Body)
 	g.streams.set(l.StreamRate, l.StreamBurst)
 	g.urgent.set(l.UrgentRate, l.UrgentBurst)
 	g.opened.set(l.StreamsRate, l.StreamsBurst)

@@ -543,9 +543,16 @@ func (g *Gate) ack(reg member.Registration, receipt []byte) *batch.Ack {
 
 // open decompresses and checks a body with one of a bounded number of buffers.
 func (g *Gate) open(ctx context.Context, m batch.Manifest, body []byte) error {
+	ahead := g.ahead
+	if !m.Urgent {
+		ahead = nil
+	}
 	select {
 	case b := <-g.bodies:
 		defer func() { g.bodies <- b }()
+		return b.Open(m, body)
+	case b := <-ahead:
+		defer func() { g.ahead <- b }()
 		return b.Open(m, body)
 	case <-ctx.Done():
 		return ctx.Err()

@@ -181,6 +181,7 @@ func (b *Budget) Digest(m *Mailer, publicURL string) outbox.Handler {
 			return "", fmt.Errorf("the summary for %s: %w", p.To, err)
 		}
 		defer rows.Close()
+		all := 0
 		for rows.Next() {
 			var l digestLine
 			var text string
@@ -192,23 +193,25 @@ func (b *Budget) Digest(m *Mailer, publicURL string) outbox.Handler {
 			}
 			l.Message = l.plain()
 			d.Notices += l.Notices
-			d.Alerts = append(d.Alerts, l)
+			all++
+			if d.Alerts = append(d.Alerts, l); len(d.Alerts) >= 4*digestMost { // however many there are, few are in memory
+				slices.SortFunc(d.Alerts, graver)
+				d.Alerts = slices.Delete(d.Alerts, digestMost, len(d.Alerts))
+			}
 		}
 		if err := rows.Err(); err != nil {
 			return "", fmt.Errorf("the summary for %s: %w", p.To, err)
 		}
 		if len(d.Alerts) == 0 {
-			return "nothing was kept for it", nil
+			return "", fmt.Errorf("%w: what this summary was to tell is not there any more", outbox.ErrPermanent)
 		}
-		slices.SortFunc(d.Alerts, func(a, b digestLine) int {
-			return cmp.Or(cmp.Compare(rank(b.Level), rank(a.Level)), cmp.Compare(b.Count, a.Count), cmp.Compare(a.Number, b.Number))
-		})
-		subject := fmt.Sprintf("[%s] %s more notices about %s", levelWord(d.Alerts[0].Level), number(d.Notices), alerts(len(d.Alerts)))
+		slices.SortFunc(d.Alerts, graver)
+		subject := fmt.Sprintf("[%s] %s more notices about %s", levelWord(d.Alerts[0].Level), number(d.Notices), alerts(all))
 		if d.Notices == 1 {
 			subject = fmt.Sprintf("[%s] 1 more notice: %s", levelWord(d.Alerts[0].Level), d.Alerts[0].Title)
 		}
-		if len(d.Alerts) > digestMost {
-			d.More, d.Alerts = len(d.Alerts)-digestMost, d.Alerts[:digestMost]
+		if all > digestMost {
+			d.More, d.Alerts = all-digestMost, d.Alerts[:digestMost]
 		}
 		var text, html bytes.Buffer
 		if err := m.text.ExecuteTemplate(&text, "digest.txt.tmpl", d); err != nil {
@@ -221,10 +224,16 @@ func (b *Budget) Digest(m *Mailer, publicURL string) outbox.Handler {
 	}
 }
 
-// Prune forgets what was kept for summaries longer ago than keep, which must be longer than a summary may be tried.
+// graver sorts what a summary names.
+func graver(a, b digestLine) int {
+	return cmp.Or(cmp.Compare(rank(b.Level), rank(a.Level)), cmp.Compare(b.Count, a.Count), cmp.Compare(a.Number, b.Number))
+}
+
+// Prune forgets what was kept for summaries longer ago than keep, unless the summary waits still or lies dead, so that the operator can have it sent.
 func (b *Budget) Prune(ctx context.Context, keep time.Duration) error {
 	return b.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
-		_, err := tx.NewRaw("DELETE FROM notices_held WHERE slot_ns < ?", b.now().Add(-keep).UnixNano()).Exec(ctx)
+		_, err := tx.NewRaw(`DELETE FROM notices_held WHERE slot_ns < ? AND NOT EXISTS
+			(SELECT 1 FROM outbox WHERE outbox.key = 'digest/' || contact || '/' || (slot_ns / 1000000000) AND state <> ?)`, b.now().Add(-keep).UnixNano(), outbox.Done).Exec(ctx)
 		return err
 	})
 }

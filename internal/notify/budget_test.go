@@ -17,6 +17,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"tocsin/internal/access"
 	"tocsin/internal/db"
 	"tocsin/internal/outbox"
 )
@@ -246,5 +247,62 @@ func read(t *testing.T, raw []byte) (subject string, parts map[string]string) {
 			t.Fatal(err)
 		}
 		parts[kind] = string(text)
+	}
+}
+
+// A summary that lay dead for longer than anything is kept is sent whole when the operator has it tried again; one whose content is gone says so.
+func TestDeadSummaryKeepsWhatItTells(t *testing.T) {
+	r, o := startRelay(t)
+	mailer, err := NewMailer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBudgeted(t, 1)
+	b.box.Handle(KindMail, outbox.Kind{Handler: mailer.Run})
+	b.box.Handle(KindDigest, outbox.Kind{Handler: b.Digest(mailer, "https://alarm.example.org")})
+	for a := range 3 {
+		b.add(b.notice(a, 0, "medium", "head@ashdown.example.org"))
+	}
+	set := func(sql string, args ...any) {
+		t.Helper()
+		if err := b.db.Write(t.Context(), func(ctx context.Context, tx bun.IDB) error {
+			_, err := tx.ExecContext(ctx, sql, args...)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retry := func(want outbox.Stats) {
+		t.Helper()
+		list, err := b.box.List(t.Context(), access.System("test"), outbox.Filter{Kind: KindDigest})
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		if err := b.box.Retry(t.Context(), access.System("test"), list[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		runUntil(t, b.box, want)
+	}
+	const die = "UPDATE outbox SET state = 'dead', ended_ns = ? WHERE kind = ?"
+	set(die, b.at.Load(), KindDigest)
+	b.at.Add(int64(30 * 24 * time.Hour))
+	if err := b.Prune(t.Context(), 7*24*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	retry(outbox.Stats{Done: 2})
+	if len(r.mails) != 2 {
+		t.Fatalf("%d mails, want the first and the summary", len(r.mails))
+	}
+	one, _ := read(t, r.mails[0])
+	if two, _ := read(t, r.mails[1]); !strings.Contains(one+two, "[Medium] 2 more notices about 2 alerts") {
+		t.Errorf("the summary: %q, %q", one, two)
+	}
+	if err := b.Prune(t.Context(), 7*24*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	set(die, b.at.Load(), KindDigest)
+	retry(outbox.Stats{Done: 1, Dead: 1})
+	if len(r.mails) != 2 {
+		t.Error("an empty summary was sent")
 	}
 }

@@ -271,18 +271,21 @@ func (b *Box) reclaim(ctx context.Context, all bool) error {
 	return nil
 }
 
-// dispatch runs the entries of one kind. It alone starts their goroutines.
+// claimAhead is how many entries are taken in one transaction for each that may run: one sync of the disk an entry was what made a burst wait.
+const claimAhead = 4
+
+// dispatch runs the entries of one kind. It alone starts their goroutines. An entry's place is free for the next when its handler has returned; writing that
+// down goes on beside.
 func (b *Box) dispatch(ctx context.Context, name string, k Kind) {
 	b.mu.Lock()
 	wake := b.wake[name]
 	b.mu.Unlock()
 	ended := make(chan struct{}, k.Parallel)
 	running := 0
-	defer func() {
-		for ; running > 0; running-- {
-			<-ended
-		}
-	}()
+	var held []Entry // taken, and not begun
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer func() { b.giveBack(context.WithoutCancel(ctx), held) }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -298,20 +301,47 @@ func (b *Box) dispatch(ctx context.Context, name string, k Kind) {
 		if running == k.Parallel || ctx.Err() != nil {
 			continue
 		}
-		entries, err := b.claim(ctx, name, k, k.Parallel-running)
-		if err != nil {
-			if ctx.Err() == nil {
-				b.o.Logger.ErrorContext(ctx, "taking entries from the outbox", "kind", name, "error", err)
+		if len(held) == 0 {
+			n := claimAhead * k.Parallel
+			if k.Once { // what was taken and not begun would lie dead after a crash
+				n = k.Parallel - running
 			}
-			continue
+			var err error
+			if held, err = b.claim(ctx, name, k, n); err != nil {
+				if ctx.Err() == nil {
+					b.o.Logger.ErrorContext(ctx, "taking entries from the outbox", "kind", name, "error", err)
+				}
+				continue
+			}
 		}
-		for _, e := range entries {
+		for len(held) > 0 && running < k.Parallel {
+			e := held[0]
+			held = held[1:]
 			running++
-			go func() {
-				defer func() { ended <- struct{}{} }()
-				b.run(ctx, k, e)
-			}()
+			all.Go(func() {
+				result, err := b.call(ctx, k, e)
+				ended <- struct{}{}
+				b.ended(ctx, k, e, result, err)
+			})
 		}
+	}
+}
+
+// giveBack lets others have what was taken and not begun. If it cannot be written, the leases end.
+func (b *Box) giveBack(ctx context.Context, held []Entry) {
+	if len(held) == 0 {
+		return
+	}
+	err := b.db.Write(ctx, func(ctx context.Context, tx bun.IDB) error {
+		for _, e := range held {
+			if _, err := tx.NewRaw("UPDATE outbox SET state = ?, attempts = attempts - 1, lease_ns = 0, runner = '' WHERE id = ? AND runner = ?", Waiting, e.ID, b.runner).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.o.Logger.ErrorContext(ctx, "giving back entries that were not begun; they run when their lease has ended", "entries", len(held), "error", err)
 	}
 }
 
@@ -331,7 +361,7 @@ func (b *Box) claim(ctx context.Context, kind string, k Kind, n int) ([]Entry, e
 		for i := range out {
 			e := &out[i]
 			e.Attempts++
-			e.State, e.Runner, e.LeaseNS = Running, b.runner, now+int64(k.Timeout+30*time.Second)
+			e.State, e.Runner, e.LeaseNS = Running, b.runner, now+int64((claimAhead+1)*k.Timeout+30*time.Second) // the last of them waits for those before it
 			if _, err := tx.NewRaw("UPDATE outbox SET state = ?, attempts = ?, lease_ns = ?, runner = ? WHERE id = ?", Running, e.Attempts, e.LeaseNS, b.runner, e.ID).Exec(ctx); err != nil {
 				return err
 			}
@@ -341,10 +371,14 @@ func (b *Box) claim(ctx context.Context, kind string, k Kind, n int) ([]Entry, e
 	return out, err
 }
 
-func (b *Box) run(ctx context.Context, k Kind, e Entry) {
-	hctx, cancel := context.WithTimeout(ctx, k.Timeout)
-	result, err := call(hctx, k.Handler, e)
-	cancel()
+func (b *Box) call(ctx context.Context, k Kind, e Entry) (result string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, k.Timeout)
+	defer cancel()
+	return call(ctx, k.Handler, e)
+}
+
+// ended writes down what became of an entry.
+func (b *Box) ended(ctx context.Context, k Kind, e Entry, result string, err error) {
 	log := b.o.Logger.With("key", e.Key, "kind", e.Kind, "tenant", e.Tenant, "attempt", e.Attempts)
 	now := b.now()
 	state, due := Done, e.DueNS

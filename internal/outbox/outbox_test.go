@@ -188,20 +188,25 @@ func TestStop(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "t.db"))
 	b := New(d, Options{Poll: 5 * time.Millisecond})
 	started := make(chan struct{})
-	b.Handle("slow", Kind{Handler: func(ctx context.Context, e Entry) (string, error) {
+	b.Handle("slow", Kind{Parallel: 1, Handler: func(ctx context.Context, e Entry) (string, error) {
 		close(started)
 		<-ctx.Done()
 		return "", ctx.Err()
 	}})
 	stop := start(t, b)
-	if err := b.Add(t.Context(), Entry{Key: "s", Kind: "slow"}); err != nil {
+	if err := b.Add(t.Context(), Entry{Key: "s", Kind: "slow"}, Entry{Key: "t", Kind: "slow"}, Entry{Key: "u", Kind: "slow"}); err != nil {
 		t.Fatal(err)
 	}
 	<-started
 	stop()
 	l, err := b.List(t.Context(), access.System("test"), Filter{})
-	if err != nil || len(l) != 1 || l[0].State != Waiting || l[0].Attempts != 0 {
+	if err != nil || len(l) != 3 {
 		t.Fatalf("%+v, %v", l, err)
+	}
+	for _, e := range l { // the one that ran, and those that were taken behind it
+		if e.State != Waiting || e.Attempts != 0 || e.Runner != "" {
+			t.Errorf("%+v", e)
+		}
 	}
 }
 
@@ -264,7 +269,7 @@ func TestStaleRunner(t *testing.T) {
 	if _, err := b2.claim(t.Context(), "mail", Kind{}, 1); err != nil {
 		t.Fatal(err)
 	}
-	b.run(t.Context(), Kind{Timeout: time.Second, Attempts: 1, Handler: func(context.Context, Entry) (string, error) { return "", errors.New("late") }}, es[0])
+	b.ended(t.Context(), Kind{Timeout: time.Second, Attempts: 1}, es[0], "", errors.New("late"))
 	l, _ := b.List(t.Context(), access.System("test"), Filter{})
 	if len(l) != 1 || l[0].State != Running || l[0].Runner != b2.runner {
 		t.Errorf("%+v", l)
@@ -283,7 +288,7 @@ func TestPrune(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.run(t.Context(), b.kinds["k"], es[0])
+	b.ended(t.Context(), b.kinds["k"], es[0], "", nil)
 	if n, err := b.Prune(t.Context(), time.Hour); n != 0 || err != nil {
 		t.Error(n, err)
 	}

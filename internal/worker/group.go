@@ -33,8 +33,14 @@ type job struct {
 	events   uint64
 	created  int64 // the newest event's receipt at its collector, corrected by its clock's offset
 
-	dets   []event.Detection // not applied yet
-	causes []cause           // one for each: when what made it was received
+	found
+}
+
+// found are detections that are not applied yet.
+type found struct {
+	dets   []event.Detection
+	causes []cause   // one for each: when what made it was received
+	since  time.Time // of the oldest
 }
 
 type result struct {
@@ -93,12 +99,23 @@ func (w *Worker) add(ctx context.Context, j *job, o *opened) error {
 		}
 		w.batch(o, j)
 	}
+	if len(j.dets) > 0 && j.since.IsZero() {
+		j.since = time.Now()
+	}
 	w.m.decode.observe(time.Since(begin))
 	return nil
 }
 
+// alertSoon is how long detections wait for others of a burst, so that one transaction takes them.
+const alertSoon = 50 * time.Millisecond
+
+// told says whether the detections of the group are to be applied now.
+func (j *job) told() bool {
+	return len(j.dets) >= maxDetections || len(j.dets) > 0 && time.Since(j.since) >= alertSoon
+}
+
 // alert applies the detections made so far. Their keys do not depend on the plan, so this need not wait for it.
-func (w *Worker) alert(ctx context.Context, j *job) error {
+func (w *Worker) alert(ctx context.Context, plan string, j *found, redo bool) error {
 	if len(j.dets) == 0 {
 		return nil
 	}
@@ -106,7 +123,7 @@ func (w *Worker) alert(ctx context.Context, j *job) error {
 		if err := w.step("alert before"); err != nil {
 			return err
 		}
-		if err := w.persist(ctx, "apply the detections", func() error { return w.o.Apply(ctx, w.o.Shard+"/"+strconv.FormatInt(j.plan.Number, 10), j.dets) }); err != nil {
+		if err := w.persist(ctx, "apply the detections", func() error { return w.o.Apply(ctx, w.o.Shard+"/"+plan, j.dets) }); err != nil {
 			return err
 		}
 		if err := w.step("alert after"); err != nil {
@@ -116,13 +133,13 @@ func (w *Worker) alert(ctx context.Context, j *job) error {
 	now := w.o.Now().UnixNano()
 	w.m.detections.Add(uint64(len(j.dets)))
 	for _, c := range j.causes {
-		if !j.redo { // a redo's times say how long the crash took
+		if !redo { // a redo's times say how long the crash took
 			w.m.alerted.observe(time.Duration(now - c.created))
 			w.m.gateAlerted.observe(time.Duration(now - c.received))
 		}
 	}
 	clear(j.dets)
-	j.dets, j.causes = j.dets[:0], j.causes[:0]
+	j.dets, j.causes, j.since = j.dets[:0], j.causes[:0], time.Time{}
 	return nil
 }
 
