@@ -51,6 +51,7 @@ func (page) NonePlaces() string       { return nonePlaces }
 func (page) AdviceText() string       { return adviceText }
 func (page) NoCollector() string      { return noCollector }
 func (p page) Earlier(n int64) string { return p.before(n) }
+func (p page) DayBefore(d Day) string { return p.dayBefore(&d) }
 
 type ranking struct {
 	What   string

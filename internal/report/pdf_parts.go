@@ -149,7 +149,7 @@ func (w *writer) days() {
 			rows = append(rows, []cell{{text: d.Date.Format("Monday 2 January")}, {text: "–"}, {text: "–"}, {text: "–"}, {text: "–"}, {text: "not yet"}, {text: "–"}})
 			continue
 		}
-		rows = append(rows, []cell{{text: d.Date.Format("Monday 2 January")}, {text: chart.Number(d.Low)}, {text: chart.Number(d.Medium)}, {text: chart.Number(d.High)}, {text: chart.Number(d.Critical)}, {text: chart.Number(d.Total()), bold: true}, {text: r.before(d.Before)}})
+		rows = append(rows, []cell{{text: d.Date.Format("Monday 2 January")}, {text: chart.Number(d.Low)}, {text: chart.Number(d.Medium)}, {text: chart.Number(d.High)}, {text: chart.Number(d.Critical)}, {text: chart.Number(d.Total()), bold: true}, {text: r.dayBefore(&d)}})
 	}
 	w.table([]column{{"Day", 46, toLeft}, {"Low", 19, toRight}, {"Medium", 19, toRight}, {"High", 19, toRight}, {"Critical", 19, toRight}, {"All", 21, toRight}, {"Week before", 27, toRight}}, rows)
 }

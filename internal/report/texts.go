@@ -59,6 +59,14 @@ func (r *Report) before(n int64) string {
 	return chart.Number(n)
 }
 
+// dayBefore is what the same day a week before had, in the table of days.
+func (r *Report) dayBefore(d *Day) string {
+	if r.hasBefore() && d.NoBefore {
+		return "no data yet"
+	}
+	return r.before(d.Before)
+}
+
 // hasBefore says whether there is a week before to compare with.
 func (r *Report) hasBefore() bool { return !r.Events.First }
 

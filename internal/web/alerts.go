@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"tocsin/internal/access"
 	"tocsin/internal/alert"
@@ -283,7 +284,8 @@ var (
 // evidenceOf is one event as a line of the table. The strings are copies.
 func evidenceOf(e eventstore.Stored) evidence {
 	text := func(k event.Key) string { return strings.Clone(e.Text(k)) }
-	out := evidence{Time: instant(e.Time), Source: text(event.SourceIP), Country: text(event.SourceGeoCountryISOCode), Destination: text(event.DestinationIP), Port: text(event.DestinationPort), Action: text(event.EventAction), User: text(event.UserName)}
+	out := evidence{Time: instant(e.Time), Source: text(event.SourceIP), Country: text(event.SourceGeoCountryISOCode), Destination: text(event.DestinationIP), Port: text(event.DestinationPort), ActionRaw: text(event.EventAction), User: text(event.UserName)}
+	out.Action = actionWord(out.ActionRaw)
 	device := []string{text(event.ObserverVendor), text(event.ObserverProduct), text(event.ObserverName)}
 	device = slices.DeleteFunc(device, func(s string) bool { return s == "" })
 	out.Device = strings.Join(device, " ")
@@ -319,9 +321,14 @@ func evidenceOf(e eventstore.Stored) evidence {
 	case eventstore.ClassAllowed:
 		out.Summary = "Let through"
 	default:
-		out.Summary = text(event.EventAction)
+		out.Summary = sentence(out.Action)
 	}
 	return out
+}
+
+// actionWord is a device's own word for what it did, as people read it: "tunnel up" for tunnel-up.
+func actionWord(raw string) string {
+	return strings.Join(strings.FieldsFunc(raw, func(r rune) bool { return r == '-' || r == '_' || unicode.IsSpace(r) }), " ")
 }
 
 // listedWord says what met the threat list: by indicator's kind, and whether it was refused.

@@ -191,7 +191,8 @@ type evidence struct {
 	Country     string // ISO 3166-1 alpha-2
 	Destination string
 	Port        string
-	Action      string
+	Action      string // in words
+	ActionRaw   string // as the device wrote it
 	User        string
 	Device      string
 	Summary     string
