@@ -13,6 +13,8 @@ func load64(s string, i int) uint64 {
 	return *(*uint64)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), i))
 }
 
+// hex4, escapes and appendUnescaped are like those of the program's own events: this package imports nothing of the program, so that it can be
+// used without it.
 func hex4(s string) (rune, bool) {
 	if len(s) < 4 {
 		return 0, false

@@ -14,7 +14,8 @@ import (
 // Parse reads the YAML documents of one file into c. Documents with an error are left out, the others are taken.
 func (c *Collection) Parse(file string, data []byte) []*Error {
 	var errs []*Error
-	next := documents(string(data))
+	next, done := documents(string(data))
+	defer done()
 	var global, last *yaml.Node
 	for n := 0; ; n++ {
 		root, err := next()
@@ -66,8 +67,9 @@ func (c *Collection) Parse(file string, data []byte) []*Error {
 }
 
 // documents gives one document after the other, then errEOF.
-func documents(text string) func() (*yaml.Node, error) {
-	if docs, ok := fastDocuments(text); ok {
+func documents(text string) (next func() (*yaml.Node, error), done func()) {
+	docs, done, ok := fastDocuments(text)
+	if ok {
 		return func() (*yaml.Node, error) {
 			if len(docs) == 0 {
 				return nil, errEOF
@@ -75,7 +77,7 @@ func documents(text string) func() (*yaml.Node, error) {
 			n := docs[0]
 			docs = docs[1:]
 			return n, nil
-		}
+		}, done
 	}
 	dec := yaml.NewDecoder(strings.NewReader(text))
 	return func() (*yaml.Node, error) {
@@ -87,7 +89,7 @@ func documents(text string) func() (*yaml.Node, error) {
 			return doc.Content[0], nil
 		}
 		return &doc, nil
-	}
+	}, done
 }
 
 var errEOF = errors.New("end of documents")
@@ -372,7 +374,7 @@ func (p *parser) meta(root *yaml.Node, m *Meta, sections map[string]*yaml.Node) 
 				if m.custom == nil {
 					m.custom = map[string]*yaml.Node{}
 				}
-				m.custom[k] = v
+				m.custom[k] = cloneNode(v)
 			}
 		}
 		switch {

@@ -211,6 +211,15 @@ func draftValue(it *item, mods []string, v value, base draft, expand func(string
 		base.op = opNull
 		return []draft{base}, nil
 	}
+	if op, ok := plainOp(v, mods, base.keyword); ok {
+		base.op, base.text = op, fold(v.text)
+		return []draft{base}, nil
+	}
+	return draftPattern(it, mods, v, base, expand)
+}
+
+// draftPattern is draftValue for what is not as plain as most values are.
+func draftPattern(it *item, mods []string, v value, base draft, expand func(string) ([]string, bool)) ([]draft, error) {
 	pats := []pattern{parsePattern(v.text)}
 	if v.kind != valueString {
 		pats[0] = textPattern(v.text)
@@ -345,6 +354,31 @@ func draftValue(it *item, mods []string, v value, base draft, expand func(string
 		out = append(out, base)
 	}
 	return out, nil
+}
+
+// plainOp says how a value is compared of which nothing has to be worked out, as nearly all are: a text without wildcards and escapes,
+// with at most one modifier that says where it stands.
+func plainOp(v value, mods []string, keyword bool) (predOp, bool) {
+	if v.kind != valueString || v.text == "" || len(mods) > 1 || strings.ContainsAny(v.text, "*?") || strings.Contains(v.text, `\\`) {
+		return 0, false
+	}
+	op := opEq
+	if len(mods) == 1 {
+		switch mods[0] {
+		case "contains":
+			op = opContains
+		case "startswith":
+			op = opPrefix
+		case "endswith":
+			op = opSuffix
+		default:
+			return 0, false
+		}
+	}
+	if keyword {
+		return opContains, op == opEq || op == opContains
+	}
+	return op, true
 }
 
 // withPattern chooses the cheapest operation for p.

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ func sameNodes(a, b *yaml.Node) string {
 // compareYAML compares the fast reader with the library and says whether the fast one knew the text.
 func compareYAML(t *testing.T, text string) bool {
 	t.Helper()
-	docs, ok := fastDocuments(text)
+	docs, _, ok := fastDocuments(text)
 	if !ok {
 		return false
 	}
@@ -96,5 +97,68 @@ func TestRuleTextIsUTF8(t *testing.T) {
 		if len(errs) != 1 || len(c.Rules) != 0 {
 			t.Errorf("%q: %v, %d rules", value, errs, len(c.Rules))
 		}
+	}
+}
+
+// TestNodesAreCopied: what a rule keeps of its document stays as it is when the next is read, though nodes are used again.
+func TestNodesAreCopied(t *testing.T) {
+	rule := func(id, owner string) string {
+		return "title: t\nid: " + id + "\nowner: " + owner + "\nlinks:\n  first: [" + owner + "]\nlogsource: {category: x}\ndetection:\n  s:\n    f: 1\n  condition: s\n"
+	}
+	var c Collection
+	for i, owner := range []string{"ann", "bob", "eve"} {
+		if errs := c.Parse(owner, []byte(rule(strings.Repeat(string(rune('a'+i)), 8)+"-0000-4000-8000-000000000000", owner))); len(errs) > 0 {
+			t.Fatal(errs[0])
+		}
+	}
+	for i, owner := range []string{"ann", "bob", "eve"} {
+		custom := c.Rules[i].custom
+		if custom["owner"].Value != owner || custom["links"].Content[1].Content[0].Value != owner {
+			t.Errorf("rule %d: %q, %q, want %q", i, custom["owner"].Value, custom["links"].Content[1].Content[0].Value, owner)
+		}
+	}
+}
+
+// TestPlainValues: values that are taken without working their pattern out are what that gives, in all upstream rules and for odd ones.
+func TestPlainValues(t *testing.T) {
+	plain := 0
+	check := func(it *item, mods []string, v value) {
+		base := draft{predicate: predicate{keyword: it.field == ""}}
+		op, ok := plainOp(v, mods, base.keyword)
+		if !ok {
+			return
+		}
+		plain++
+		want, err := draftPattern(it, mods, v, base, nil)
+		if err != nil || len(want) != 1 || want[0].op != op || want[0].text != fold(v.text) || want[0].glob != nil {
+			t.Errorf("%q, %q %q: %d; the pattern gives %v, %v", it.field, mods, v.text, op, want, err)
+		}
+	}
+	var walk func(s *search)
+	walk = func(s *search) {
+		if s.item != nil {
+			for _, v := range s.item.values {
+				check(s.item, slices.DeleteFunc(slices.Clone(s.item.mods), func(m string) bool { return m == "all" || m == "neq" }), v)
+			}
+		}
+		for _, k := range s.kids {
+			walk(k)
+		}
+	}
+	var errs []*Error
+	for _, r := range loadDir(t, filepath.Join(shared(t), "rules"), &errs).Rules {
+		for _, s := range r.searches {
+			walk(s)
+		}
+	}
+	for _, text := range []string{"", "a", `\`, `a\`, `\\`, `\a`, `a\*`, "*", "a?b", "É", "\xff", "%a%", " "} {
+		for _, field := range []string{"f", ""} {
+			for _, mods := range [][]string{nil, {"contains"}, {"startswith"}, {"endswith"}} {
+				check(&item{field: field}, mods, value{kind: valueString, text: text})
+			}
+		}
+	}
+	if plain < 30_000 {
+		t.Errorf("only %d values are plain", plain)
 	}
 }
