@@ -41,6 +41,7 @@ type Listen struct {
 	Beats          []Beats   `yaml:"beats"`
 	Flows          []Flows   `yaml:"flows"`
 	OTLP           []HTTP    `yaml:"otlp"` // OpenTelemetry logs over HTTP and gRPC, on one port
+	Devices        []Device  `yaml:"devices"`
 	TLS            ListenTLS `yaml:"tls"`
 	MaxLine        int       `yaml:"max_line"`        // bytes of one line that are kept; default 65536
 	MaxConnections int       `yaml:"max_connections"` // of TCP, for each port; default 256
@@ -97,6 +98,14 @@ type Syslog struct {
 	Format         string `yaml:"format"`          // a product to try first; default auto
 	Relay          bool   `yaml:"relay"`           // its senders pass on the logs of many devices: do not pin them to the products they first sent
 	PermitHostdown bool   `yaml:"permit_hostdown"` // the Cisco ASAs that send here over TCP have "logging permit-hostdown": do not warn
+}
+
+// Device says how the lines of one sender, or of all in a range, are read, whichever port they come to. What is left out is the port's.
+type Device struct {
+	Address  string `yaml:"address"`  // such as 192.0.2.1 or 192.0.2.0/24; the narrowest range counts
+	Timezone string `yaml:"timezone"` // as for syslog
+	Format   string `yaml:"format"`   // as for syslog
+	Relay    bool   `yaml:"relay"`    // as for syslog
 }
 
 // Policy says what may leave the site.

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -91,23 +93,46 @@ func (l *Listen) slots() []slotted {
 
 // readers are the pipeline's parsers by slot. Slots of the same time zone share one.
 type readers struct {
-	sets     [256]*parse.Set
-	hints    [256]string
-	relay    [256]bool
-	hostdown [256]bool
-	ready    [256]bool
+	sets       [256]*parse.Set
+	hints      [256]string
+	relay      [256]bool
+	hostdown   [256]bool
+	ready      [256]bool
+	hinted     []hinted   // devices of which the settings say something of their own, the narrowest range first
+	from       netip.Addr // the last line's sender, and what is said of it
+	lastDevice *hinted
 }
 
-func newReaders(slots []slotted, lib *parse.Library) (*readers, error) {
+func newReaders(slots []slotted, devices []Device, lib *parse.Library) (*readers, error) {
 	r := &readers{}
 	zones := map[string]*parse.Set{}
-	for _, s := range slots {
-		if zones[s.timezone] == nil {
-			loc, err := location(s.timezone)
-			if err != nil {
+	zone := func(name string) error {
+		if zones[name] != nil {
+			return nil
+		}
+		loc, err := location(name)
+		if err == nil {
+			zones[name] = parse.New(parse.Options{Location: loc, Library: lib})
+		}
+		return err
+	}
+	for i := range devices {
+		h, err := devices[i].hinted()
+		if err != nil {
+			return nil, err
+		}
+		if z := devices[i].Timezone; z != "" {
+			if err := zone(z); err != nil {
 				return nil, err
 			}
-			zones[s.timezone] = parse.New(parse.Options{Location: loc, Library: lib})
+			h.set = zones[z]
+		}
+		r.hinted = append(r.hinted, h)
+	}
+	slices.SortStableFunc(r.hinted, func(a, b hinted) int { return b.of.Bits() - a.of.Bits() })
+	for _, s := range slots {
+		if err := zone(s.timezone); err != nil {
+			return nil, err
 		}
 		r.sets[s.slot], r.hints[s.slot], r.relay[s.slot], r.hostdown[s.slot], r.ready[s.slot] = zones[s.timezone], s.format, s.relay, s.hostdown, s.ready
 	}
@@ -118,7 +143,11 @@ func newReaders(slots []slotted, lib *parse.Library) (*readers, error) {
 func (r *readers) parse(e *event.Event, l *archive.Line) (format string, ok bool) {
 	i := r.of(l.Listener)
 	if !r.ready[i] {
-		return r.sets[i].ParseFrom(e, r.hints[i], parse.Origin{Listener: i, Sender: l.Sender, Stream: l.Stream})
+		set, hint := r.sets[i], r.hints[i]
+		if h := r.device(l.Sender); h != nil {
+			set, hint = cmp.Or(h.set, set), cmp.Or(h.hint, hint)
+		}
+		return set.ParseFrom(e, hint, parse.Origin{Listener: i, Sender: l.Sender, Stream: l.Stream})
 	}
 	id := e.ID
 	if err := event.DecodeJSON(e, l.Text); err != nil {
@@ -136,7 +165,11 @@ func (r *readers) parse(e *event.Event, l *archive.Line) (format string, ok bool
 func (r *readers) headers() []parse.Header {
 	var out []parse.Header
 	done := map[*parse.Set]bool{}
-	for _, s := range r.sets {
+	sets := r.sets[:]
+	for i := range r.hinted {
+		sets = append(sets[:len(sets):len(sets)], r.hinted[i].set)
+	}
+	for _, s := range sets {
 		if s != nil && !done[s] {
 			done[s] = true
 			out = append(out, s.Headers()...)
@@ -149,7 +182,11 @@ func (r *readers) headers() []parse.Header {
 func (r *readers) restoreHeaders(list []parse.Header) {
 	by := map[*parse.Set][]parse.Header{}
 	for _, h := range list {
-		if s := r.sets[h.Listener]; s != nil {
+		s := r.sets[h.Listener]
+		if d := r.device(h.Sender); d != nil && s != nil {
+			s = cmp.Or(d.set, s)
+		}
+		if s != nil {
 			by[s] = append(by[s], h)
 		}
 	}
@@ -165,6 +202,55 @@ func (r *readers) of(slot uint8) uint8 {
 	}
 	return slot
 }
+
+// hinted is what the settings say of a device, as the pipeline uses it.
+type hinted struct {
+	of    netip.Prefix
+	set   *parse.Set // of its time zone; nil: its listener's
+	hint  string     // ""; its listener's
+	relay bool
+}
+
+func (d *Device) hinted() (h hinted, err error) {
+	h.hint, h.relay = d.Format, d.Relay
+	if a, aerr := netip.ParseAddr(d.Address); aerr == nil {
+		a = a.Unmap().WithZone("")
+		h.of = netip.PrefixFrom(a, a.BitLen())
+	} else if h.of, err = netip.ParsePrefix(d.Address); err != nil || h.of.Addr().Is4In6() {
+		err = fmt.Errorf("%q is no address or range, such as 192.0.2.1 or 192.0.2.0/24", d.Address)
+	}
+	return h, err
+}
+
+// device gives what the settings say of a sender, or nil.
+func (r *readers) device(a netip.Addr) *hinted {
+	if len(r.hinted) == 0 || !a.IsValid() {
+		return nil
+	}
+	if a != r.from {
+		r.from, r.lastDevice = a, nil
+		plain := a.Unmap().WithZone("")
+		for i := range r.hinted {
+			if r.hinted[i].of.Contains(plain) {
+				r.lastDevice = &r.hinted[i]
+				break
+			}
+		}
+	}
+	return r.lastDevice
+}
+
+// relays says whether a line came from one that passes on the logs of many devices.
+func (r *readers) relays(l *archive.Line) bool {
+	if r.relay[r.of(l.Listener)] {
+		return true
+	}
+	d := r.device(l.Sender)
+	return d != nil && d.relay
+}
+
+// maxDevices is how many the settings may say something of.
+const maxDevices = 256
 
 // checkInputs says what is wrong with the settings of the inputs.
 func (c *Config) checkInputs(bad func(format string, args ...any)) {
@@ -184,6 +270,24 @@ func (c *Config) checkInputs(bad func(format string, args ...any)) {
 	}
 	if len(c.Listen.Syslog) > maxSyslog {
 		bad("listen.syslog: more than %d listeners", maxSyslog)
+	}
+	if len(c.Listen.Devices) > maxDevices {
+		bad("listen.devices: more than %d; name ranges, such as 192.0.2.0/24", maxDevices)
+	}
+	seen := map[netip.Prefix]bool{}
+	for i := range c.Listen.Devices {
+		d, key := &c.Listen.Devices[i], fmt.Sprintf("listen.devices[%d]", i)
+		h, err := d.hinted()
+		if err != nil {
+			bad("%s.address: %w", key, err)
+		} else if seen[h.of.Masked()] {
+			bad("%s.address: %s stands there twice", key, d.Address)
+		}
+		seen[h.of.Masked()] = true
+		if d.Timezone == "" && d.Format == "" && !d.Relay {
+			bad("%s: none of timezone, format and relay is set, so it says nothing", key)
+		}
+		checkReading(bad, key, d.Timezone, d.Format)
 	}
 	for i, f := range c.Listen.Files {
 		key := fmt.Sprintf("listen.files[%d]", i)

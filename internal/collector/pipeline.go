@@ -85,7 +85,7 @@ func newPipeline(c *Config, min *minimise.Minimiser, det Detector, secret archiv
 	}
 	p.tally.byClause = make([]uint64, len(min.Policy().Events))
 	var err error
-	if p.read, err = newReaders(c.Listen.slots(), p.lib); err != nil {
+	if p.read, err = newReaders(c.Listen.slots(), c.Listen.Devices, p.lib); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -272,7 +272,7 @@ func (p *pipeline) understand(e *event.Event, l *archive.Line) bool {
 		return false
 	}
 	changed := false
-	if !p.read.relay[p.read.of(l.Listener)] {
+	if !p.read.relays(l) {
 		var was string
 		if changed, was = s.product(e, format, l.Created); was != "" {
 			p.log.Info("the parsers have another name for what a device is, since the program or its packs were renewed; it is taken for what was learnt",

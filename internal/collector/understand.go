@@ -23,7 +23,7 @@ func NewUnderstander(c *Config) (*Understander, error) {
 			}
 		}
 	}
-	r, err := newReaders(c.Listen.slots(), lib)
+	r, err := newReaders(c.Listen.slots(), c.Listen.Devices, lib)
 	if err != nil {
 		return nil, err
 	}

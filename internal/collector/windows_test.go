@@ -18,7 +18,7 @@ import (
 // fieldsOf reads a line as the collector does, by automatic detection, and gives what it understood, as text by field.
 func fieldsOf(t testing.TB, line string) map[string]string {
 	t.Helper()
-	r, err := newReaders([]slotted{{slot: 0}}, parse.NewLibrary())
+	r, err := newReaders([]slotted{{slot: 0}}, nil, parse.NewLibrary())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -240,7 +240,7 @@ func (r *run) deviceClock(check, name string, d *device) {
 	}
 	zone := off.Round(30 * time.Minute)
 	if (off-zone).Abs() < 2*time.Minute && zone.Abs() <= 14*time.Hour {
-		r.add(check, "device_zone", Warn, fmt.Sprintf("the times of %s are %s %s", name, zone.Abs(), way), "Its time zone is set otherwise than here: set timezone of the listener in the settings to the device's zone (UTC, Europe/London …), or let the device write its zone.")
+		r.add(check, "device_zone", Warn, fmt.Sprintf("the times of %s are %s %s", name, zone.Abs(), way), "Its time zone is set otherwise than here: set timezone of the listener, or of this device alone in listen.devices, in the settings to the device's zone (UTC, Europe/London …), or let the device write its zone.")
 		return
 	}
 	r.add(check, "device_clock", Warn, fmt.Sprintf("the clock of %s is %s %s", name, off.Abs().Round(time.Minute), way), "Set an NTP server on the device.")
