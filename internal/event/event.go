@@ -81,6 +81,7 @@ type Event struct {
 	vals    []Value // as many, with room for as many, see list.go
 	present [bitsetWords]uint64
 	extras  []Extra
+	hints   []Key  // see decoder
 	arena   []byte // strings point into it, so it is only appended to, and replaced when full
 }
 
@@ -453,7 +454,7 @@ func (e *Event) Clone() *Event {
 // CopyTo makes dst a deep copy of e, using the memory that dst has.
 func (e *Event) CopyTo(dst *Event) {
 	dst.Reset()
-	keys, vals, extras, arena := dst.keys, dst.vals, dst.extras, dst.arena
+	keys, vals, extras, arena, hints := dst.keys, dst.vals, dst.extras, dst.arena, dst.hints
 	*dst = *e
 	need := len(e.raw)
 	for i := range e.vals {
@@ -465,7 +466,7 @@ func (e *Event) CopyTo(dst *Event) {
 	if cap(arena) < need {
 		arena = make([]byte, 0, need)
 	}
-	dst.arena = arena
+	dst.arena, dst.hints = arena, hints
 	if dst.keys, dst.vals = keys, vals; cap(keys) < len(e.keys) {
 		dst.makeRoom(len(e.keys))
 	}

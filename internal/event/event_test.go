@@ -339,6 +339,7 @@ func FuzzDecodeJSON(f *testing.F) {
 	f.Add([]byte(`{"a":[1,2.5,true,null,"\""],"event.hash":"` + strings.Repeat("ab", 32) + `","event.original":"<13>x"}`))
 	f.Add([]byte(`{"event.risk_score":-1.5e3,"tags":[],"source.bytes":"9007199254740993"}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
+		again(t, sampleLine, line)
 		var e, back Event
 		if DecodeJSON(&e, line) != nil {
 			return

@@ -47,7 +47,7 @@ type schemaField struct {
 type table struct {
 	slots  []nameSlot // by hash of the name, a power of two of them, at most half taken
 	fields []schemaField
-	quoted [][]byte // `,"source.ip":` by key, ready to append
+	quoted []string // `,"source.ip":` by key, ready to append
 }
 
 // nameSlot is where a name is found: each field of each event is looked up.
@@ -124,8 +124,8 @@ func init() {
 	registry.Store(t)
 }
 
-func quoteName(name string) []byte {
-	return append(appendString([]byte{','}, name), ':')
+func quoteName(name string) string {
+	return string(append(appendString([]byte{','}, name), ':'))
 }
 
 // Lookup gives the key of a field name, if the schema, a rule or a signed pack has named it.

@@ -221,33 +221,38 @@ func ParseValue(kind Kind, s string) (v Value, ok bool) {
 // ParseIP reads an address with a fast path for IPv4 dotted quads. Leading zeros in a quad are refused, as netip does: they are octal
 // to some readers.
 func ParseIP(s string) (netip.Addr, bool) {
-	if len(s) >= 7 && len(s) <= 15 {
+	if n, ok := quad(s); ok {
 		var b [4]byte
-		field, digits, n := 0, 0, 0
-		for i := 0; i < len(s); i++ {
-			c := s[i]
-			switch {
-			case c >= '0' && c <= '9':
-				if digits > 0 && n == 0 {
-					return parseIPSlow(s)
-				}
-				n = n*10 + int(c-'0')
-				if digits++; n > 255 {
-					return parseIPSlow(s)
-				}
-			case c == '.' && digits > 0 && field < 3:
-				b[field] = byte(n)
-				field, digits, n = field+1, 0, 0
-			default:
-				return parseIPSlow(s)
-			}
-		}
-		if field == 3 && digits > 0 {
-			b[3] = byte(n)
-			return netip.AddrFrom4(b), true
-		}
+		binary.BigEndian.PutUint32(b[:], n)
+		return netip.AddrFrom4(b), true
 	}
 	return parseIPSlow(s)
+}
+
+// quad reads an IPv4 dotted quad, the first byte the highest.
+func quad(s string) (uint32, bool) {
+	if len(s) < 7 || len(s) > 15 {
+		return 0, false
+	}
+	all, n, digits, dots := uint32(0), uint32(0), 0, 0
+	for i := 0; i < len(s); i++ {
+		c := uint32(s[i]) - '0'
+		if c <= 9 {
+			if n == 0 && digits > 0 {
+				return 0, false
+			}
+			n = n*10 + c
+			digits++
+			continue
+		}
+		if s[i] != '.' || digits == 0 || n > 255 || dots == 3 || digits > 3 {
+			return 0, false
+		}
+		all = all<<8 | n
+		dots++
+		n, digits = 0, 0
+	}
+	return all<<8 | n, dots == 3 && digits > 0 && digits <= 3 && n <= 255
 }
 
 func parseIPSlow(s string) (netip.Addr, bool) {
@@ -355,13 +360,8 @@ func parseTimeUTC(s string) (int64, bool) {
 	if s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' || s[len(s)-1] != 'Z' {
 		return 0, false
 	}
-	year, ok1 := digits(s[0:4])
-	month, ok2 := digits(s[5:7])
-	day, ok3 := digits(s[8:10])
-	hour, ok4 := digits(s[11:13])
-	minute, ok5 := digits(s[14:16])
-	sec, ok6 := digits(s[17:19])
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 || year < 1678 || year > 2261 || month < 1 || month > 12 || day < 1 || day > 28 || hour > 23 || minute > 59 || sec > 59 {
+	year, month, day, hour, minute, sec := 100*two(s, 0)+two(s, 2), two(s, 5), two(s, 8), two(s, 11), two(s, 14), two(s, 17)
+	if year < 1678 || year > 2261 || month < 1 || month > 12 || day < 1 || day > 28 || hour > 23 || minute > 59 || sec > 59 {
 		return 0, false // days 29 to 31 take the slow path, which knows the months
 	}
 	var frac int64
@@ -389,6 +389,15 @@ func parseTimeUTC(s string) (int64, bool) {
 	doe := yoe*365 + yoe/4 - yoe/100 + doy
 	days := era*146097 + doe - 719468
 	return (days*86400+hour*3600+minute*60+sec)*1e9 + frac, true
+}
+
+// two is the number of two digits at i, more than any such number, also times a hundred, when they are none.
+func two(s string, i int) int64 {
+	tens, units := s[i]-'0', s[i+1]-'0'
+	if tens > 9 || units > 9 {
+		return 1 << 20
+	}
+	return int64(tens)*10 + int64(units)
 }
 
 func digits(s string) (int64, bool) {
