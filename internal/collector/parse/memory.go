@@ -34,6 +34,7 @@ type name struct {
 	text       string
 	slot       int // -1: the pack does not speak of it
 	mapped     bool
+	norm       []byte // as the dictionary writes it, of names that are not the pack's
 	plain      bool   // good for an extra, and no field of the schema
 	seen       uint32 // the turn of the line in which it was met last
 }
@@ -269,7 +270,7 @@ func (s *Set) otherName(x *name, v string) {
 	if r.n < packMaxOthers && r.pack.Others != packs.OthersDrop {
 		o := &r.others[r.n]
 		r.n++
-		o.name, o.value, o.leaf, o.plain, o.fresh = x.text, v, 0, x.plain, x.seen != r.turn
+		o.name, o.value, o.leaf, o.plain, o.norm, o.fresh = x.text, v, 0, x.plain, x.norm, x.seen != r.turn
 		x.seen = r.turn
 		if !x.plain {
 			r.odd++
@@ -365,6 +366,6 @@ func (m *memory) meet(p *packs.Pack, text string) *name {
 		return m.add(text, int(slot), p.Mapped[slot])
 	}
 	x := m.add(text, -1, false)
-	x.plain = isPlain(text)
+	x.plain, x.norm = isPlain(text), norm(nil, text)
 	return x
 }

@@ -34,9 +34,10 @@ func (l *Library) Packs() *packs.Set { return l.set.Load() }
 // pair is a name and a value that a pack does not speak of.
 type pair struct {
 	name, value string
-	leaf        int  // where the last part of a JSON path starts
-	plain       bool // the name is known to be good for an extra
-	fresh       bool // no other pair of the line has that name, nor can an extra that a pack has made
+	leaf        int    // where the last part of a JSON path starts
+	plain       bool   // the name is known to be good for an extra
+	norm        []byte // of a plain name: as the dictionary writes it
+	fresh       bool   // no other pair of the line has that name, nor can an extra that a pack has made
 }
 
 // run is what reading one line with one pack needs.
@@ -199,7 +200,7 @@ func (s *Set) packRead(p *packs.Pack, msg string) bool {
 			return true
 		}
 		if !done {
-			s.spread(msg, end.place)
+			s.spreadAll(msg, end)
 		}
 		steps = nil // what they would read is not there
 	}
@@ -319,14 +320,19 @@ func (s *Set) packOthers(p *packs.Pack) {
 			s.cefExtension(r.cef, r.name)
 			return
 		}
+		first := len(s.e.Extras()) == 0
 		for i := range r.others[:r.n] {
 			o := &r.others[i]
 			if o.leaf > 0 {
 				if !s.genericPath(o.name, o.name[o.leaf:], jsonValue{raw: o.value, kind: 's'}) {
 					s.extra(o.name, o.value)
 				}
-			} else if !s.generic(o.name, o.value) {
-				s.extra(o.name, o.value)
+			} else if !o.plain {
+				if !s.generic(o.name, o.value) {
+					s.extra(o.name, o.value)
+				}
+			} else if !s.genericNorm(o.norm, o.value) {
+				s.plainExtra(o, first)
 			}
 		}
 		s.genericDone(p.Dataset)
@@ -334,16 +340,22 @@ func (s *Set) packOthers(p *packs.Pack) {
 	}
 	first := len(s.e.Extras()) == 0 // nothing can have taken a name before
 	for i := range r.others[:r.n] {
-		o := &r.others[i]
-		switch {
-		case !o.plain:
+		if o := &r.others[i]; o.plain {
+			s.plainExtra(o, first)
+		} else {
 			s.extra(o.name, o.value)
-		case empty(o.value):
-		case first && o.fresh:
-			s.e.AddExtra(o.name, o.value)
-		default:
-			s.e.SetExtra(o.name, o.value)
 		}
+	}
+}
+
+// plainExtra is extra for a name that is known to be good for one. first says that all extras are of names that the pack does not speak of.
+func (s *Set) plainExtra(o *pair, first bool) {
+	switch {
+	case empty(o.value):
+	case first && o.fresh:
+		s.e.AddExtra(o.name, o.value)
+	default:
+		s.e.SetExtra(o.name, o.value)
 	}
 }
 

@@ -77,6 +77,7 @@ type recipes struct {
 	gen    int // rises when a shape is no longer to be used
 	credit int // what may still be spent on writing recipes; lines done by one bring more
 	tries  uint
+	full   bool // there are as many recipes for the line's shape as may be, and none was for it
 	notes  notes
 	date   dateMemory
 	off    bool // for tests
@@ -146,6 +147,7 @@ recipes:
 		c.credit = min(c.credit+1, maxCredit)
 		return true, whole
 	}
+	s.recipes.full = len(sh.recipes) == maxShapeWays
 	return false, false
 }
 

@@ -13,7 +13,9 @@ import (
 // note begins to note what the line is read by, if a recipe may be written of it.
 func (s *Set) note() {
 	c := &s.recipes
-	if c.credit < recipeCost { // after many lines that were all different, now and then another try
+	full := c.full
+	c.full = false
+	if full || c.credit < recipeCost { // where no two lines are alike, and after many lines that were all different, now and then another try
 		if c.tries++; c.tries%64 != 0 {
 			return
 		}

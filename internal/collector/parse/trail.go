@@ -31,7 +31,7 @@ type place struct {
 
 // trailEnd is what is known of lines that went a whole trail.
 type trailEnd struct {
-	place  *place
+	all    []*place      // its names
 	there  packs.Present // slots of its names
 	others []*place      // names that the pack does not speak of, in their order
 	odd    int           // of these that may be fields
@@ -242,11 +242,32 @@ func (s *Set) trail(p *packs.Pack, t string) (end *trailEnd, ok, done bool) {
 		if n.end.direct {
 			return n.end, true, true
 		}
-		s.spread(t, n)
+		s.spreadAll(t, n.end)
 		return nil, true, true
 	}
 	s.spread(t, n)
 	return nil, s.pairs(t, i, n.name, maxPairs-n.depth, m.bare), true
+}
+
+// spreadAll is spread for a line that went a whole trail.
+func (s *Set) spreadAll(t string, end *trailEnd) {
+	r := &s.run
+	p := unsafe.Pointer(unsafe.StringData(t))
+	for _, n := range end.all {
+		sp := r.spans[n.at&(maxSpans-1)]
+		if sp.from == sp.to {
+			continue
+		}
+		v := unsafe.String((*byte)(unsafe.Add(p, sp.from)), sp.to-sp.from)
+		x := n.name
+		if x.slot >= 0 {
+			r.slots.Put(x.slot, v) // no name of a trail has the slot of another, or one that has a value already
+			if x.mapped {
+				continue
+			}
+		}
+		s.otherName(x, v)
+	}
 }
 
 // spread puts the values of a trail up to n where those of other lines are put.
@@ -450,8 +471,11 @@ func (m *memory) branch(n *place, x *name, gap byte) (c *place, full bool) {
 // endAt says what there is to know of lines that end at n.
 func (m *memory) endAt(n *place) *trailEnd {
 	p := m.pack
-	end := &trailEnd{place: n, others: make([]*place, 0, 8)}
+	end := &trailEnd{all: make([]*place, n.depth)}
 	for q := n; q != &m.root; q = q.before {
+		end.all[q.depth-1] = q
+	}
+	for _, q := range end.all {
 		x := q.name
 		if x.slot >= 0 {
 			end.there.Add(x.slot)
@@ -462,9 +486,6 @@ func (m *memory) endAt(n *place) *trailEnd {
 				end.odd++
 			}
 		}
-	}
-	for i, j := 0, len(end.others)-1; i < j; i, j = i+1, j-1 {
-		end.others[i], end.others[j] = end.others[j], end.others[i]
 	}
 	end.direct = (p.Others == packs.OthersKeep || p.Others == packs.OthersDrop) && len(end.others) <= packMaxOthers
 	for i := range p.Read[1:] {

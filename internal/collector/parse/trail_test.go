@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"tocsin/internal/collector/parse/packs"
@@ -237,6 +238,27 @@ func TestFills(t *testing.T) {
 			if v := trim(string(b[:n])); ok == empty(v) || ok && got != s.lower(v) {
 				t.Fatalf("%q: %q %v", b[:n], got, ok)
 			}
+		}
+	}
+}
+
+// TestUnmetNames: what a Set remembers of names that packs do not speak of changes no answer. One Set has no room for any.
+func TestUnmetNames(t *testing.T) {
+	x := newTwins(t)
+	x.without.run.memories = map[*packs.Pack]*memory{}
+	for _, p := range x.without.lib.Packs().Packs() {
+		if mayTrail(p) {
+			m := newMemory(p)
+			m.names, m.on = slices.Clip(m.names), false
+			x.without.run.memories[p] = m
+		}
+	}
+	r := rand.New(rand.NewPCG(31, 32))
+	lines := kvLines(t)
+	for range 4 {
+		for _, line := range lines {
+			x.same(t, line, "")
+			x.same(t, disturb(r, line, lines), "")
 		}
 	}
 }
