@@ -278,7 +278,7 @@ func TestSplit(t *testing.T) {
 	for range 20000 {
 		b := make([]byte, r.IntN(200))
 		if r.IntN(20) == 0 {
-			b = make([]byte, 900+r.IntN(400))
+			b = make([]byte, 1900+r.IntN(400))
 		}
 		for i := range b {
 			b[i] = "abc,,\"\"x"[r.IntN(8)]
@@ -298,7 +298,7 @@ func TestSplit(t *testing.T) {
 func TestNetfilterPairs(t *testing.T) {
 	r := rand.New(rand.NewPCG(21, 22))
 	parts := []string{"IN=", "OUT=eth1", "MAC=00:08:a2:0c:1f:12:00:c8:8b:e2:d6:87:08:00", "SRC=", "SRC=195.54.160.107", "DST=51.15.166.67", "LEN=40", "PROTO=TCP", "PROTO=", "SPT=8080", "DPT=1",
-		" ", "  ", " SYN ", "[", "=", "\"", "\\\"", " DST=\"a b\" ", " IN=\"", "x[y]=z ", "\xff", "MAC=00:08:a2:0c:1f:1g:00-c8-8b.e2.d6.87:08:00"}
+		" ", "  ", " SYN ", "[", "=", "\"", "\\\"", " DST=\"a b\" ", " IN=\"", " IN\x00=eth9 ", " PROT=UDP ", " PROTO", "IN=eth0 OUT= ", "x[y]=z ", "\xff", "MAC=00:08:a2:0c:1f:1g:00-c8-8b.e2.d6.87:08:00"}
 	s := testSet(t)
 	by := func(read func(*Set, string)) (string, *event.Event) {
 		e := &event.Event{}

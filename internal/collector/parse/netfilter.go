@@ -1,8 +1,10 @@
 package parse
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"strings"
+	"unsafe"
 
 	"tocsin/internal/collector/parse/find"
 	"tocsin/internal/event"
@@ -58,24 +60,58 @@ func (s *Set) netfilterPairs(msg string, i int) {
 	}
 	m.Find(t, ' ', ' '<<24|' '<<16|'['<<8|'=')
 	size := false
-	for i = 0; i < n; {
-		j := m.NextAny(i)
-		if j >= n || t[j] == '[' {
+	i = 0
+	w, f := 0, m.Any[0]
+	p := unsafe.Pointer(unsafe.StringData(t)) // all places below are less than n
+	for {
+		for f == 0 {
+			w++
+			f = m.Any[w&(len(m.Any)-1)]
+		}
+		j := w<<6 + bits.TrailingZeros64(f)
+		f &= f - 1
+		if j >= n {
 			return
 		}
-		if t[j] == ' ' { // a word, or one blank more
-			i = j + 1
+		if c := *(*byte)(unsafe.Add(p, j)); c != '=' {
+			if c == '[' {
+				return
+			}
+			i = j + 1 // a word, or one blank more
 			continue
 		}
 		v, k := j+1, 0
-		if v < n && t[v] == '"' {
+		if v < n && *(*byte)(unsafe.Add(p, v)) == '"' {
 			k = quoteEnd(t, v)
-			s.netfilterPair(t[i:j], t[v:k], &size)
+			s.netfilterPair(netfilterName(t[i:j]), t[v:k], &size)
 			i = k
+			w = k >> 6
+			f = m.Any[w&(len(m.Any)-1)] >> (k & 63) << (k & 63)
 			continue
 		}
-		if k = min(m.NextOne(v), n); k > v {
-			s.netfilterPair(t[i:j], t[v:k], &size)
+		for {
+			for f == 0 {
+				w++
+				f = m.Any[w&(len(m.Any)-1)]
+			}
+			k = w<<6 + bits.TrailingZeros64(f)
+			f &= f - 1
+			if k >= n {
+				k = n
+				break
+			}
+			if *(*byte)(unsafe.Add(p, k)) == ' ' {
+				break
+			}
+		}
+		if k > v {
+			switch j - i {
+			case 3: // with the equals sign there are four bytes
+				key := binary.LittleEndian.Uint32((*[4]byte)(unsafe.Add(p, i))[:])
+				s.netfilterPair(key&0xffffff|3<<24, unsafe.String((*byte)(unsafe.Add(p, v)), k-v), &size)
+			case 2, 5:
+				s.netfilterPair(netfilterName(t[i:j]), t[v:k], &size)
+			}
 		}
 		i = k + 1
 	}
@@ -104,41 +140,62 @@ func (s *Set) netfilterLong(t string) {
 		} else {
 			i = blankAt(t, i)
 		}
-		s.netfilterPair(key, t[start:i], &size)
+		s.netfilterPair(netfilterName(key), t[start:i], &size)
 	}
 }
 
+// The names that netfilterPair knows, as netfilterName gives them.
+const (
+	nfIN    = 'I' | 'N'<<8 | 2<<24
+	nfOUT   = 'O' | 'U'<<8 | 'T'<<16 | 3<<24
+	nfMAC   = 'M' | 'A'<<8 | 'C'<<16 | 3<<24
+	nfSRC   = 'S' | 'R'<<8 | 'C'<<16 | 3<<24
+	nfDST   = 'D' | 'S'<<8 | 'T'<<16 | 3<<24
+	nfLEN   = 'L' | 'E'<<8 | 'N'<<16 | 3<<24
+	nfSPT   = 'S' | 'P'<<8 | 'T'<<16 | 3<<24
+	nfDPT   = 'D' | 'P'<<8 | 'T'<<16 | 3<<24
+	nfPROTO = 'P' | 'R'<<8 | 'O'<<16 | 'T'<<24
+)
+
+// netfilterName gives a name as a number: its bytes, the first the lowest, and their number. 0 is none that counts; PROTO is its first four.
+func netfilterName(key string) uint32 {
+	switch {
+	case len(key) == 2:
+		return uint32(key[0]) | uint32(key[1])<<8 | 2<<24
+	case len(key) == 3:
+		return uint32(key[0]) | uint32(key[1])<<8 | uint32(key[2])<<16 | 3<<24
+	case key == "PROTO":
+		return nfPROTO
+	}
+	return 0
+}
+
 // netfilterPair takes one pair. size says that the length of the packet has been passed: one behind PROTO is that of its payload.
-func (s *Set) netfilterPair(key, v string, size *bool) {
-	switch len(key) {
-	case 2:
-		if key == "IN" {
-			s.str(event.ObserverIngressInterfaceName, v)
+func (s *Set) netfilterPair(key uint32, v string, size *bool) {
+	switch key {
+	case nfIN:
+		s.str(event.ObserverIngressInterfaceName, v)
+	case nfOUT:
+		s.str(event.ObserverEgressInterfaceName, v)
+	case nfMAC: // destination, source, ether type
+		if len(v) >= 35 {
+			s.mac(event.DestinationMAC, v[:17])
+			s.mac(event.SourceMAC, v[18:35])
 		}
-	case 3:
-		switch uint32(key[0])<<16 | uint32(key[1])<<8 | uint32(key[2]) {
-		case 'O'<<16 | 'U'<<8 | 'T':
-			s.str(event.ObserverEgressInterfaceName, v)
-		case 'M'<<16 | 'A'<<8 | 'C': // destination, source, ether type
-			if len(v) >= 35 {
-				s.mac(event.DestinationMAC, v[:17])
-				s.mac(event.SourceMAC, v[18:35])
-			}
-		case 'S'<<16 | 'R'<<8 | 'C':
-			s.ip(event.SourceIP, v)
-		case 'D'<<16 | 'S'<<8 | 'T':
-			s.ip(event.DestinationIP, v)
-		case 'L'<<16 | 'E'<<8 | 'N':
-			if !*size {
-				s.int(event.NetworkBytes, v)
-			}
-		case 'S'<<16 | 'P'<<8 | 'T':
-			s.port(event.SourcePort, v)
-		case 'D'<<16 | 'P'<<8 | 'T':
-			s.port(event.DestinationPort, v)
+	case nfSRC:
+		s.ip(event.SourceIP, v)
+	case nfDST:
+		s.ip(event.DestinationIP, v)
+	case nfLEN:
+		if !*size {
+			s.int(event.NetworkBytes, v)
 		}
-	case 5:
-		if key == "PROTO" && v != "" {
+	case nfSPT:
+		s.port(event.SourcePort, v)
+	case nfDPT:
+		s.port(event.DestinationPort, v)
+	case nfPROTO:
+		if v != "" {
 			*size = true
 			s.transport(v)
 		}

@@ -386,48 +386,50 @@ func (c *csv) next() (string, bool) {
 
 // split fills dst with the comma-separated values of s and returns how many there are, at most len(dst).
 func split(dst []string, s string) int {
-	const most = 1024 // bytes whose commas are found at once; what stands behind is cut value by value
+	const most = 2048 // bytes of a text whose commas are found at once; longer ones are cut value by value
 	var commas [most / 64]uint64
-	words := min((len(s)+63)>>6, len(commas))
+	if len(s) > most {
+		return splitSlow(dst, s)
+	}
+	words := (len(s) + 63) >> 6
 	find.Masks(s, ',', commas[:words])
-	if len(s) <= most && strings.IndexByte(s, '"') < 0 {
+	if strings.IndexByte(s, '"') < 0 {
 		return splitPlain(dst, s, commas[:words])
 	}
-	start, w, bit := 0, 0, uint64(0)
-	if words > 0 {
-		bit = commas[0]
-	}
-	n := 0
-	for n < len(dst) {
-		if start < len(s) && s[start] == '"' {
-			c := csv{s: s[start:]}
-			dst[n], _ = c.next()
-			n++
-			if c.done {
+	return splitQuoted(dst, s, commas[:words])
+}
+
+// splitQuoted is splitPlain where some values stand in quotes, with commas that are theirs.
+func splitQuoted(dst []string, s string, commas []uint64) int {
+	start, n := 0, 0
+	for w, bit := range commas {
+		for ; bit != 0; bit &= bit - 1 {
+			i := w<<6 + bits.TrailingZeros64(bit)
+			if i < start { // in the quotes that have been passed
+				continue
+			}
+			if n >= len(dst) {
 				return n
 			}
-			start = len(s) - len(c.s)
-			if w = start >> 6; w >= words {
-				return n + splitSlow(dst[n:], s[start:])
-			}
-			bit = commas[w] &^ (1<<(start&63) - 1)
-			continue
-		}
-		for bit == 0 {
-			if w++; w >= words {
-				if len(s) > most {
-					return n + splitSlow(dst[n:], s[start:])
+			if s[start] == '"' {
+				c := csv{s: s[start:]}
+				dst[n], _ = c.next()
+				n++
+				if c.done {
+					return n
 				}
-				dst[n] = s[start:]
-				return n + 1
+				start = len(s) - len(c.s)
+				continue
 			}
-			bit = commas[w]
+			dst[n] = s[start:i]
+			n++
+			start = i + 1
 		}
-		i := w<<6 + bits.TrailingZeros64(bit)
-		bit &= bit - 1
-		dst[n] = s[start:i]
+	}
+	if n < len(dst) {
+		c := csv{s: s[start:]}
+		dst[n], _ = c.next()
 		n++
-		start = i + 1
 	}
 	return n
 }
