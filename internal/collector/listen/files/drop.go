@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -89,6 +90,14 @@ func (in *Input) takeDropped(ctx context.Context) error {
 	}
 	in.drop.seen = seen
 	return nil
+}
+
+// mayWrite says what lets the collector write in a folder.
+func mayWrite(dir string, err error) string {
+	if errors.Is(err, syscall.EROFS) {
+		return "for the collector it is read-only. If it runs as a service: systemctl edit tocsin-collector, write [Service] and below it ReadWritePaths=" + dir + ", then systemctl restart tocsin-collector"
+	}
+	return "let the collector's user write there, and make it if it is not there"
 }
 
 // unfinished says whether a name is one that programs use while they still write.
@@ -261,7 +270,7 @@ func (in *Input) finish(name string, cause error) {
 		to = filepath.Join(in.o.Drop, dir, fmt.Sprintf("%s.%d", name, i))
 	}
 	if err := os.Rename(filepath.Join(in.o.Drop, name), to); err != nil {
-		in.say("drop:"+name, "cannot move a file that was read out of the drop folder: let the collector's user write there", err)
+		in.say("drop:"+name, "cannot move a file that was read out of the drop folder: "+mayWrite(in.o.Drop, err), err)
 		return
 	}
 	now := in.o.Now()

@@ -105,7 +105,7 @@ func New(o Options) (*Input, error) {
 		}
 		for _, d := range []string{o.Drop, filepath.Join(o.Drop, "done"), filepath.Join(o.Drop, "failed")} {
 			if err := os.MkdirAll(d, 0o750); err != nil {
-				return nil, fmt.Errorf("drop folder: %w: make it and let the collector's user write to it", err)
+				return nil, fmt.Errorf("drop folder: %w: %s", err, mayWrite(o.Drop, err))
 			}
 		}
 	}

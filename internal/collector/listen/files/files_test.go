@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -392,6 +393,16 @@ func TestKilledAgain(t *testing.T) {
 	run(sink, func() { sink.wait(t, 202) })
 	if got := sink.snapshot(); len(got) != 202 || !slices.Contains(got, "behind") || !slices.Contains(got, "the last") {
 		t.Errorf("%d lines, then %q", len(got), got[200:min(len(got), 205)])
+	}
+}
+
+// Within a service's sandbox a folder may be read-only whatever its rights are: then the unit is named, not the rights.
+func TestMayWrite(t *testing.T) {
+	if s := mayWrite("/srv/drop", &os.PathError{Op: "mkdir", Path: "/srv/drop/done", Err: syscall.EROFS}); !strings.Contains(s, "ReadWritePaths=/srv/drop") {
+		t.Error(s)
+	}
+	if s := mayWrite("/srv/drop", fs.ErrPermission); !strings.Contains(s, "collector's user") {
+		t.Error(s)
 	}
 }
 
