@@ -426,6 +426,40 @@ func TestPairs(t *testing.T) {
 	}
 }
 
+// TestEightPairs compares the search for eight pairs at once with each place looked at.
+func TestEightPairs(t *testing.T) {
+	if !hasAVX512 {
+		t.Skip("NOT TESTED: the processor has no AVX-512")
+	}
+	rng := rand.New(rand.NewPCG(4, 3))
+	for range 5000 {
+		blocks := 1 + rng.IntN(3)
+		b := make([]byte, 64*blocks+1)
+		for i := range b {
+			b[i] = "abAB@`{}\x00\xffqrstuvwxyz0123456789"[rng.IntN(30)]
+		}
+		pairs := make([]byte, 2+2*rng.IntN(8))
+		for i := range pairs {
+			pairs[i] = "abcdefgh`{\xff09"[rng.IntN(13)] | 0x20
+		}
+		want, places := blocks, uint64(0)
+		for i := len(b) - 2; i >= 0; i-- {
+			for k := 0; k < len(pairs); k += 2 {
+				if b[i]|0x20 == pairs[k] && b[i+1]|0x20 == pairs[k+1] {
+					if want != i/64 {
+						want, places = i/64, 0
+					}
+					places |= 1 << (i % 64)
+				}
+			}
+		}
+		nibbles := nibblesOf(pairs)
+		if got, hits := eightAVX512(&b[0], blocks, &nibbles); got != want || hits != places {
+			t.Fatalf("%q, pairs %q: block %d, %x, want %d, %x", b, pairs, got, hits, want, places)
+		}
+	}
+}
+
 // TestMasks compares what the wide registers find in blocks with what the portable code does, and both with each byte looked at.
 func TestMasks(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))

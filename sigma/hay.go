@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"math/bits"
 	"slices"
 	"strings"
 	"unsafe"
@@ -16,6 +17,7 @@ type haySet struct {
 	step    int
 	longest int       // part
 	pairs   [][8]byte // every part has one of these pairs of bytes in it, with 0x20 set, four in each; nil: it takes more
+	nibbles [64]byte  // the same for eightAVX512
 }
 
 // maxPairs bounds the pairs: each four are a pass over the line.
@@ -109,6 +111,19 @@ func (h *haySet) choosePairs(lines gramCounts) {
 	for four := range slices.Chunk(pairs, 8) {
 		h.pairs = append(h.pairs, [8]byte(four))
 	}
+	h.nibbles = nibblesOf(pairs)
+}
+
+// nibblesOf gives the tables of up to eight pairs for eightAVX512.
+func nibblesOf(pairs []byte) (t [64]byte) {
+	for i := 0; i+1 < len(pairs); i += 2 {
+		bit := byte(1) << (i / 2)
+		t[pairs[i]&15] |= bit
+		t[16+pairs[i]>>4] |= bit
+		t[32+pairs[i+1]&15] |= bit
+		t[48+pairs[i+1]>>4] |= bit
+	}
+	return t
 }
 
 // foldsToASCII says whether a character beyond ASCII may be in s that is ASCII when folded: the dotted and dotless i, the long s and the sign of kelvin.
@@ -132,6 +147,9 @@ func (h *haySet) possible(s string) bool {
 	if h.pairs == nil || len(s) < 33 {
 		return h.scan(s)
 	}
+	if hasAVX512 {
+		return h.possibleWide(s)
+	}
 	blocks := (len(s) - 1) / 32
 	for i := range h.pairs {
 		for b := 0; b < blocks; b++ {
@@ -144,6 +162,22 @@ func (h *haySet) possible(s string) bool {
 		}
 	}
 	return h.scan(s[max(0, blocks*32-h.longest):])
+}
+
+// possibleWide is possible by the widest registers.
+func (h *haySet) possibleWide(s string) bool {
+	blocks := (len(s) - 1) / 64
+	for b := 0; b < blocks; b++ {
+		n, hits := eightAVX512((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(s)), b*64)), blocks-b, &h.nibbles)
+		if b += n; b >= blocks {
+			break
+		}
+		first, last := b*64+bits.TrailingZeros64(hits), b*64+bits.Len64(hits)
+		if h.scan(s[max(0, first-h.longest):min(len(s), last+1+h.longest)]) {
+			return true
+		}
+	}
+	return h.scan(s[max(0, blocks*64-h.longest):])
 }
 
 func (h *haySet) scan(s string) bool {

@@ -39,6 +39,13 @@ func quotesAVX512(p *byte, n int, base, carry uint32, out *uint32) (count int, o
 //go:noescape
 func gramsAVX512(p *byte, blocks int, bitmap *uint64, shift, lanes uint32, step int) (block int, hits uint64)
 
+// eightAVX512 gives the first block of 64 bytes in which one of eight pairs of bytes begins, or blocks, and at which places. Bytes are compared
+// after 0x20 was set in them. nibbles has a bit for each pair, by the low and the high half of its first byte, and of its second. One byte behind
+// the last block is read too; blocks must not be 0.
+//
+//go:noescape
+func eightAVX512(p *byte, blocks int, nibbles *[64]byte) (block int, hits uint64)
+
 var (
 	hasAVX2   = cpu.X86.HasAVX2
 	hasAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW

@@ -383,3 +383,52 @@ gramsend:
 	MOVQ DI, block+40(FP)
 	MOVQ R10, hits+48(FP)
 	RET
+
+// func eightAVX512(p *byte, blocks int, nibbles *[64]byte) (block int, hits uint64)
+TEXT ·eightAVX512(SB), NOSPLIT, $0-40
+	MOVQ p+0(FP), SI
+	MOVQ blocks+8(FP), DX
+	MOVQ nibbles+16(FP), BX
+	VBROADCASTI32X4 (BX), Z0
+	VBROADCASTI32X4 16(BX), Z1
+	VBROADCASTI32X4 32(BX), Z2
+	VBROADCASTI32X4 48(BX), Z3
+	MOVL $0x20, AX
+	VPBROADCASTB AX, Z4
+	MOVL $0x0f, AX
+	VPBROADCASTB AX, Z5
+	XORQ DI, DI
+	XORQ R8, R8
+
+eightblock:
+	VPORQ (SI), Z4, Z6
+	VPORQ 1(SI), Z4, Z7
+	VPSRLW $4, Z6, Z8
+	VPSRLW $4, Z7, Z9
+	VPANDQ Z5, Z6, Z6
+	VPANDQ Z5, Z7, Z7
+	VPANDQ Z5, Z8, Z8
+	VPANDQ Z5, Z9, Z9
+	VPSHUFB Z6, Z0, Z6
+	VPSHUFB Z8, Z1, Z8
+	VPSHUFB Z7, Z2, Z7
+	VPSHUFB Z9, Z3, Z9
+	VPANDQ Z6, Z8, Z6
+	VPANDQ Z7, Z9, Z7
+	VPTESTMB Z6, Z7, K1
+	KORTESTQ K1, K1
+	JNZ eightfound
+	ADDQ $64, SI
+	INCQ DI
+	CMPQ DI, DX
+	JLT eightblock
+	JMP eightend
+
+eightfound:
+	KMOVQ K1, R8
+
+eightend:
+	VZEROUPPER
+	MOVQ DI, block+24(FP)
+	MOVQ R8, hits+32(FP)
+	RET

@@ -25,3 +25,7 @@ func lowerBlocks(dst, src *byte, blocks int) (n int) { return 0 }
 func gramsAVX512(p *byte, blocks int, bitmap *uint64, shift, lanes uint32, step int) (block int, hits uint64) {
 	return blocks, 0 // never called
 }
+
+func eightAVX512(p *byte, blocks int, nibbles *[64]byte) (block int, hits uint64) {
+	return blocks, 0 // never called
+}
