@@ -136,7 +136,7 @@ func (h *hub) detectorTroubles(last *detect.Stats) (out []string) {
 	return out
 }
 
-// learnsAnew is for how long it is said that the baselines began anew, unless the hub starts again before: most of them know a member by then.
+// learnsAnew is for how long it is said that the baselines began anew: most of them know a member by then.
 const learnsAnew = 14 * 24 * time.Hour
 
 func anewText(since time.Time) string {

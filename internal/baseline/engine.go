@@ -81,7 +81,8 @@ type Engine struct {
 	sizes [2]int // of the last snapshots, changes and whole
 	out   []event.Detection
 	stats Stats
-	anew  time.Time // see Stats
+	anew  time.Time // see Stats; kept in the folder
+	lost  bool      // a restore failed in this process
 }
 
 // Stats counts since the engine was made.
@@ -128,6 +129,7 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{opts: o, lim: lim, warmSeconds: uint32(o.Warm / time.Second)}
 	e.forget()
+	e.readAnew()
 	return e, nil
 }
 

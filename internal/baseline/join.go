@@ -80,6 +80,7 @@ func split(b []byte) (rules, base []byte, err error) {
 func (j *Joined) Restore(b []byte) error {
 	rules, base, err := split(b)
 	if err != nil {
+		j.Baseline.Forgotten()
 		return err
 	}
 	rerr := j.Rules.Restore(rules)
@@ -97,6 +98,9 @@ func (j *Joined) Restore(b []byte) error {
 	}
 	return nil
 }
+
+// Forgotten says that the state of both was lost before it could be restored.
+func (j *Joined) Forgotten() { j.Baseline.Forgotten() }
 
 // RestoreLearnt takes only what the baselines learnt: for rules that have changed.
 func (j *Joined) RestoreLearnt(b []byte) error {

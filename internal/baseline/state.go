@@ -144,12 +144,53 @@ func (e *Engine) Restore(b []byte) error {
 	e.forget()
 	e.stats.Told = told
 	err := e.restore(b)
-	if e.anew = (time.Time{}); err != nil {
+	switch {
+	case err != nil:
 		e.forget()
-		e.anew = time.Now()
-		return err
+		e.beginAnew(time.Now())
+	case e.lost: // an older state was good
+		e.beginAnew(time.Time{})
 	}
-	return nil
+	return err
+}
+
+// Forgotten says that there is no state to restore though there should be one, so that it is told.
+func (e *Engine) Forgotten() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.beginAnew(time.Now())
+}
+
+func (e *Engine) anewFile() string { return filepath.Join(e.opts.Dir, "learns-anew") }
+
+// beginAnew notes since when it learns anew, over a restart too: what is learnt from then on is restored as if nothing had been lost. The zero time: it does not.
+func (e *Engine) beginAnew(at time.Time) {
+	e.anew, e.lost = at, !at.IsZero()
+	if e.opts.Dir == "" {
+		return
+	}
+	var err error
+	if e.lost {
+		if err = os.MkdirAll(e.opts.Dir, 0o700); err == nil {
+			err = durable.Replace(e.anewFile(), []byte(at.UTC().Format(time.RFC3339)), 0o600)
+		}
+	} else if err = os.Remove(e.anewFile()); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		e.opts.Logger.Warn("that the baselines learn anew is said until the next start only", "error", err)
+	}
+}
+
+func (e *Engine) readAnew() {
+	if e.opts.Dir == "" {
+		return
+	}
+	if b, err := os.ReadFile(e.anewFile()); err == nil {
+		if at, err := time.Parse(time.RFC3339, string(b)); err == nil {
+			e.anew = at
+		}
+	}
 }
 
 func (e *Engine) restore(b []byte) error {

@@ -390,6 +390,25 @@ func TestJoined(t *testing.T) {
 	if err := b.Restore(s); err != nil || !b.Baseline.Stats().Anew.IsZero() {
 		t.Errorf("an older snapshot was good: %v, %v", err, b.Baseline.Stats().Anew)
 	}
+	// It is said over the next starts too, though what was learnt since is restored well then; and when there was nothing left to restore.
+	dir := t.TempDir()
+	for _, lose := range []func(j *Joined){func(j *Joined) { _ = j.Restore(damaged) }, func(j *Joined) { j.Forgotten() }, func(j *Joined) { _ = j.Restore(s[:len(joinMagic)+2]) }} {
+		first := &Joined{Rules: &fakeRules{}, Baseline: engine(t, Options{Dir: dir})}
+		lose(first)
+		since, err := first.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			next := &Joined{Rules: &fakeRules{}, Baseline: engine(t, Options{Dir: dir})}
+			if err := next.Restore(since); err != nil || time.Since(next.Baseline.Stats().Anew) > time.Minute {
+				t.Errorf("after a start: %v, %v", err, next.Baseline.Stats().Anew)
+			}
+		}
+		if err := first.Baseline.Restore(mustSnapshot(t, first.Baseline)); err != nil || !(&Joined{Rules: &fakeRules{}, Baseline: engine(t, Options{Dir: dir})}).Baseline.Stats().Anew.IsZero() {
+			t.Errorf("an older state was good: %v", err)
+		}
+	}
 	b = &Joined{Rules: &fakeRules{fail: true}, Baseline: engine(t, Options{})}
 	if err := b.Restore(damaged); err == nil {
 		t.Error("neither could be restored, and that is no error")
@@ -410,4 +429,13 @@ func TestJoined(t *testing.T) {
 	if err := (&Joined{Rules: &fakeRules{fail: true}, Baseline: engine(t, Options{})}).RestoreLearnt(s); err != nil {
 		t.Error(err)
 	}
+}
+
+func mustSnapshot(t *testing.T, e *Engine) []byte {
+	t.Helper()
+	b, err := e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

@@ -346,6 +346,9 @@ func (w *Worker) begin(ctx context.Context) error {
 		switch {
 		case err != nil:
 			w.log.Warn("the detector's snapshot cannot be read: its state is rebuilt from the batches the bus still holds", "error", err)
+			if d, ok := w.o.Detect.(interface{ Forgotten() }); ok { // what took weeks to learn is not on the bus
+				d.Forgotten()
+			}
 		case ok && seq <= w.position:
 			if err := w.o.Detect.Restore(state); err != nil {
 				w.log.Warn("the detector does not take its snapshot (rules may have changed): its state is rebuilt from the batches the bus still holds", "error", err)
