@@ -72,6 +72,7 @@ type Tests struct {
 	numbers map[string]*Site  // by number
 	asked   map[string]bool   // collectors to be tested whatever the time
 	marks   map[string]uint64 // the newest place of the line when a collector's test was over
+	heard   map[string]hearing
 }
 
 // Test is a member's last test.
@@ -102,7 +103,7 @@ func New(o Options) *Tests {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Tests{o: o, started: o.Now().UnixNano(), places: map[event.TenantID]uint64{}, asked: map[string]bool{}, marks: map[string]uint64{}}
+	return &Tests{o: o, started: o.Now().UnixNano(), places: map[event.TenantID]uint64{}, asked: map[string]bool{}, marks: map[string]uint64{}, heard: map[string]hearing{}}
 }
 
 // settles is how long a hub must run before it tests members that were never tested: the first hour of a hub is somebody's who is setting it up.

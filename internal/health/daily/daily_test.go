@@ -28,6 +28,7 @@ type bench struct {
 	sent   []event.TenantID
 	seqs   []uint64
 	raised []event.Detection
+	hears  func()            // siteBench
 	alerts []event.Detection // what came out beside the tests
 
 	waiting []func() error

@@ -20,7 +20,8 @@ import (
 // The daily test of a collector goes the whole way, from the collector's own socket on (internal/collector/daily.go). A number is drawn for it here, and handed
 // to that collector alone when it asks (Hand); it counts when the event with the number has come out of the hub's rules, and what the on-site rules found of
 // it has come too. A collector that is away is not tested, and silent, which is told elsewhere: a test is missed when its collector was heard after the test's
-// time was over, and all that had come until then is worked off.
+// time was over, and all that had come until then is worked off. One that comes back has its time first: it may be heard before it asks, and before what it
+// had to keep has gone.
 
 // Collector is one that is tested.
 type Collector struct {
@@ -56,8 +57,33 @@ func (s *Site) Latency() time.Duration {
 // spread is over how long the collectors' tests are spread: ten thousand at once would only test how that goes.
 const spread = time.Hour
 
-// takes is how long a collector that is heard may take to ask for its test.
+// takes is how long a collector that is heard may take to ask for its test, and one that is back to send what it kept.
 const takes = 15 * time.Minute
+
+// awayAfter is after how long without a request a collector that asks twice a minute was away.
+const awayAfter = 2 * time.Minute
+
+// hearing is since when a collector is heard, UTC ns, as Check saw it: a restart of the hub begins it anew.
+type hearing struct {
+	last   int64 // its newest request
+	since  int64 // with no gap of takes: one whose housekeeping stands still sends batches only
+	steady int64 // with no gap of awayAfter
+}
+
+// hear notes when a collector was heard. d.sitesMu is held.
+func (d *Tests) hear(c *Collector, now int64) hearing {
+	h, ok := d.heard[c.ID]
+	seen := min(c.Seen, now)
+	if !ok || seen-h.last >= int64(takes) {
+		h.since = now
+	}
+	if !ok || seen-h.last >= int64(awayAfter) {
+		h.steady = now
+	}
+	h.last = seen
+	d.heard[c.ID] = h
+	return h
+}
 
 // dueOf is the last time at which a collector should have been tested, ns.
 func (d *Tests) dueOf(collector string, now time.Time) int64 {
@@ -196,12 +222,12 @@ func (d *Tests) checkSite(ctx context.Context, c *Collector, newest, done uint64
 	if err := d.load(ctx); err != nil {
 		return err
 	}
-	x := d.sites[c.ID]
+	x, heard := d.sites[c.ID], d.hear(c, now.UnixNano())
 	if x == nil {
 		return nil
 	}
 	at := func(ns int64) string { return time.Unix(0, ns).UTC().Format("2 January at 15:04 UTC") }
-	if due := d.dueOf(c.ID, now); d.o.At >= 0 && x.HandedNS < due && now.UnixNano()-max(due, d.started) > int64(takes) && now.UnixNano()-c.Seen < int64(takes) {
+	if due := d.dueOf(c.ID, now); d.o.At >= 0 && x.HandedNS < due && heard.last-max(due, heard.since) >= int64(takes) && now.UnixNano()-heard.last < int64(takes) {
 		err := d.o.Raise(ctx, []event.Detection{health.Raise(health.RuleDailySite, c.Tenant, c.ID,
 			fmt.Sprintf("The collector %s is heard, and has not asked for the test of %s as it did before: its housekeeping may stand still.", c.Name, at(due)), due, now.UnixNano())})
 		if err == nil {
@@ -212,6 +238,9 @@ func (d *Tests) checkSite(ctx context.Context, c *Collector, newest, done uint64
 	over := max(x.HandedNS, d.started) + int64(d.o.Within)
 	if x.Done() || x.Missed || now.UnixNano() < over || c.Seen < over {
 		return nil
+	}
+	if heard.steady > x.HandedNS && heard.last-heard.steady < int64(takes) {
+		return nil // it was away meanwhile
 	}
 	mark, ok := d.marks[c.ID]
 	if !ok {

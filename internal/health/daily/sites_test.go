@@ -13,14 +13,15 @@ import (
 
 const one = "0193a5b0-0000-7000-8000-000000000001"
 
-// siteBench has a collector of member 7 that is heard whenever it asks.
+// siteBench has a collector of member 7 that is heard whenever it asks, and when it sends a batch (hears).
 func siteBench(t *testing.T, dir string) (b *bench, hand func() string) {
 	b = newBench(t, dir)
 	c := Collector{Tenant: 7, ID: one, Name: "Main"}
 	b.d.o.Collectors = func(context.Context) ([]Collector, error) { return []Collector{c}, nil }
+	b.hears = func() { c.Seen = b.now.UnixNano() }
 	return b, func() string {
 		t.Helper()
-		c.Seen = b.now.UnixNano()
+		b.hears()
 		number, err := b.d.Hand(t.Context(), 7, one)
 		if err != nil {
 			t.Fatal(err)
@@ -107,12 +108,15 @@ func TestSite(t *testing.T) {
 func TestSiteMissed(t *testing.T) {
 	b, hand := siteBench(t, t.TempDir())
 	b.now = b.now.Add(150 * time.Minute)
+	b.hears()
+	b.check(t)
 	number := hand()
 	b.comes(t, detect.DailyRule, 7, number)
-	b.now = b.now.Add(11 * time.Minute)
+	b.minutes(t, 9, b.hears)
+	b.now = b.now.Add(90 * time.Second)
 	b.check(t)
 	if n := b.ofSites(); len(n) != 0 {
-		t.Fatalf("the collector is away: %+v", n)
+		t.Fatalf("it was not heard since: %+v", n)
 	}
 	hand()
 	b.last, b.done = 20, 10
@@ -133,14 +137,76 @@ func TestSiteMissed(t *testing.T) {
 		t.Errorf("a missed one is handed out again: %q", n)
 	}
 	// The next day it is heard and asks for none.
-	b.now = b.now.Add(24 * time.Hour)
-	c, _ := b.d.o.Collectors(t.Context())
-	c[0].Seen = b.now.UnixNano()
-	b.d.o.Collectors = func(context.Context) ([]Collector, error) { return c, nil }
-	for range 3 {
-		b.check(t)
-	}
+	b.minutes(t, 24*60, b.hears)
 	if n := b.ofSites(); len(n) != 2 || !strings.Contains(n[1].Reason, "has not asked for the test") {
 		t.Errorf("%+v", n)
+	}
+}
+
+// minutes lets time go by, with what happens in each minute before the look.
+func (b *bench) minutes(t *testing.T, n int, each func()) {
+	t.Helper()
+	for range n {
+		b.now = b.now.Add(time.Minute)
+		each()
+		b.check(t)
+	}
+}
+
+func nothing() {}
+
+// A collector that was off when its test was due is heard before it asks, as with a batch: it has its time from then on, also over a restart of the hub.
+func TestSiteBackBeforeAsking(t *testing.T) {
+	for name, asks := range map[string]bool{"asks": true, "never asks": false} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			b, hand := siteBench(t, dir)
+			b.now = b.now.Add(150 * time.Minute)
+			number := hand()
+			b.comes(t, detect.DailyRule, 7, number)
+			b.comes(t, detect.DailySiteRule, 7, number)
+			b.minutes(t, 12*60, b.hears)
+			b.minutes(t, 14*60, nothing) // switched off for the night
+			b.minutes(t, 10, b.hears)
+			restarted, hand := siteBench(t, dir)
+			restarted.now = b.now
+			restarted.minutes(t, 14, restarted.hears)
+			if n := append(b.ofSites(), restarted.ofSites()...); len(n) != 0 {
+				t.Fatalf("back for a moment: %+v", n)
+			}
+			if asks {
+				number = hand()
+				restarted.comes(t, detect.DailyRule, 7, number)
+				restarted.comes(t, detect.DailySiteRule, 7, number)
+			}
+			restarted.minutes(t, 30, restarted.hears)
+			if n := restarted.ofSites(); asks && len(n) != 0 || !asks && (len(n) != 1 || !strings.Contains(n[0].Reason, "has not asked for the test")) {
+				t.Errorf("%+v", n)
+			}
+		})
+	}
+}
+
+// The link is down while a test is on its way: when the collector is heard again, what it kept has its time to go.
+func TestSiteBackBeforeItsSpool(t *testing.T) {
+	for name, goes := range map[string]bool{"the spool goes": true, "it never comes": false} {
+		t.Run(name, func(t *testing.T) {
+			b, hand := siteBench(t, t.TempDir())
+			b.minutes(t, 150, b.hears)
+			number := hand()
+			b.minutes(t, 45, nothing)
+			b.minutes(t, 14, b.hears)
+			if n := b.ofSites(); len(n) != 0 {
+				t.Fatalf("back for a moment: %+v", n)
+			}
+			if goes {
+				b.comes(t, detect.DailyRule, 7, number)
+				b.comes(t, detect.DailySiteRule, 7, number)
+			}
+			b.minutes(t, 30, b.hears)
+			if n := b.ofSites(); goes && len(n) != 0 || !goes && (len(n) != 1 || !strings.Contains(n[0].Reason, "has not arrived within 10m0s")) {
+				t.Errorf("%+v", n)
+			}
+		})
 	}
 }
