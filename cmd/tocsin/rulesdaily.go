@@ -54,7 +54,7 @@ func (a *admin) rulesDaily(ctx context.Context, common func(*flag.FlagSet), args
 				fmt.Fprintln(a.stdout, "No member has a collector that is live, so there is nothing to test.")
 				return nil
 			}
-			fmt.Fprintf(a.stdout, "A test is on its way for %d member(s), mostly there within a second. %d collector(s) send one through themselves when they ask next, within about a minute. `tocsin rules daily` shows what arrived.\n", len(sent.Sent), len(sent.Asked))
+			fmt.Fprintf(a.stdout, "A test is on its way for %d member(s), mostly there within a second. %d collector(s) are asked for one: each that is connected, and not too old to know the test, sends it when it asks next, within about a minute. `tocsin rules daily` shows what arrived.\n", len(sent.Sent), len(sent.Asked))
 			return nil
 		}
 		body, _, err := askHub(ctx, o, http.MethodGet, path, nil, why)
