@@ -368,7 +368,10 @@ func (b *Box) claim(ctx context.Context, kind string, k Kind, n int) ([]Entry, e
 		}
 		return nil
 	})
-	return out, err
+	if err != nil { // they are not ours: what is tried without that would be tried again and again
+		return nil, err
+	}
+	return out, nil
 }
 
 func (b *Box) call(ctx context.Context, k Kind, e Entry) (result string, err error) {

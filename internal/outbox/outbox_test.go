@@ -249,6 +249,35 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
+// What cannot be taken, because the disk is full, is not sent; when there is room again, each entry is sent once.
+func TestNotTaken(t *testing.T) {
+	d := open(t, filepath.Join(t.TempDir(), "t.db"))
+	var looked, ran atomic.Int32
+	b := New(d, Options{Poll: time.Millisecond, Now: func() time.Time { looked.Add(1); return time.Now() }})
+	exec := func(sql string) {
+		t.Helper()
+		if err := d.Write(t.Context(), func(ctx context.Context, tx bun.IDB) error { _, err := tx.ExecContext(ctx, sql); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.Handle("mail", Kind{Parallel: 2, Handler: func(context.Context, Entry) (string, error) { ran.Add(1); return "", nil }})
+	if err := b.Add(t.Context(), Entry{Key: "a", Kind: "mail"}, Entry{Key: "b", Kind: "mail"}); err != nil {
+		t.Fatal(err)
+	}
+	// The second of two fails, so that the first is there already.
+	exec("CREATE TRIGGER full BEFORE UPDATE ON outbox WHEN NEW.key = 'b' BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")
+	start(t, b)
+	waitFor(t, "ten tries", func() bool { return looked.Load() > 20 })
+	if ran.Load() != 0 {
+		t.Errorf("%d sent that were not taken", ran.Load())
+	}
+	exec("DROP TRIGGER full")
+	waitFor(t, "both", func() bool { return stats(t, b).Done == 2 })
+	if ran.Load() != 2 {
+		t.Errorf("%d sent, want 2", ran.Load())
+	}
+}
+
 // A runner whose lease was taken over must not write the result of its attempt
 // over the other's.
 func TestStaleRunner(t *testing.T) {

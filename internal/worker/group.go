@@ -33,14 +33,9 @@ type job struct {
 	events   uint64
 	created  int64 // the newest event's receipt at its collector, corrected by its clock's offset
 
-	found
-}
-
-// found are detections that are not applied yet.
-type found struct {
-	dets   []event.Detection
-	causes []cause   // one for each: when what made it was received
-	since  time.Time // of the oldest
+	dets   []event.Detection // not applied yet
+	causes []cause           // one for each: when what made it was received
+	since  time.Time         // when the oldest of them was found
 }
 
 type result struct {
@@ -115,7 +110,7 @@ func (j *job) told() bool {
 }
 
 // alert applies the detections made so far. Their keys do not depend on the plan, so this need not wait for it.
-func (w *Worker) alert(ctx context.Context, plan string, j *found, redo bool) error {
+func (w *Worker) alert(ctx context.Context, j *job) error {
 	if len(j.dets) == 0 {
 		return nil
 	}
@@ -123,7 +118,7 @@ func (w *Worker) alert(ctx context.Context, plan string, j *found, redo bool) er
 		if err := w.step("alert before"); err != nil {
 			return err
 		}
-		if err := w.persist(ctx, "apply the detections", func() error { return w.o.Apply(ctx, w.o.Shard+"/"+plan, j.dets) }); err != nil {
+		if err := w.persist(ctx, "apply the detections", func() error { return w.o.Apply(ctx, w.o.Shard+"/"+strconv.FormatInt(j.plan.Number, 10), j.dets) }); err != nil {
 			return err
 		}
 		if err := w.step("alert after"); err != nil {
@@ -133,7 +128,7 @@ func (w *Worker) alert(ctx context.Context, plan string, j *found, redo bool) er
 	now := w.o.Now().UnixNano()
 	w.m.detections.Add(uint64(len(j.dets)))
 	for _, c := range j.causes {
-		if !redo { // a redo's times say how long the crash took
+		if !j.redo { // a redo's times say how long the crash took
 			w.m.alerted.observe(time.Duration(now - c.created))
 			w.m.gateAlerted.observe(time.Duration(now - c.received))
 		}

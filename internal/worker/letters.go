@@ -342,18 +342,17 @@ func (w *Worker) retry(ctx context.Context, o *opened, j *job) error {
 	meta := w.meta(o)
 	var block Block
 	for n, at := range places {
-		e, err := w.row(o, int(at), j, try.Detected)
-		if err != nil {
+		if err := w.row(o, int(at), j, try.Detected); err != nil {
 			t.Left, t.Reason, block = append(t.Left, at), err.Error(), nil
 			continue
 		}
 		if n > 0 && places[n-1]+1 != at {
 			block = nil
 		}
-		if block == nil || !block.Add(e, meta) {
+		if block == nil || !block.Add(&w.e, meta) {
 			block = w.free.Get().(Block)
 			j.blocks = append(j.blocks, block)
-			block.Add(e, meta)
+			block.Add(&w.e, meta)
 		}
 		t.Stored++
 	}

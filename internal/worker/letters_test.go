@@ -234,7 +234,7 @@ func TestCrashInRetry(t *testing.T) {
 			last = h.lastSeq()
 			h.until(h.options(mended), func(s Stats) bool { return s.Position >= last })
 			h.sums(t, "after "+step+when, map[event.TenantID][2]uint64{1: {total, 0}})
-			_, _, state, _, err := h.options(mended).Snapshots.Load(t.Context(), "all")
+			_, state, _, err := h.options(mended).Snapshots.Load(t.Context(), "all")
 			if err != nil || len(h.letters(t)) != 0 {
 				t.Fatalf("%s%s: %v; left %+v", step, when, err, h.letters(t))
 			}

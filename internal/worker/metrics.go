@@ -69,9 +69,9 @@ func (l *latency) quantiles() Quantiles {
 }
 
 type metrics struct {
-	batches, events, repeats, dead, plans, redone, replayed, detections, badDetections, retries, restarts, running, aside, retried, overtook atomic.Uint64
-	position                                                                                                                                 atomic.Uint64
-	lastDone                                                                                                                                 atomic.Int64
+	batches, events, repeats, dead, plans, redone, replayed, detections, badDetections, retries, restarts, running, aside, retried atomic.Uint64
+	position                                                                                                                       atomic.Uint64
+	lastDone                                                                                                                       atomic.Int64
 
 	gate        latency // gate's receipt to fetched
 	decode      latency // one batch: decode, enrich, detect, make rows
@@ -107,7 +107,6 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		{"detections_total", "Detections applied.", &m.detections},
 		{"bad_detections_total", "Detections from sites that could not be read.", &m.badDetections},
 		{"retried_events_total", "Events that had been put aside and were stored after all, when somebody asked for another try.", &m.retried},
-		{"batches_overtook_total", "Urgent batches that the rules saw before their turn, because many came before them.", &m.overtook},
 		{"restarts_total", "Times the worker ended with an error and was started again.", &m.restarts},
 		{"retries_total", "Attempts that failed and were repeated.", &m.retries},
 	} {
@@ -130,7 +129,6 @@ type Stats struct {
 	Dead     uint64    // events put aside
 	Aside    uint64    // batches put aside whole
 	Retried  uint64    // events stored after another try
-	Overtook uint64    // urgent batches that the rules saw before their turn
 	Position uint64    // bus sequence up to which all is done
 	LastDone time.Time // zero: nothing yet
 	Running  bool
@@ -146,7 +144,7 @@ func (w *Worker) Stats() Stats {
 	m := w.m
 	s := Stats{
 		Batches: m.batches.Load(), Events: m.events.Load(), Repeats: m.repeats.Load(), Dead: m.dead.Load(), Plans: m.plans.Load(), Redone: m.redone.Load(), Replayed: m.replayed.Load(),
-		Detections: m.detections.Load(), BadDetections: m.badDetections.Load(), Retries: m.retries.Load(), Restarts: m.restarts.Load(), Running: m.running.Load() > 0, Aside: m.aside.Load(), Retried: m.retried.Load(), Overtook: m.overtook.Load(), Position: m.position.Load(),
+		Detections: m.detections.Load(), BadDetections: m.badDetections.Load(), Retries: m.retries.Load(), Restarts: m.restarts.Load(), Running: m.running.Load() > 0, Aside: m.aside.Load(), Retried: m.retried.Load(), Position: m.position.Load(),
 		GateToWorker: m.gate.quantiles(), DecodeDetect: m.decode.quantiles(), InsertPlan: m.store.quantiles(),
 		ReceiptToAlert: m.alerted.quantiles(), GateToAlert: m.gateAlerted.quantiles(), ReceiptToStored: m.stored.quantiles(),
 	}

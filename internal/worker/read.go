@@ -17,8 +17,6 @@ import (
 
 // opened is a batch that was fetched and checked, or the reason why it cannot be.
 type opened struct {
-	early  []seen        // its events, when the rules have seen them before its turn (express.go)
-	looked chan struct{} // of one that is given to be looked at early: closed when that is done
 	msg    bus.Msg
 	n      bus.Notice
 	m      batch.Manifest
@@ -70,16 +68,6 @@ func (b *budget) take(ctx context.Context, n int64) error {
 	}
 }
 
-func (b *budget) try(n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.free < n {
-		return false
-	}
-	b.free -= n
-	return true
-}
-
 func (b *budget) give(n int64) {
 	if n == 0 {
 		return
@@ -99,11 +87,10 @@ const (
 	fetchWait = 250 * time.Millisecond
 )
 
-// fetch reads word of batches until ctx ends; it also acknowledges, since a feed belongs to one goroutine. What is urgent, and not soon at its turn, goes to
-// express too.
-func (w *Worker) fetch(ctx, work context.Context, queue chan<- *entry, express chan<- *entry) {
+// read fetches, opens and hands over batches until ctx ends; it also acknowledges, since a feed belongs to one goroutine.
+func (w *Worker) read(ctx, work context.Context, out chan<- *opened) error {
+	memory := newBudget(readAhead)
 	defer close(w.ackDone)
-	defer close(queue)
 	wait := 100 * time.Millisecond
 	for ctx.Err() == nil {
 		select {
@@ -114,7 +101,7 @@ func (w *Worker) fetch(ctx, work context.Context, queue chan<- *entry, express c
 		msgs, err := w.o.Feed.Fetch(ctx, fetchMany, fetchWait)
 		if err != nil {
 			if ctx.Err() != nil {
-				return
+				break
 			}
 			w.log.Warn("the bus does not answer, trying again", "error", err)
 			w.m.retries.Add(1)
@@ -127,64 +114,33 @@ func (w *Worker) fetch(ctx, work context.Context, queue chan<- *entry, express c
 		}
 		wait = 100 * time.Millisecond
 		for _, m := range msgs {
-			e := newEntry(m)
-			for put := false; !put; {
-				select {
-				case queue <- e:
-					put = true
-				case seq := <-w.acks:
-					w.acknowledge(work, seq)
-				case <-ctx.Done():
-					return // the message comes again
-				}
+			o, err := w.open(ctx, m, memory)
+			if err != nil {
+				return nil // ctx ended; the message comes again
 			}
-			if e.mayOvertake() && len(queue) >= w.o.overtakeFrom {
-				select {
-				case express <- e:
-				default: // it comes at its turn
-				}
+			select {
+			case out <- o:
+			case <-ctx.Done():
+				o.release()
+				return nil
 			}
 		}
 	}
+	return nil
 }
 
-// read opens batches in the bus's order and hands them over until ctx ends.
-func (w *Worker) read(ctx context.Context, queue <-chan *entry, out chan<- *opened) {
-	memory := newBudget(readAhead)
-	for {
-		var e *entry
-		select {
-		case e = <-queue:
-		case <-ctx.Done():
-		}
-		if e == nil {
-			return
-		}
-		o, err := e.inTurn(ctx, func() (*opened, error) { return w.open(ctx, e, memory, true) })
-		if err != nil {
-			return // ctx ended; the message comes again
-		}
-		select {
-		case out <- o:
-		case <-ctx.Done():
-			o.release()
-			return
-		}
-	}
-}
-
-// open brings one batch into memory. A batch that can never be read gets a reason; a store that does not answer is waited for, and so is room in memory;
-// unless wait is set, nil says that there is none. The only error is the context's.
-func (w *Worker) open(ctx context.Context, e *entry, memory *budget, wait bool) (*opened, error) {
-	o := &opened{msg: e.msg, n: e.n, got: w.o.Now(), memory: memory}
-	if e.err != nil {
-		o.reason = e.err.Error()
+// open brings one batch into memory. A batch that can never be read gets a reason; a store that does not answer is waited for.
+// The only error is the context's.
+func (w *Worker) open(ctx context.Context, m bus.Msg, memory *budget) (*opened, error) {
+	o := &opened{msg: m, got: w.o.Now(), memory: memory}
+	var err error
+	if o.n, err = bus.ParseNotice(m.Data); err != nil {
+		o.reason = err.Error()
 		return o, nil
 	}
-	var err error
 	o.stream = batch.Stream{Collector: o.n.Collector, Tenant: o.n.Tenant, Lane: batch.Lane(o.n.Lane), Epoch: o.n.Epoch}.ID()
 	var sub []byte
-	pause := 50 * time.Millisecond
+	wait := 50 * time.Millisecond
 	for {
 		if sub, err = w.o.Blobs.Get(ctx, o.n); err == nil {
 			break
@@ -201,9 +157,9 @@ func (w *Worker) open(ctx context.Context, e *entry, memory *budget, wait bool) 
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(wait):
 		}
-		pause = min(2*pause, 5*time.Second)
+		wait = min(2*wait, 5*time.Second)
 	}
 	envelope, packed, err := batch.SplitSubmission(sub)
 	if err != nil {
@@ -223,13 +179,8 @@ func (w *Worker) open(ctx context.Context, e *entry, memory *budget, wait bool) 
 	if o.reason != "" {
 		return o, nil
 	}
-	if !wait && !memory.try(int64(manifest.Expanded)) {
-		return nil, nil
-	}
-	if wait {
-		if err := memory.take(ctx, int64(manifest.Expanded)); err != nil {
-			return nil, err
-		}
+	if err := memory.take(ctx, int64(manifest.Expanded)); err != nil {
+		return nil, err
 	}
 	o.size = int64(manifest.Expanded)
 	body := bodies.Get().(*batch.Body)
@@ -266,8 +217,9 @@ func (w *Worker) acknowledge(ctx context.Context, seq uint64) {
 	}
 }
 
-// prepare decodes line i of the batch into e and gives it its place.
-func (w *Worker) prepare(e *event.Event, o *opened, i int, ingested int64) error {
+// prepare decodes line i of the batch into w.e and gives it its place.
+func (w *Worker) prepare(o *opened, i int, ingested int64) error {
+	e := &w.e
 	e.Reset()
 	if err := event.DecodeJSON(e, o.body.Lines()[i]); err != nil {
 		return err
@@ -296,12 +248,6 @@ func (w *Worker) prepare(e *event.Event, o *opened, i int, ingested int64) error
 func (w *Worker) replay(o *opened) {
 	w.m.replayed.Add(1)
 	defer func() { w.seen = max(w.seen, o.msg.Seq) }()
-	key := batchKey{o.stream, o.n.Seq}
-	if _, ok := w.early[key]; ok && o.n.Retry == nil { // the state that was restored has it
-		delete(w.early, key)
-		w.again[o.stream] = max(w.again[o.stream], o.n.Seq)
-		return
-	}
 	if o.msg.Seq <= w.covered || w.o.Detect == nil || o.body == nil || o.n.Quarantined {
 		return
 	}
@@ -311,7 +257,7 @@ func (w *Worker) replay(o *opened) {
 			return // it found a fault then and may not now; it is seen when it is tried again
 		}
 		_ = w.guarded(func() error { // what it says was said, and put aside, the first time
-			err := w.prepare(&w.e, o, i, o.n.Received)
+			err := w.prepare(o, i, o.n.Received)
 			if err == nil {
 				w.o.Detect.Process(&w.e, o.n.Received)
 			}
@@ -365,26 +311,13 @@ func (w *Worker) meta(o *opened) Meta {
 	return m
 }
 
-// row makes event i of the batch ready and, unless the rules have seen it before, gathers what they say of it. The event is good until the next call. After an
-// error nothing of it is left.
-func (w *Worker) row(o *opened, i int, j *job, detected bool) (e *event.Event, err error) {
-	if o.early != nil {
-		e, err = &o.early[i].e, o.early[i].err
-		e.Ingested = j.plan.Ingested
-	} else {
-		e, err = &w.e, w.see(&w.e, o, i, &j.found, j.plan.Ingested, detected)
-	}
-	if err == nil && o.n.Retry == nil { // how long a letter lay is not how long the line takes
-		j.created = max(j.created, e.Created+int64(o.m.ClockOffset))
-	}
-	return e, err
-}
-
-// see makes event i of the batch ready in e and, unless the rules have seen it before, gathers what they say of it. After an error nothing of it is left.
-func (w *Worker) see(e *event.Event, o *opened, i int, j *found, ingested int64, detected bool) error {
+// row makes event i of the batch ready in w.e and, unless the rules have seen it before, gathers what they say of it. After an error nothing
+// of it is left.
+func (w *Worker) row(o *opened, i int, j *job, detected bool) error {
+	e := &w.e
 	from := len(j.dets)
 	err := w.guarded(func() error {
-		if err := w.prepare(e, o, i, ingested); err != nil || o.n.Quarantined || detected {
+		if err := w.prepare(o, i, j.plan.Ingested); err != nil || o.n.Quarantined || detected {
 			return err
 		}
 		if e.IsDetection() {
@@ -406,6 +339,9 @@ func (w *Worker) see(e *event.Event, o *opened, i int, j *found, ingested int64,
 		return err
 	}
 	created := e.Created + int64(o.m.ClockOffset)
+	if o.n.Retry == nil { // how long a letter lay is not how long the line takes
+		j.created = max(j.created, created)
+	}
 	for range len(j.dets) - from {
 		j.causes = append(j.causes, cause{created, o.n.Received})
 	}
@@ -420,8 +356,6 @@ func (w *Worker) batch(o *opened, j *job) {
 		j.dead = append(j.dead, Dead{BusSeq: o.msg.Seq, Index: index, Places: places, Stream: o.stream, Seq: o.n.Seq, Tenant: o.n.Tenant, Collector: o.n.Collector, Digest: fmt.Sprintf("%x", o.n.Digest), Events: events, Reason: strings.ToValidUTF8(reason, "?"), Notice: o.msg.Data})
 	}
 	known := o.stream != event.StreamID{}
-	_, detected := w.early[batchKey{o.stream, o.n.Seq}]
-	delete(w.early, batchKey{o.stream, o.n.Seq})
 	if known && o.n.Seq <= w.heads[o.stream] {
 		w.m.repeats.Add(1)
 		return
@@ -444,15 +378,14 @@ func (w *Worker) batch(o *opened, j *job) {
 	}
 	h := Head{Stream: o.stream, Tenant: o.m.Stream.Tenant, Collector: o.m.Stream.Collector, Lane: string(o.m.Stream.Lane), Seq: o.m.Seq, Batches: 1}
 	meta := w.meta(o)
-	if !j.redo && o.early == nil {
+	if !j.redo {
 		w.m.gate.observe(o.got.Sub(time.Unix(0, o.n.Received)))
 	}
 	block := j.blocks[len(j.blocks)-1]
 	var more []uint32 // what fails beyond maxDeadPerBatch shares one letter
 	moreReason := ""
 	for i := range o.body.Lines() {
-		e, err := w.row(o, i, j, detected)
-		if err != nil {
+		if err := w.row(o, i, j, false); err != nil {
 			if h.Dead++; h.Dead <= maxDeadPerBatch {
 				putAside(i, nil, 1, err.Error())
 			} else {
@@ -460,10 +393,10 @@ func (w *Worker) batch(o *opened, j *job) {
 			}
 			continue
 		}
-		if !block.Add(e, meta) {
+		if !block.Add(&w.e, meta) {
 			block = w.free.Get().(Block)
 			j.blocks = append(j.blocks, block)
-			block.Add(e, meta)
+			block.Add(&w.e, meta)
 		}
 		h.Events++
 	}

@@ -7,51 +7,30 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"tocsin/internal/durable"
-	"tocsin/internal/event"
 )
 
 // Files keeps snapshots as one file for each shard in a folder: "tocsin-snapshot-1\n", the sequence, the state and a CRC-32C
-// over all before it; or, when the detector is ahead with some batches, "tocsin-snapshot-2\n", the sequence, their number in four bytes, 16 bytes of stream and
-// eight of number for each, the state and the checksum. A save replaces the file as a whole. A version that does not know the second form rebuilds the state from the bus.
+// over all before it. A save replaces the file as a whole.
 type Files struct{ Dir string }
 
-const (
-	snapshotMagic = "tocsin-snapshot-1\n"
-	aheadMagic    = "tocsin-snapshot-2\n"
-)
-
-// Ahead names a batch, by its stream and its number there.
-type Ahead = batchKey
+const snapshotMagic = "tocsin-snapshot-1\n"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (f Files) path(shard string) string { return filepath.Join(f.Dir, shard+".snapshot") }
 
 // Save is durable on return.
-func (f Files) Save(_ context.Context, shard string, seq uint64, ahead []Ahead, state []byte) error {
+func (f Files) Save(_ context.Context, shard string, seq uint64, state []byte) error {
 	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
 		return fmt.Errorf("save snapshot: %w", err)
 	}
-	b := make([]byte, 0, len(snapshotMagic)+16+24*len(ahead)+len(state))
-	if len(ahead) == 0 {
-		b = append(b, snapshotMagic...)
-	} else {
-		b = append(b, aheadMagic...)
-	}
+	b := make([]byte, 0, len(snapshotMagic)+12+len(state))
+	b = append(b, snapshotMagic...)
 	b = binary.BigEndian.AppendUint64(b, seq)
-	if len(ahead) > 0 {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(ahead)))
-		for _, a := range ahead {
-			b = append(b, a.stream[:]...)
-			b = binary.BigEndian.AppendUint64(b, a.seq)
-		}
-	}
 	b = append(b, state...)
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	if err := durable.Replace(f.path(shard), b, 0o600); err != nil {
@@ -61,53 +40,32 @@ func (f Files) Save(_ context.Context, shard string, seq uint64, ahead []Ahead, 
 }
 
 // Load reads the file back; a damaged one is an error.
-func (f Files) Load(_ context.Context, shard string) (seq uint64, ahead []Ahead, state []byte, ok bool, err error) {
-	damaged := func() (uint64, []Ahead, []byte, bool, error) {
-		return 0, nil, nil, false, fmt.Errorf("load snapshot: %s is damaged", f.path(shard))
-	}
+func (f Files) Load(_ context.Context, shard string) (seq uint64, state []byte, ok bool, err error) {
 	b, err := os.ReadFile(f.path(shard))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil, nil, false, nil
+		return 0, nil, false, nil
 	}
 	if err != nil {
-		return 0, nil, nil, false, fmt.Errorf("load snapshot: %w", err)
+		return 0, nil, false, fmt.Errorf("load snapshot: %w", err)
 	}
 	n := len(b) - 4
-	if n < len(snapshotMagic)+8 || crc32.Checksum(b[:n], castagnoli) != binary.BigEndian.Uint32(b[n:]) {
-		return damaged()
+	if n < len(snapshotMagic)+8 || string(b[:len(snapshotMagic)]) != snapshotMagic || crc32.Checksum(b[:n], castagnoli) != binary.BigEndian.Uint32(b[n:]) {
+		return 0, nil, false, fmt.Errorf("load snapshot: %s is damaged", f.path(shard))
 	}
-	form, b := string(b[:len(snapshotMagic)]), b[len(snapshotMagic):n]
-	seq, b = binary.BigEndian.Uint64(b), b[8:]
-	switch form {
-	case snapshotMagic:
-	case aheadMagic:
-		if len(b) < 4 || uint64(len(b)-4) < 24*uint64(binary.BigEndian.Uint32(b)) {
-			return damaged()
-		}
-		ahead = make([]Ahead, binary.BigEndian.Uint32(b))
-		b = b[4:]
-		for i := range ahead {
-			ahead[i] = Ahead{event.StreamID(b[:16]), binary.BigEndian.Uint64(b[16:])}
-			b = b[24:]
-		}
-	default:
-		return damaged()
-	}
-	return seq, ahead, b, true, nil
+	return binary.BigEndian.Uint64(b[len(snapshotMagic):]), b[len(snapshotMagic)+8 : n], true, nil
 }
 
 // cut is the detector's state between two groups. The detector must not be ahead of what is done, for a plan under way is redone with its
 // detections: so the state is taken at once and kept when the plans before it are done.
 type cut struct {
 	seq   uint64 // of the bus, that the state covers
-	ahead []Ahead
 	state []byte
 }
 
 // cut takes the detector's state; nil when nothing has come since the last one was kept. No group may be open.
 func (w *Worker) cut() (*cut, error) {
 	// Not the position: after a start the detector may still be behind it, replaying.
-	c := &cut{seq: w.seen, ahead: slices.Collect(maps.Keys(w.early))}
+	c := &cut{seq: w.seen}
 	if c.seq <= w.covered {
 		clear(w.tried) // all is done: their letters are gone, or ask no more
 		return nil, nil
@@ -129,7 +87,7 @@ func (w *Worker) keep(ctx context.Context, c *cut) result {
 		if r.err = w.step("snapshot before"); r.err != nil {
 			return r
 		}
-		if err := w.o.Snapshots.Save(ctx, w.o.Shard, c.seq, c.ahead, c.state); err != nil {
+		if err := w.o.Snapshots.Save(ctx, w.o.Shard, c.seq, c.state); err != nil {
 			// The bus keeps more for longer; nothing is lost.
 			w.log.Warn("the detector's snapshot cannot be saved", "error", err)
 			return r

@@ -57,7 +57,7 @@ func TestSnapshotsDoNotHoldAlerts(t *testing.T) {
 		h.send(1, 100, change{})
 		alerts(2 + n)
 	}
-	if _, _, _, ok, err := o.Snapshots.Load(ctx, "all"); ok || err != nil {
+	if _, _, ok, err := o.Snapshots.Load(ctx, "all"); ok || err != nil {
 		t.Errorf("a snapshot was kept while all plans were under way: %v", err)
 	}
 	close(store.let)
@@ -69,7 +69,7 @@ func TestSnapshotsDoNotHoldAlerts(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if seq, _, _, ok, err := o.Snapshots.Load(t.Context(), "all"); err != nil || !ok || seq != last {
+	if seq, _, ok, err := o.Snapshots.Load(t.Context(), "all"); err != nil || !ok || seq != last {
 		t.Errorf("the snapshot covers %d of %d: %v", seq, last, err)
 	}
 	if n := h.rows()[1]; n != 600 {

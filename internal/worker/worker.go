@@ -10,8 +10,7 @@
 //	         (at or below its stream's head) is dropped, a batch that fails is put aside with its reason, to be tried
 //	         again when somebody asks for it (letters.go)
 //	decode, enrich, detect, make rows: in memory
-//	alert    detections are applied at once; each carries a key, so a second time changes nothing. An urgent batch behind a backlog comes to here before its
-//	         turn, and is stored at its turn (express.go)
+//	alert    detections are applied at once; each carries a key, so a second time changes nothing
 //	plan     the group's sequences, a digest over them, event.ingested and the versions in use are made durable
 //	store    rows are inserted under the plan's digest, so a second time stores nothing
 //	done     plan, position and heads are moved in one transaction
@@ -30,7 +29,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,11 +90,11 @@ type Detector interface {
 	Restore([]byte) error
 }
 
-// Snapshots keeps the detector's state with the bus sequence it covers, and the batches beyond it that it has seen too. Save is durable on return. Load's ok
-// is false when there is none.
+// Snapshots keeps the detector's state with the bus sequence it covers. Save is durable on return. Load's ok is false when
+// there is none.
 type Snapshots interface {
-	Save(ctx context.Context, shard string, seq uint64, ahead []Ahead, state []byte) error
-	Load(ctx context.Context, shard string) (seq uint64, ahead []Ahead, state []byte, ok bool, err error)
+	Save(ctx context.Context, shard string, seq uint64, state []byte) error
+	Load(ctx context.Context, shard string) (seq uint64, state []byte, ok bool, err error)
 }
 
 // Options of a worker. Feed, Blobs, Plans and Store must be given.
@@ -136,8 +134,6 @@ type Options struct {
 	// After is the worker, now ended, whose place this one takes in the same process: its counts go on, and Registerer is not used.
 	After *Worker
 
-	overtakeFrom int // of tests: batches in the queue from which on an urgent one overtakes; 0: expressFrom, below 0: always
-
 	// seam is called before and after each step that has an effect; an error stops the worker there, as a crash would.
 	seam func(step string) error
 }
@@ -159,8 +155,6 @@ type Worker struct {
 	heads      map[event.StreamID]uint64
 	again      map[event.StreamID]uint64 // heads of the replay
 	aside      map[batchKey][]uint32     // of the replay: events that the rules have not seen
-	early      map[batchKey]struct{}     // batches that the detector has seen before their turn, and whose turn has not come
-	express    chan *opened              // to be looked at before their turn
 	tried      map[string]bool           // tries of dead letters that were taken since the newest cut
 	triedOnce  map[string]bool           // and before it, while plans from before it may be under way
 
@@ -194,9 +188,6 @@ func New(o Options) (*Worker, error) {
 	if o.Holder == "" {
 		o.Holder = "hub"
 	}
-	if o.overtakeFrom == 0 {
-		o.overtakeFrom = expressFrom
-	}
 	if o.MaxRows <= 0 {
 		o.MaxRows = 50_000
 	}
@@ -206,7 +197,7 @@ func New(o Options) (*Worker, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	w := &Worker{o: o, log: o.Logger, heads: map[event.StreamID]uint64{}, again: map[event.StreamID]uint64{}, tried: map[string]bool{}, early: map[batchKey]struct{}{}, express: make(chan *opened, expressMost), acks: make(chan uint64, 1), ackDone: make(chan struct{})}
+	w := &Worker{o: o, log: o.Logger, heads: map[event.StreamID]uint64{}, again: map[event.StreamID]uint64{}, tried: map[string]bool{}, acks: make(chan uint64, 1), ackDone: make(chan struct{})}
 	var err error
 	if o.After != nil {
 		w.m, w.o.After = o.After.m, nil
@@ -248,12 +239,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	batches := make(chan *opened, 16)
 	reading, stopReading := context.WithCancel(ctx)
 	defer stopReading()
-	queue, express := make(chan *entry, queueMost), make(chan *entry, expressMost)
-	group.Go(func() { w.fetch(reading, work, queue, express) })
-	group.Go(func() { w.overtake(reading, express) })
+	failed := make(chan error, 1)
 	group.Go(func() {
 		defer close(batches)
-		w.read(reading, queue, batches)
+		if err := w.read(reading, work, batches); err != nil {
+			failed <- err
+		}
 	})
 	err := w.loop(work, batches)
 	stopReading()
@@ -264,6 +255,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	case seq := <-w.acks: // came too late for the reader
 		w.acknowledge(work, seq)
 	default:
+	}
+	if err == nil {
+		select {
+		case err = <-failed:
+		default:
+		}
 	}
 	if w.fenced.Load() {
 		err = ErrFenced
@@ -342,7 +339,7 @@ func (w *Worker) begin(ctx context.Context) error {
 		}
 	}
 	if w.o.Detect != nil {
-		seq, ahead, state, ok, err := w.o.Snapshots.Load(ctx, w.o.Shard)
+		seq, state, ok, err := w.o.Snapshots.Load(ctx, w.o.Shard)
 		switch {
 		case err != nil:
 			w.log.Warn("the detector's snapshot cannot be read: its state is rebuilt from the batches the bus still holds", "error", err)
@@ -354,9 +351,6 @@ func (w *Worker) begin(ctx context.Context) error {
 				w.log.Warn("the detector does not take its snapshot (rules may have changed): its state is rebuilt from the batches the bus still holds", "error", err)
 			} else {
 				w.covered, w.seen = seq, seq
-				for _, a := range ahead {
-					w.early[a] = struct{}{}
-				}
 			}
 		}
 	}
@@ -393,15 +387,8 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 	// settle waits until at most that many plans and rows are under way.
 	settle := func(plans, rows int) error {
 		for inFlight > plans || inFlight > 0 && waiting > rows {
-			select {
-			case r := <-results:
-				if err := took(r); err != nil {
-					return err
-				}
-			case o := <-w.express:
-				if err := w.lookAll(ctx, o); err != nil {
-					return err
-				}
+			if err := took(<-results); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -452,14 +439,7 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 				jobs <- &job{cut: c} // there is room
 			}
 		}
-		if err := w.lookAll(ctx, nil); err != nil {
-			return err
-		}
 		select {
-		case o := <-w.express:
-			if err := w.lookAll(ctx, o); err != nil {
-				return err
-			}
 		case o, more := <-batches:
 			if !more {
 				if j != nil && j.redo {
@@ -509,9 +489,6 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 					return err
 				}
 				o = nil
-				if err := w.lookAll(ctx, nil); err != nil {
-					return err
-				}
 				if !j.full(w.o.MaxRows) && !j.told() {
 					select {
 					case o = <-batches: // nil when it is closed, which is seen above
@@ -519,7 +496,7 @@ func (w *Worker) loop(ctx context.Context, batches <-chan *opened) error {
 					}
 				}
 			}
-			if err := w.alert(ctx, strconv.FormatInt(j.plan.Number, 10), &j.found, j.redo); err != nil {
+			if err := w.alert(ctx, j); err != nil {
 				return err
 			}
 			if j.full(w.o.MaxRows) {
