@@ -140,7 +140,7 @@ func (h *hub) detectorTroubles(last *detect.Stats) (out []string) {
 const learnsAnew = 14 * 24 * time.Hour
 
 func anewText(since time.Time) string {
-	return fmt.Sprintf("What the baselines had learnt could not be read, as after an update that keeps it in another form, and they learn anew since %s. Rules work as ever; what is merely unusual at a member is told again when it is known there, after two to six weeks.", since.UTC().Format("2 January 2006 15:04 UTC"))
+	return fmt.Sprintf("What the baselines had learnt could not be read, as after an update that keeps it in another form, or was dropped when the event store was put back, and they learn anew since %s. Rules work as ever; what is merely unusual at a member is told again when it is known there, after two to six weeks.", since.UTC().Format("2 January 2006 15:04 UTC"))
 }
 
 // SourceHealth is a source of a member, for programs and for `tocsin rules health`.

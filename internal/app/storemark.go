@@ -65,6 +65,11 @@ func (h *hub) skipBus(ctx context.Context) error {
 	if err := os.RemoveAll(h.path("snapshots")); err != nil {
 		return err
 	}
+	learnt, err := h.withBaselines(nil)
+	if err != nil {
+		return err
+	}
+	learnt.Forgotten() // what took weeks to learn is not on the bus; the worker's baselines read it from the folder
 	if err := durable.SyncDir(h.cfg.DataDir); err != nil {
 		return err
 	}
