@@ -12,10 +12,18 @@ import (
 // What is remembered of rows of keys decides nothing: a minimiser that has seen thousands of other rows, and changes of the event between its
 // steps, says and lets go the same as a new one.
 func TestShapes(t *testing.T) {
+	t.Run("as it comes", func(t *testing.T) {
+		testShapes(t, func(o *Options) { o.AlsoLeave = []string{"vendor.let.*"} })
+	})
+	t.Run("pseudonyms", func(t *testing.T) {
+		testShapes(t, func(o *Options) {
+			o.PseudonymAddresses, o.PseudonymUsers, o.AlsoLeave = true, true, []string{"vendor.let.*"}
+		})
+	})
+}
+
+func testShapes(t *testing.T, change func(*Options)) {
 	r := rand.New(rand.NewPCG(7, 11))
-	change := func(o *Options) {
-		o.PseudonymAddresses, o.PseudonymUsers, o.AlsoLeave = true, true, []string{"vendor.let.*"}
-	}
 	used, fresh := newMinimiser(t, change), newMinimiser(t, change)
 	used.SetIndicators(testSet(t))
 	fresh.SetIndicators(testSet(t))
@@ -97,6 +105,27 @@ func TestShapes(t *testing.T) {
 		fresh.forget()
 		if got, want := fate(used, &e), fate(fresh, again); got != want {
 			t.Fatalf("after other rows of keys\n%s\nby itself\n%s", got, want)
+		}
+	}
+}
+
+// A sentence that stays, in front of everything else, leaves no gap and moves nothing to another's place: the first time a row is seen and after.
+func TestSentenceInFront(t *testing.T) {
+	const (
+		head = `{"@timestamp":"2026-11-22T10:00:00Z","event.created":"2026-11-22T10:00:00Z",`
+		tail = `"rule.name":"Trojan found","source.ip":"203.0.113.66","event.category":["malware","network"],"event.outcome":"failure"}`
+	)
+	m := newMinimiser(t, nil)
+	for n, c := range []struct{ action, want string }{
+		{"the door was opened by nobody at night", head + tail},
+		{"deny", head + `"event.action":"deny",` + tail},
+		{"the door was opened by nobody at night", head + tail},
+	} {
+		e := ev(t, "event.action="+c.action, "rule.name=Trojan found", "source.ip=203.0.113.66", "event.category=malware", "event.category=network", "message=stays", "event.outcome=failure")
+		var out event.Event
+		m.Reduce(&out, e)
+		if got := string(out.AppendJSON(nil)); got != c.want {
+			t.Errorf("%d: %s\nwant %s", n, got, c.want)
 		}
 	}
 }
