@@ -45,6 +45,9 @@ const (
 	maxTries = 12      // names that are compared in one place
 )
 
+// 64-bit processors only: a place in a line and a room of math.MaxInt32 must fit an int together. Elsewhere this does not compile.
+const _ = uint(unsafe.Sizeof(uintptr(0)) - 8)
+
 // at says whether the name stands in data at a place, before a value. The first slot never does.
 func (s *nameSlot) at(data string, at int) bool {
 	if at+int(s.room) > len(data) {

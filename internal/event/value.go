@@ -20,6 +20,11 @@ type Value struct {
 	n uint64         // their length, that of an address with the highest bit set; int, float bits, bool, time, IPv4
 }
 
+// 64-bit processors only: p and n lie as a string does, whose length has 64 bits there. Elsewhere this does not compile.
+const _ = uint(unsafe.Sizeof(uintptr(0)) - 8)
+
+var _ [16]byte = [unsafe.Sizeof(Value{})]byte{}
+
 // tags are pointed to, by Kind, and hold nothing. That of String is where an empty string begins, that of IP marks an IPv4 address.
 var tags [Time + 1]byte
 
