@@ -174,6 +174,11 @@ func (l *Layer) check(rules Rules, now time.Time) error {
 	if l.Value = strings.TrimSpace(l.Value); l.Value == "" || len(l.Value) > 300 {
 		return fmt.Errorf("%w: an exception needs a value of 1 to 300 characters", ErrInvalid)
 	}
+	for _, s := range []struct{ what, text string }{{"value", l.Value}, {"field", l.Field}} {
+		if !utf8.ValidString(s.text) {
+			return fmt.Errorf("%w: the %s of an exception must be text in UTF-8; %.40q is not", ErrInvalid, s.what, s.text)
+		}
+	}
 	if _, err := compile(l.Value); err != nil {
 		return err
 	}

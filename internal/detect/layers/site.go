@@ -169,8 +169,11 @@ func decode(b []byte) ([]Sited, error) {
 
 func (x *Sited) check() error {
 	for _, s := range []struct{ what, text string }{{"the rule's id", x.Rule}, {"the rule's title", x.Title}, {"the field", x.Field}, {"the value", x.Value}} {
-		if len(s.text) > maxText || !utf8.ValidString(s.text) {
-			return fmt.Errorf("%s is %d bytes long, or no text in UTF-8; sites take %d bytes", s.what, len(s.text), maxText)
+		if len(s.text) > maxText {
+			return fmt.Errorf("%s is %d bytes long; sites take %d", s.what, len(s.text), maxText)
+		}
+		if !utf8.ValidString(s.text) {
+			return fmt.Errorf("%s is no text in UTF-8", s.what)
 		}
 	}
 	switch {

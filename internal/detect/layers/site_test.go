@@ -88,13 +88,20 @@ func TestUnfit(t *testing.T) {
 		{ID: 4, Kind: Off, Rule: "counts", Scope: Scheme},
 		{ID: 5, Kind: Off, Rule: "hub", Scope: Scheme},
 	}
-	for i, want := range []string{"17 fields", "the rule's id is 501 bytes", "the value is", "", ""} {
+	for i, want := range []string{"17 fields", "the rule's id is 501 bytes long; sites", "the value of an exception must be text in UTF-8", "", ""} {
 		l := list[i]
 		l.Reason, l.Owner = "only a test", "IT support"
 		err := l.Check(found{}, now)
 		if want == "" && err != nil || want != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), want)) {
 			t.Errorf("layer %d: %v", l.ID, err)
 		}
+		if advice := err != nil && strings.Contains(err.Error(), "the rule's own file"); advice != (l.ID < 3) { // only where the rule is at fault
+			t.Errorf("layer %d: %v", l.ID, err)
+		}
+	}
+	x := Sited{Kind: Off, Rule: "counts", Title: "a\xff"}
+	if err := x.check(); err == nil || err.Error() != "the rule's title is no text in UTF-8" {
+		t.Error(err)
 	}
 	if got := ForSite(list, 0, "", found{}, now); len(got) != 1 || got[0].ID != 4 {
 		t.Errorf("%+v", got)
