@@ -567,7 +567,7 @@ func TestQuotes(t *testing.T) {
 		t.Skip("NOT TESTED: the processor has no AVX-512 VBMI2")
 	}
 	rng := rand.New(rand.NewPCG(5, 12))
-	pieces := []string{`"`, `\"`, `\\`, `\`, `\n\r\t`, `""""""""""""""""""""`, "name", strings.Repeat("long value ", 9), `\\\`, `{"a": "b"}`, "é", "K", `\/`, `\u0041`, `\x`, "\n", strings.Repeat(`\\`, 40), strings.Repeat("x", 4000)}
+	pieces := []string{`"`, `\"`, `\\`, `\`, `\n\r\t`, `""""""""""""""""""""`, "name", strings.Repeat("long text ", 9), `\\\`, `{"a": "b"}`, "é", "K", `\/`, `\u0041`, `\x`, "\n", strings.Repeat(`\\`, 40), strings.Repeat("x", 4000)}
 	taken := 0
 	for n := range 6000 {
 		var b strings.Builder
@@ -585,7 +585,7 @@ func TestQuotes(t *testing.T) {
 		wide, blocks := &Decoder{data: b.String()}, &Decoder{data: b.String()}
 		ok, reason := wide.indexWide(), blocks.indexBlocks()
 		if !ok {
-			if reason == "" && !strings.ContainsAny(b.String(), "/u\n") {
+			if s := b.String(); reason == "" && !strings.Contains(s, `\u`) && !strings.Contains(s, `\/`) && !strings.Contains(s, "\n") {
 				t.Fatalf("%q was not taken", b.String())
 			}
 			continue
