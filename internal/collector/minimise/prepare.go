@@ -136,7 +136,14 @@ func (m *Minimiser) Prepare(e *event.Event, s Sender) (clock bool) {
 	src, srcOwn := m.addr(e, v, source)
 	dst, dstOwn := m.addr(e, v, destination)
 	if d := directionOf(src >= 0, dst >= 0, srcOwn, dstOwn, v.has(direction)); d != "" {
+		n := e.Len()
 		e.SetString(event.NetworkDirection, d)
+		if e.Len() < n { // a list became one value, and what stood behind it has moved
+			shape = m.shapeOf(e)
+			v = &shape.view
+			src, srcOwn = m.addr(e, v, source)
+			dst, dstOwn = m.addr(e, v, destination)
+		}
 	}
 	if set := m.indicators.Load(); set != nil {
 		if srcOwn {

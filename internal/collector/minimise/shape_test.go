@@ -151,3 +151,17 @@ func TestLateNamesOfOurs(t *testing.T) {
 		t.Errorf("a line says of itself: %s", e.AppendJSON(nil))
 	}
 }
+
+// A list of directions that becomes one moves what stands behind it: it is found there all the same.
+func TestListOfDirections(t *testing.T) {
+	m := newMinimiser(t, nil)
+	m.SetIndicators(testSet(t))
+	for range 2 { // the second time the row of keys is known
+		e := ev(t, "network.direction=in", "network.direction=a", "network.direction=b", "source.ip=198.51.100.7", "destination.ip=203.0.113.66", "network.transport=tcp",
+			"tocsin.verdict=allow", "event.category=intrusion_detection", "event.category=network")
+		m.Prepare(e, Sender{Assurance: "udp"})
+		if got := e.Str(event.NetworkDirection); got != "outbound" || e.Str(event.TocsinIndicatorMatched) != "203.0.113.66" || e.Str(event.TocsinSourceProof) != "session" {
+			t.Errorf("%s", e.AppendJSON(nil))
+		}
+	}
+}
