@@ -133,7 +133,7 @@ func (s *Set) pairs(t string, i int, last *name, left int, bare bool) bool {
 				r.known = r.known && w.i == i+len(text)+1 // with nothing else before it
 				x, end = m.meet(r.pack, text), w.i
 			}
-			r.known = r.known && (r.depth > 0 || i == 0)
+			r.known = r.known && (r.depth > 0 && i > from || r.depth == 0 && i == 0) // directly behind a quote it is no text to compare
 			if x != nil {
 				if i == from+1 {
 					m.gap = uint64(t[from] ^ ' ')

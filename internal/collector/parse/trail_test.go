@@ -18,7 +18,7 @@ func disturb(r *rand.Rand, line []byte, others [][]byte) []byte {
 		i, j := r.IntN(len(pairs)), r.IntN(len(pairs))
 		name, value, ok := bytes.Cut(pairs[i], []byte("="))
 		set := func(form string) { pairs[i] = fmt.Appendf(nil, form, name, bytes.Trim(value, `"`)) }
-		switch k := r.IntN(16); {
+		switch k := r.IntN(18); {
 		case k == 0: // another order
 			pairs[i], pairs[j] = pairs[j], pairs[i]
 		case k == 1: // a name is missing
@@ -53,6 +53,11 @@ func disturb(r *rand.Rand, line []byte, others [][]byte) []byte {
 			pairs[i] = fmt.Appendf(nil, `%s="%s"`, name, bytes.Repeat([]byte("v=w, "), r.IntN(40)))
 		case k == 15:
 			set([]string{"%s=a|b|c|d|e|f|g|%s", "%s=%s\t", "%s=%s;", "%s=%s\r", "%s=%s\\", ".message=%s %s=1", "%s==%s"}[r.IntN(7)])
+		case k == 16:
+			set([]string{`%s="%s""x=y"`, `%s="%s"x=y`, `%s='%s'x=y`}[r.IntN(3)])
+		case k == 17 && j > 0: // nothing, or a quote, between two pairs
+			pairs[j-1] = fmt.Appendf(nil, `%s%s%s`, pairs[j-1], []string{``, `"`, `""`, `'`}[r.IntN(4)], pairs[j])
+			pairs = append(pairs[:j:j], pairs[j+1:]...)
 		}
 		if len(pairs) == 0 {
 			return line
@@ -93,6 +98,20 @@ func TestTrails(t *testing.T) {
 	}
 	if direct == 0 || direct != x.with.run.places || direct > maxPlaces {
 		t.Errorf("%d places on trails, said to be %d", direct, x.with.run.places)
+	}
+}
+
+// TestTrailQuote: a name directly behind a quote that closes is no part of a trail, because behind another quote it would be text.
+func TestTrailQuote(t *testing.T) {
+	const form = `<189>date=2026-11-12 time=08:50:01 devname=%sdevid=%s logid="0000000013" type="traffic" subtype="forward" level="notice" srcip=192.0.2.1 dstip=192.0.2.2`
+	for _, c := range [][4]string{{`"FW"`, `"F"`, `"FW""`, `ZZZ"`}, {`'FW'`, `"F"`, `'FW''`, `ZZZ'`}, {`"FW" `, `"F"`, `"FW""`, `ZZZ"`}, {`"FW"`, `F`, `"FW"`, `G`}} {
+		x := newTwins(t)
+		for range 3 {
+			for i := 0; i < 4; i += 2 {
+				x.without.run.memories, x.without.run.memory, x.without.run.last = nil, nil, nil
+				x.same(t, fmt.Appendf(nil, form, c[i], c[i+1]), "")
+			}
+		}
 	}
 }
 
