@@ -14,7 +14,7 @@ import (
 type Texts struct {
 	list  []string
 	bits  [1 << 10]uint64 // by hash: whether there are such bytes in a text
-	heads [1 << 13]uint16 // by hash: the first of the rows that may fit, plus one
+	heads [1 << 13]uint32 // by hash: the first of the rows that may fit, plus one
 	rows  []textRow
 	begin byte // all texts begin with this byte; 0 when they do not
 }
@@ -25,7 +25,7 @@ type textRow struct {
 	mask uint32 // which bytes of head count
 	text uint16
 	off  int16  // the place of those bytes in the text
-	next uint16 // another row of the same hash, plus one
+	next uint32 // another row of the same hash, plus one
 }
 
 // minText is the least number of bytes of a text that Texts can find; maxScan bounds the bytes of a message in which texts are sought.
@@ -101,7 +101,7 @@ func (x *Texts) put(r textRow) {
 	h := hash3(r.head)
 	x.bits[h>>6] |= 1 << (h & 63)
 	row := &x.heads[h>>3]
-	r.next, *row = *row, uint16(len(x.rows)+1)
+	r.next, *row = *row, uint32(len(x.rows)+1)
 	x.rows = append(x.rows, r)
 }
 

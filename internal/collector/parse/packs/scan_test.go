@@ -47,6 +47,23 @@ func TestTexts(t *testing.T) {
 	}
 }
 
+// TestManyShortTexts: texts of three bytes make many rows each.
+func TestManyShortTexts(t *testing.T) {
+	var texts []string
+	for i := range 300 {
+		texts = append(texts, string([]byte{'a' + byte(i%26), '0' + byte(i/26), 'Z' - byte(i%25)}))
+	}
+	x := NewTexts(texts...)
+	for k, text := range texts {
+		for _, msg := range []string{text, "-" + text + "-----", "--" + text, "---------" + text + "-", text + "---------"} {
+			found := make([]uint64, (x.Len()+63)/64)
+			if x.Find(msg, found); found[k>>6]>>(k&63)&1 == 0 {
+				t.Fatalf("%q, number %d, is not found in %q", text, k, msg)
+			}
+		}
+	}
+}
+
 // TestByStart: for every two bytes the list has all ways that may fit, in the order in which they are to be tried.
 func TestByStart(t *testing.T) {
 	set := Builtin()
