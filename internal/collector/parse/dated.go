@@ -32,7 +32,7 @@ func (s *Set) dated(do *recipeOp) (ns int64, ok bool) {
 		return 0, false
 	}
 	m := &s.recipes.date
-	if head, tail := load(date, 0), uint16(date[8])|uint16(date[9])<<8; head != m.head || tail != m.tail {
+	if head, tail := load(date, 0), uint16(date[8])|uint16(date[9])<<8; m.tail == 0 || head != m.head || tail != m.tail {
 		var c civil
 		const form = "2026-11-12 00:00:00"
 		var b [len(form)]byte

@@ -197,6 +197,14 @@ func FuzzRecipes(f *testing.F) {
 	})
 }
 
+// TestDatedFirst: a Set that has remembered no date yet takes ten bytes of zero for none.
+func TestDatedFirst(t *testing.T) {
+	x := newTwins(t)
+	for _, date := range []string{"2026-11-12", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "2026-11-12", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"} {
+		x.same(t, []byte(`<189>date=`+date+` time=08:50:01 devname="FW" devid="FGT60F" logid="0000000013" type="traffic" subtype="forward" level="notice" srcip=192.0.2.1 dstip=192.0.2.2 action="close" proto=6`), "")
+	}
+}
+
 // TestDated: a date, a clock and a zone under names of their own are read alike with what is remembered of the lines before and without.
 func TestDated(t *testing.T) {
 	x := newTwins(t)
