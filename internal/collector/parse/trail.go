@@ -296,6 +296,9 @@ func (s *Set) spread(t string, n *place) {
 // cut gives a value that is noted in spans, which is of t.
 func (x *treads) cut(t string, at int) string {
 	sp := x.spans[at&(maxSpans-1)]
+	if sp.from == sp.to { // perhaps behind the last byte of the text, where nothing may point
+		return ""
+	}
 	return unsafe.String((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(t)), sp.from)), sp.to-sp.from)
 }
 
@@ -303,7 +306,10 @@ func (x *treads) cut(t string, at int) string {
 func (r *run) value(slot int) string {
 	if r.direct {
 		sp := r.spans[slot&(maxSpans-1)]
-		if sp.from <= sp.to {
+		if sp.from == sp.to {
+			return ""
+		}
+		if sp.from < sp.to {
 			return unsafe.String((*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(r.text)), sp.from)), sp.to-sp.from)
 		}
 	}
