@@ -48,6 +48,7 @@ type trails struct {
 	bare   bool
 	root   place
 	places int
+	full   int // orders that found no place
 	pack   *packs.Pack
 }
 
@@ -82,7 +83,6 @@ type treads struct {
 	credit int
 	tries  uint
 	places int // of all packs
-	full   int // orders that found no place
 }
 
 func (x *treads) start() {
@@ -409,17 +409,23 @@ search:
 		}
 		break
 	}
-	if r.places+r.depth-d > maxPlaces || r.full > 256 {
+	if m.full > 256 { // the trails of other packs are none of these senders' business
+		r.places -= m.places
+		m.forgetTrails()
+		n, d = &m.root, 0
+	}
+	if r.places+r.depth-d > maxPlaces {
 		for _, m := range r.memories {
 			m.forgetTrails()
 		}
-		r.places, r.full = 0, 0
+		r.places = 0
 		n, d = &m.root, 0
 	}
 	for ; d < r.depth; d++ {
 		c, full := m.branch(n, r.path[d], r.gaps[d])
 		if full {
-			r.full++
+			m.full++
+			r.credit = max(r.credit-1, 0)
 		}
 		if c == nil {
 			return
@@ -434,7 +440,7 @@ search:
 	}
 }
 
-func (m *memory) forgetTrails() { m.root.next, m.places = nil, 0 }
+func (m *memory) forgetTrails() { m.root.next, m.places, m.full = nil, 0, 0 }
 
 // branch makes a place for x behind n; nil when the name stands on the trail already, or when it is full there.
 func (m *memory) branch(n *place, x *name, gap byte) (c *place, full bool) {

@@ -190,6 +190,41 @@ func TestTrailBounds(t *testing.T) {
 	t.Error("the usual order is not taken up again")
 }
 
+// TestTrailFull: orders that find no place cost credit, and make a pack forget its own trails only.
+func TestTrailFull(t *testing.T) {
+	s := testSet(t)
+	var e event.Event
+	for _, name := range []string{"fortigate/traffic.", "sonicwall/"} {
+		for range 3 {
+			for _, line := range readLines(t, "packs/"+name+"input.log") {
+				oneLine(s, &e, line)
+			}
+		}
+	}
+	r := &s.run
+	m := r.memory
+	others := r.places - m.places
+	if m.places == 0 || others == 0 {
+		t.Fatalf("%d places, of others %d", m.places, others)
+	}
+	forgot := 0
+	for i := range 2000 {
+		places := m.places
+		r.depth, r.known = 1, true
+		r.path[0], r.gaps[0] = m.names[i%30], 0
+		s.keepTrail(m)
+		if m.places < places {
+			forgot++
+		}
+		if r.places-m.places != others {
+			t.Fatalf("%d places of others, there were %d", r.places-m.places, others)
+		}
+	}
+	if forgot == 0 || r.credit > trailCredit-1000 {
+		t.Errorf("forgotten %d times, credit %d", forgot, r.credit)
+	}
+}
+
 // TestTrailAllocs: lines that go whole trails cost no memory.
 func TestTrailAllocs(t *testing.T) {
 	s := testSet(t)
