@@ -5,8 +5,7 @@ import "unsafe"
 // A sender writes the same priority, date, name and program before every message, for as long as the date is the same. So what stands before a
 // message with a program's tag is remembered, and recognised when all of it but the clock is there again. It changes no answer: nothing that the
 // envelope decides there depends on what stands behind, but that there is a message. Of lines without a tag what stands up to the host's name is
-// remembered, and the rest read as ever. Openings are bounded, hold no pointers, and are written
-// over by others that fall on the same place.
+// remembered, and the rest read as ever. Openings are bounded, hold no pointers, and are written over by others that fall on the same place.
 
 // opening is what stands before a message: a date, "hh:mm:ss", a rest up to the message.
 type opening struct {

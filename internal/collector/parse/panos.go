@@ -9,7 +9,7 @@ import (
 
 var panosProduct = newProduct("Palo Alto Networks", "PAN-OS", "firewall", "panw.panos")
 
-// panosColumns is how many columns of a line are looked at, one more where a relay cut the first.
+// panosColumns is how many columns of a line are looked at, one fewer where a relay cut the first.
 const panosColumns = 54
 
 // panos reads Palo Alto Networks PAN-OS syslog: CSV whose columns grow with the version but keep their places ("Syslog Field
