@@ -276,7 +276,7 @@ func (m *Minimiser) Decide(e *event.Event) Decision {
 	return d
 }
 
-// Leaves is Decide for an event that was decided before: it says whether it leaves, and remembers nothing of it.
+// Leaves is Decide for an event that was decided before: it says whether it leaves, and remembers no first denial.
 func (m *Minimiser) Leaves(e *event.Event) bool {
 	return m.clauses[m.fitting(e)].leave
 }

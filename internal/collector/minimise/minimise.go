@@ -240,7 +240,7 @@ func (m *Minimiser) treatment(k event.Key) treatment {
 // MayLeave says whether values of the field leave, as they are or as pseudonyms.
 func (m *Minimiser) MayLeave(k event.Key) (leave, pseudonym bool) {
 	switch m.treatment(k) {
-	case leaves, tidied, worded:
+	case leaves, tidied:
 		return true, false
 	case address, user:
 		return true, true
