@@ -59,7 +59,7 @@ func (a *Agent) keepHouse(ctx context.Context, trustAt *time.Time, etag, directi
 			a.log.Info("renewed the certificate", "not_after", a.client.NotAfter())
 		}
 	}
-	self, err := a.client.Self(ctx)
+	self, err := a.client.Self(ctx, true)
 	if errors.Is(err, keys.ErrNotTheHub) || a.o.Now().Sub(*trustAt) > time.Hour {
 		if terr := a.client.RefreshTrust(ctx); terr != nil {
 			return terr

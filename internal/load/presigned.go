@@ -244,7 +244,7 @@ func (r *run) presigned(ctx context.Context, began time.Time) error {
 	g.SetLimit(16)
 	for _, s := range r.fleet {
 		g.Go(func() error {
-			_, err := s.client.Self(gctx)
+			_, err := s.client.Self(gctx, false)
 			return err
 		})
 	}

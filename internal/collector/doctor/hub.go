@@ -274,7 +274,7 @@ func (r *run) tls(ctx context.Context, conn net.Conn, address string, proxy *url
 func (r *run) hub(ctx context.Context, client *send.Client, e send.Enrolment, address string) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	self, err := client.Self(ctx)
+	self, err := client.Self(ctx, false)
 	expired := r.now.After(client.NotAfter())
 	var p *send.Problem
 	switch {

@@ -252,9 +252,13 @@ func (c *Client) Heads(ctx context.Context) ([]batch.Head, error) {
 	return h.Streams, nil
 }
 
-// Self asks what the hub knows of this collector.
-func (c *Client) Self(ctx context.Context) (batch.Self, error) {
-	_, b, err := c.do(ctx, http.MethodGet, "/v1/self?daily=1", "", nil, nil, maxAnswer)
+// Self asks what the hub knows of this collector. With test it also asks for the daily test that is due, which the hub then awaits: only who sends it may ask.
+func (c *Client) Self(ctx context.Context, test bool) (batch.Self, error) {
+	path := "/v1/self"
+	if test {
+		path += "?daily=1"
+	}
+	_, b, err := c.do(ctx, http.MethodGet, path, "", nil, nil, maxAnswer)
 	if err != nil {
 		return batch.Self{}, fmt.Errorf("ask for state: %w", err)
 	}

@@ -167,6 +167,22 @@ func TestHeadsAndDirectives(t *testing.T) {
 	}
 }
 
+// The hub awaits a test from when it hands out its number: only who sends the test asks.
+func TestSelfAsksForNoTest(t *testing.T) {
+	c, _, answer := hostile(t)
+	for _, test := range []bool{false, true} {
+		*answer = func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v1/self" || r.URL.Query().Has("daily") != test {
+				t.Errorf("asked for a test: %v: %s", test, r.URL)
+			}
+			fmt.Fprint(w, "{}")
+		}
+		if _, err := c.Self(t.Context(), test); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Full jitter: every wait between nothing and the span, which doubles up to the longest.
 func TestBackoff(t *testing.T) {
 	for attempt := -1; attempt < 70; attempt++ {
