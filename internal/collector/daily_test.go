@@ -2,6 +2,7 @@ package collector
 
 import (
 	"bytes"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +16,11 @@ import (
 func TestDailyLine(t *testing.T) {
 	number := strings.Repeat("0a", 16)
 	at := time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
-	line := archive.Line{Number: 7, Created: at.UnixNano(), Listener: slotDaily, Via: archive.UDP, Text: dailyText(number, at)}
+	line := archive.Line{Number: 7, Created: at.UnixNano(), Listener: slotDaily, Via: archive.UDP, Sender: netip.MustParseAddr("127.0.0.1"), Text: dailyText(number, at)}
 	for _, keep := range [][]string{nil, {"event.*", "tocsin.*"}} {
 		c := DefaultConfig()
 		c.Policy.AlsoKeep = keep
+		c.Listen.Devices = []Device{{Address: "127.0.0.0/8", Format: "cyberark"}} // which would see no packet in it
 		m, err := c.minimiser([32]byte{1})
 		if err != nil {
 			t.Fatal(err)

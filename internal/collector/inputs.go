@@ -144,7 +144,7 @@ func (r *readers) parse(e *event.Event, l *archive.Line) (format string, ok bool
 	i := r.of(l.Listener)
 	if !r.ready[i] {
 		set, hint := r.sets[i], r.hints[i]
-		if h := r.device(l.Sender); h != nil {
+		if h := r.device(l.Sender); h != nil && i != slotDaily { // the test is no device's, whatever is said of this machine's address
 			set, hint = cmp.Or(h.set, set), cmp.Or(h.hint, hint)
 		}
 		return set.ParseFrom(e, hint, parse.Origin{Listener: i, Sender: l.Sender, Stream: l.Stream})
