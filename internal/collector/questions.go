@@ -273,6 +273,9 @@ func (a *Agent) lookBack(now time.Time) bool {
 		if err != nil {
 			return a.endLookBack(err)
 		}
+		if l.Listener == slotDaily { // says nothing of the site
+			continue
+		}
 		if at := time.Unix(0, l.Created); at.Before(j.q.From) || at.After(j.q.To) {
 			continue
 		}

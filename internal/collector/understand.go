@@ -38,5 +38,8 @@ func (u *Understander) Line(e *event.Event, l *archive.Line) (format string, ok 
 	return u.read.parse(e, l)
 }
 
+// Test says whether a line is the collector's own daily test, and no device's.
+func (u *Understander) Test(l *archive.Line) bool { return l.Listener == slotDaily }
+
 // Flow says whether a line is a flow record, not a device's log: flows know neither refusals nor facilities, and end before they are sent.
 func (u *Understander) Flow(l *archive.Line) bool { return u.read.ready[u.read.of(l.Listener)] }

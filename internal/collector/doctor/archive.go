@@ -73,6 +73,9 @@ func (r *run) newest() ([]*device, error) {
 		} else if err != nil {
 			return nil, err
 		}
+		if reader.Test(&l) {
+			continue
+		}
 		d := byAddr[l.Sender]
 		if d == nil {
 			if len(byAddr) == 256 {
