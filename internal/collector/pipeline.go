@@ -368,7 +368,9 @@ func (p *pipeline) flushDetector(line uint64, now int64, f fate) int {
 		return 0
 	}
 	p.changes.uncount = f != full
-	detections := p.changes.apply(det.Flush(now), now)
+	found := det.Flush(now)
+	n := len(found) // it is out of the rules' memory, also what a change of rules keeps back
+	detections := p.changes.apply(found, now)
 	for i := range detections {
 		if f != replay {
 			p.detection(&detections[i], &archive.Line{Number: line, Created: now}, f, true)
@@ -378,7 +380,7 @@ func (p *pipeline) flushDetector(line uint64, now int64, f fate) int {
 			p.remember(id.Seq)
 		}
 	}
-	return len(detections)
+	return n
 }
 
 // understandAgain is understand for a line that has been counted.
