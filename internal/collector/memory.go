@@ -73,16 +73,14 @@ func (a *Agent) naming() string { return a.o.Version + ", " + a.packs.parsers }
 // restoreDetector gives the detector its memory back and shows it the lines between that and the state.
 func (a *Agent) restoreDetector() error {
 	from, flushed := a.st.Cursor, a.st.Flushes.N
+	restored := false
 	if b := a.memory.Last(); b != nil {
 		head, rest, _ := bytes.Cut(b, []byte{'\n'})
 		var h memoryHead
 		if err := json.Unmarshal(head, &h); err != nil {
 			a.log.Warn("the on-site rules' memory is damaged; they begin anew", "error", err)
-		} else {
-			a.restoreMemory(&h, rest)
-			if !a.st.Cursor.Before(h.Cursor) {
-				from, flushed = h.Cursor, h.Flushed
-			}
+		} else if restored = a.restoreMemory(&h, rest); restored {
+			from, flushed = h.Cursor, h.Flushed
 		}
 	}
 	r := a.archive.Reader(from)
@@ -113,15 +111,16 @@ func (a *Agent) restoreDetector() error {
 		a.log.Info("showed the on-site rules again what came after their memory was saved", "lines", shown)
 		return nil // it is saved at once
 	}
-	if a.memory.Last() == nil { // without one, what comes before the first would not be shown again
+	if !restored { // without a memory of these rules, what comes before the first would not be shown again
 		return a.trySaveDetector()
 	}
 	a.snapAt, a.snapLine, a.snapFlushes, a.snapReceived = a.o.Now(), a.st.Line, a.st.Flushes.N, a.st.Counts["received"]
 	return nil
 }
 
-// restoreMemory takes a memory. What was learnt in weeks outlives the rules' own state, which is of hours.
-func (a *Agent) restoreMemory(h *memoryHead, snapshot []byte) {
+// restoreMemory takes a memory. What was learnt in weeks outlives the rules' own state, which is of hours. It says whether the rules go on: rules that
+// begin anew are not shown the lines behind the memory, for what they would find there is neither in the spool nor would it be sent.
+func (a *Agent) restoreMemory(h *memoryHead, snapshot []byte) (goOn bool) {
 	if h.Guard != nil {
 		a.pipe.guard.Off = h.Guard
 	}
@@ -131,9 +130,6 @@ func (a *Agent) restoreMemory(h *memoryHead, snapshot []byte) {
 		a.pipe.senders.named()
 	}
 	a.pipe.heard = h.Heard
-	for _, n := range h.Evidence {
-		a.pipe.remember(n)
-	}
 	switch {
 	case a.st.Cursor.Before(h.Cursor): // as versions left it that did not commit first
 		a.log.Warn("the on-site rules' memory is newer than the state; they begin anew")
@@ -143,14 +139,19 @@ func (a *Agent) restoreMemory(h *memoryHead, snapshot []byte) {
 	default:
 		if err := a.pipe.det.Restore(snapshot); err != nil {
 			a.log.Warn("the on-site rules cannot use their memory; they begin anew", "error", err)
+			return false
 		}
-		return
+		for _, n := range h.Evidence {
+			a.pipe.remember(n)
+		}
+		return true
 	}
 	if l, ok := a.pipe.det.(interface{ RestoreLearnt([]byte) error }); ok {
 		if err := l.RestoreLearnt(snapshot); err != nil {
 			a.log.Warn("what was learnt on the site cannot be used; it is learnt anew", "error", err)
 		}
 	}
+	return false
 }
 
 // settle commits what has been worked on since the last commit. An error of it ends the loop, wherever it was called.
