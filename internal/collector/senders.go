@@ -105,7 +105,10 @@ func short(name string) string {
 
 // unknown is product for a name that is not among those learnt.
 func (s *sender) unknown(name string, e *event.Event, format string, at int64) (changed bool, was string) {
-	if slices.Contains(s.Products, name) { // it is longer than what is kept of it
+	if i := slices.Index(s.Products, name); i >= 0 { // it is longer than what is kept of it
+		if s.Seen>>i&1 == 0 {
+			s.see(i, e, format)
+		}
 		return false, ""
 	}
 	if len(s.Products) < maxProducts && (at-s.First < learnTime || s.Lines < learnLines) {

@@ -189,3 +189,24 @@ func TestOneOfTwoIsNotUnderstood(t *testing.T) {
 		t.Errorf("the policy lets it leave: %v; it leaves as %q", leave, got)
 	}
 }
+
+// A name longer than what is kept of it is seen like any other: no other product takes its place after a new program.
+func TestLongProductIsSeen(t *testing.T) {
+	var e event.Event
+	line := func(name string) *event.Event {
+		e.Reset()
+		e.SetString(event.ObserverVendor, "Acme")
+		e.SetString(event.ObserverProduct, name)
+		return &e
+	}
+	long := strings.Repeat("Gateway ", 10)
+	senders := newSenders()
+	s := senders.seen(netip.MustParseAddr("192.168.1.1"), 1)
+	s.product(line(long), "acme", 1)
+	senders.named()
+	s.Lines = learnLines
+	s.product(line(long), "acme", 1+learnTime)
+	if changed, was := s.product(line("Other"), "acme", 2+learnTime); !changed || was != "" || s.Seen != 1 {
+		t.Errorf("another product is marked %v, renamed from %q: %+v", changed, was, s)
+	}
+}
