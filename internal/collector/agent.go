@@ -145,7 +145,7 @@ type Agent struct {
 	trouble atomic.Pointer[string] // why the hub is not reached; nil: it answers
 	hub     atomic.Pointer[batch.Self]
 	page    atomic.Pointer[page]
-	daily   atomic.Pointer[dailyLine] // a test on its way to its listener; nil: none
+	daily   atomic.Pointer[dailyLine] // the newest test that was sent to a listener; nil: none yet
 	tested  string                    // the last test's number; housekeeping's own
 	wake    chan struct{}
 	forgive atomic.Bool // a newer indicator set is in force: what was switched off gets another chance

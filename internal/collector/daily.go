@@ -19,12 +19,12 @@ import (
 // The daily test of the whole way. Once a day the hub draws a number for this collector and hands it out to nobody else (GET /v1/self). The collector makes a line
 // of it, as a firewall writes one, and sends it to its own syslog port. From there it goes the way of every line: archive, parser, on-site rules, spool, a
 // batch of its own kind of urgency, the gate, the worker, the hub's rules. The hub awaits the number twice: once as an event, once as what the on-site rules
-// found. No line of a device can pass for the test: it is known by its listener (slotDaily), which only a line has that was awaited and is the same to the last
-// byte, number and all. It says nothing of the member, so it leaves under every policy; it is counted as received, parsed and left.daily_test.
+// found. No line of a device can pass for the test: it is known by its listener (slotDaily), which only a line has that is the newest
+// test or a late copy of it, the same to the last byte, number and all. It says nothing of the member, so it leaves under every policy; it is counted as received, parsed and left.daily_test.
 //
 // After a crash the line stands in the archive with its listener and is worked on as ever; if it was not kept yet, the hub hands the number out again.
 
-// dailyLine is a test that its listener has not given to the archive yet.
+// dailyLine is a test as its listener knows it.
 type dailyLine struct {
 	text []byte
 	kept chan struct{} // closed when the archive has it
@@ -74,8 +74,7 @@ func (a *Agent) sendDaily(ctx context.Context, number string) error {
 		text := listen.Line{Created: a.o.Now().UnixNano(), Via: listen.ViaLocal, Text: line.text}
 		return (&sink{a: a, slot: slotDaily}).Receive(ctx, []listen.Line{text})
 	}
-	a.daily.Store(line)
-	defer a.daily.Store(nil)
+	a.daily.Store(line) // until the next one: a copy may come late
 	var err error
 	for range dailyTries {
 		if err = sendLine(ctx, network, addr, line.text); err == nil {
@@ -158,7 +157,6 @@ func (p *pipeline) daily(l *archive.Line, f fate) {
 		}
 		return
 	}
-	p.min.Leaves(e) // what the policy says of such a line; the test leaves in any case
 	e.Reset()
 	e.SetRaw(l.Text)
 	e.Created, e.Time, e.ID = l.Created, l.Created, event.ID{Seq: l.Number}
