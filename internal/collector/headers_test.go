@@ -59,7 +59,7 @@ func TestHeadersKept(t *testing.T) {
 // What the settings say of a device holds for its lines alone, whichever port takes them: its zone, the product to try first, and that it is a relay. The
 // narrowest range counts, and what it leaves out is the port's.
 func TestDevices(t *testing.T) {
-	devices := []Device{{Address: "192.168.0.0/16", Timezone: "America/New_York"}, {Address: "192.168.1.7", Timezone: "Asia/Tokyo", Relay: true}, {Address: "192.168.1.8", Format: "mikrotik"}}
+	devices := []Device{{Address: "192.168.0.0/16", Timezone: "America/New_York"}, {Address: "192.168.1.7", Timezone: "Asia/Tokyo", Relay: true}, {Address: "192.168.1.8", Format: "linux-auth"}}
 	r, err := newReaders([]slotted{{slot: 0, timezone: "UTC"}, {slot: 1, timezone: "Asia/Kolkata"}}, devices, parse.NewLibrary())
 	if err != nil {
 		t.Fatal(err)
@@ -75,8 +75,12 @@ func TestDevices(t *testing.T) {
 		e.SetRaw([]byte(line))
 		e.Created = time.Date(2026, 11, 12, 20, 0, 0, 0, time.UTC).UnixNano()
 		l := archive.Line{Number: 1, Listener: x.slot, Sender: netip.MustParseAddr(x.from), Text: []byte(line), Created: e.Created}
-		if _, ok := r.parse(&e, &l); !ok {
-			t.Fatal("not understood")
+		want := "sshd"
+		if x.from == "192.168.1.8" {
+			want = "linux-auth"
+		}
+		if format, ok := r.parse(&e, &l); !ok || format != want {
+			t.Fatalf("%+v: understood %v as %s", x, ok, format)
 		}
 		if got := time.Unix(0, e.Time).UTC(); got.Hour() != x.hour || r.relays(&l) != x.relay {
 			t.Errorf("%+v: %v, relay %v", x, got, r.relays(&l))
