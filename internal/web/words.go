@@ -3,6 +3,7 @@ package web
 import (
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"tocsin/internal/collector/minimise"
 )
@@ -15,10 +16,8 @@ var unexplained = map[string]bool{"ssh": true, "vpn": true, "telnet": true, "rem
 
 // sentence puts a capital in front.
 func sentence(s string) string {
-	if s == "" {
-		return ""
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
+	_, n := utf8.DecodeRuneInString(s)
+	return strings.ToUpper(s[:n]) + s[n:]
 }
 
 // policyReason is one clause of a policy as people read it.

@@ -21,6 +21,14 @@ func TestPlural(t *testing.T) {
 	}
 }
 
+func TestSentence(t *testing.T) {
+	for in, want := range map[string]string{"": "", "a word": "A word", "éclair": "Éclair", "Ready": "Ready"} {
+		if got := sentence(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestQueueHeadings(t *testing.T) {
 	for _, v := range queueViews {
 		if v.one == v.many || plural(1, v.one, v.many) != v.one || plural(0, v.one, v.many) != v.many {
