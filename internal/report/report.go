@@ -144,7 +144,7 @@ type Day struct {
 	Low, Medium, High, Critical int64
 	Before                      int64 `json:"before"` // the same day a week earlier, all levels; of a day that runs, the same hours
 	Future                      bool  `json:"future,omitempty"`
-	NoBefore                    bool  `json:"no_before,omitempty"` // a week earlier the member was not here
+	NoBefore                    bool  `json:"no_before,omitempty"` // a week earlier the member was not here, and there is nothing of that day
 }
 
 // Total is the sum over the levels.
@@ -285,11 +285,11 @@ func (m *Maker) Build(ctx context.Context, scope access.Scope, tenant event.Tena
 		return nil, err
 	}
 	sum, err := m.events(ctx, scope, r, span{r.From, r.To}, before, first)
-	for i := range r.Days {
-		r.Days[i].NoBefore = org.CreatedNS >= r.From.AddDate(0, 0, i-6).UnixNano()
-	}
 	if err != nil {
 		return nil, fmt.Errorf("the report of %s for %s: %w", week, org.Name, err)
+	}
+	for i := range r.Days {
+		r.Days[i].NoBefore = r.Days[i].Before == 0 && org.CreatedNS >= r.From.AddDate(0, 0, i-6).UnixNano() // a demonstration has a past from before
 	}
 	first = r.Events.First // for every figure alike
 	if err := m.alerts(ctx, scope, r, before, first); err != nil {

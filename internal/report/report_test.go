@@ -1,6 +1,7 @@
 package report
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -15,6 +16,7 @@ import (
 
 	"tocsin/internal/access"
 	"tocsin/internal/chart"
+	"tocsin/internal/eventstore"
 	"tocsin/internal/member"
 )
 
@@ -240,6 +242,47 @@ func TestEmptyAndFirstWeek(t *testing.T) {
 		t.Errorf("first week: %+v", r.Tiles())
 	}
 	whole(t, r)
+}
+
+// history is an event store with one event in each hour, as demonstrations write it for members who have only just joined.
+type history struct{ empty }
+
+func (history) Summary(context.Context, access.Scope, int64, int64) (eventstore.Summary, error) {
+	return eventstore.Summary{Events: 168}, nil
+}
+func (history) Histogram(_ context.Context, _ access.Scope, f eventstore.Filter, step time.Duration) (list []eventstore.Bucket, err error) {
+	for at := f.From; at < f.To; at += int64(step) {
+		list = append(list, eventstore.Bucket{Start: at, Low: 1})
+	}
+	return list, nil
+}
+
+// Data from before a member joined are shown.
+func TestHistoryFromBefore(t *testing.T) {
+	w := newWorld(t, false)
+	w.at(w.week.End(), func() {
+		o, err := w.members.AddOrganisation(t.Context(), "test", member.Organisation{Name: "Newcomer"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.tenants = append(w.tenants, o.ID)
+	})
+	for _, x := range []struct {
+		events Events
+		none   bool
+	}{{history{}, false}, {empty{}, true}} {
+		o := w.maker.o
+		o.Events = x.events
+		r, err := (&Maker{o}).Build(t.Context(), access.System("test"), w.tenants[2], w.week)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range r.Days {
+			if d := &r.Days[i]; d.NoBefore != x.none || !x.none && r.dayBefore(d) != "24" {
+				t.Errorf("%T: %+v: %s", x.events, d, r.dayBefore(d))
+			}
+		}
+	}
 }
 
 // whole makes everything of a report and looks for what must never stand there.
