@@ -46,7 +46,7 @@ func sum(b []byte) (s [16]byte) {
 
 // scan looks for files that match and are not followed yet, and for followed files whose name is another file's now.
 func (in *Input) scan() {
-	over := 0
+	over := map[id]bool{} // a file may match more than one pattern
 	for _, p := range in.o.Paths {
 		names, err := filepath.Glob(p)
 		if err != nil {
@@ -67,7 +67,7 @@ func (in *Input) scan() {
 				continue
 			}
 			if len(in.files) >= maxFiles {
-				over++
+				over[identify(st)] = true
 				continue
 			}
 			before, had := in.last[name]
@@ -82,12 +82,12 @@ func (in *Input) scan() {
 			}
 		}
 	}
-	if over > 0 {
-		in.say("many", "too many log files match; some are not read", fmt.Errorf("%d more than the %d that are followed at once", over, maxFiles))
+	if len(over) > 0 {
+		in.say("many", "too many log files match; some are not read", fmt.Errorf("%d more than the %d that are followed at once", len(over), maxFiles))
 	} else {
 		delete(in.said, "many")
 	}
-	in.over.Store(int64(over))
+	in.over.Store(int64(len(over)))
 	in.state.began = true
 	for k, f := range in.files {
 		st, err := os.Stat(f.Path)
