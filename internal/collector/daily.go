@@ -162,8 +162,18 @@ func (p *pipeline) daily(l *archive.Line, f fate) {
 	e.Created, e.Time, e.ID = l.Created, l.Created, event.ID{Seq: l.Number}
 	dailyFields(e, number)
 	e.SetString(event.TocsinSenderAssurance, l.Via.String())
-	detections := p.det.Process(e, l.Created)
-	if f == replay || p.covered.contains(l.Number) {
+	p.changes.uncount = f != full
+	var own, others []event.Detection
+	for _, d := range p.det.Process(e, l.Created) {
+		if d.RuleID == detect.DailySiteRule {
+			own = append(own, d)
+		} else { // of attacks that go on: the test only came when their time was over
+			others = append(others, d)
+		}
+	}
+	send := !p.covered.contains(l.Number)
+	p.told(others, l, f, send)
+	if f == replay || !send {
 		return
 	}
 	e.RawDigest, e.HasRawDigest = p.digests.Digest(l.Number, l.Text), true
@@ -171,16 +181,13 @@ func (p *pipeline) daily(l *archive.Line, f fate) {
 	p.min.Reduce(&p.out, e)
 	dailyFields(&p.out, number)
 	p.addDaily(&record{group: l.Number, line: l.Number})
-	for i := range detections {
-		d := detections[i]
-		if d.RuleID != detect.DailySiteRule {
-			continue
-		}
+	for i := range own {
+		d := &own[i]
 		if f == full {
 			p.tally.madeDetection++
 		}
 		d.Events = nil
-		p.min.Detection(&p.out, &d)
+		p.min.Detection(&p.out, d)
 		p.out.Created = l.Created
 		p.out.SetString(event.TocsinDetectionEntity, number)
 		p.out.SetString(event.TocsinLeftReason, detect.DailyReason)

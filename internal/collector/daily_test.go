@@ -9,6 +9,7 @@ import (
 
 	"tocsin/internal/collector/archive"
 	"tocsin/internal/detect"
+	"tocsin/internal/event"
 	"tocsin/rules"
 )
 
@@ -62,6 +63,41 @@ func TestDailyLine(t *testing.T) {
 		p = made()
 		if p.line(&broken, full); p.n != 0 || p.tally.notUnderstood != 1 {
 			t.Errorf("a broken parser passes: %q", p.frames)
+		}
+	}
+}
+
+// due is an engine that tells of an attack when the test comes, because its time was over then.
+type due struct{ Detector }
+
+func (due) Process(e *event.Event, _ int64) []event.Detection {
+	of := func(rule string, n uint64) event.Detection {
+		return event.Detection{RuleID: rule, RuleTitle: "t", Family: "f", Level: "high", Key: rule, Entity: event.Entity{Kind: "host", Value: "h"}, Reason: "it is only a test", Events: []event.ID{{Seq: n}}}
+	}
+	return []event.Detection{of("attack", 3), of(detect.DailySiteRule, e.ID.Seq)}
+}
+
+// What the rules tell of because the test's line moved their clock leaves like everything that they tell of without a line.
+func TestDailyLosesNoDetection(t *testing.T) {
+	c := DefaultConfig()
+	m, err := c.minimiser([32]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
+	line := archive.Line{Number: 7, Created: at.UnixNano(), Listener: slotDaily, Via: archive.UDP, Text: dailyText(strings.Repeat("0a", 16), at)}
+	for f, want := range map[fate]int{full: 3, replay: 0} {
+		p, err := newPipeline(&c, m, due{}, archive.Secret{1}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.line(&line, f)
+		_, known := p.evidence[3]
+		if p.n != want || bytes.Contains(p.frames, []byte(`"attack"`)) != (f == full) || known != (f == replay) {
+			t.Errorf("%v: %d records, want %d; the attack's event is known: %v; %q", f, p.n, want, known, p.frames)
+		}
+		if f == full && (p.tally.madeDetection != 2 || p.tally.leftDaily != 1) {
+			t.Errorf("%+v", p.tally)
 		}
 	}
 }

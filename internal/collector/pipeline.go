@@ -370,17 +370,22 @@ func (p *pipeline) flushDetector(line uint64, now int64, f fate) int {
 	p.changes.uncount = f != full
 	found := det.Flush(now)
 	n := len(found) // it is out of the rules' memory, also what a change of rules keeps back
-	detections := p.changes.apply(found, now)
+	p.told(found, &archive.Line{Number: line, Created: now}, f, true)
+	return n
+}
+
+// told works on what the rules have found without a line that made it.
+func (p *pipeline) told(found []event.Detection, l *archive.Line, f fate, send bool) {
+	detections := p.changes.apply(found, l.Created)
 	for i := range detections {
 		if f != replay {
-			p.detection(&detections[i], &archive.Line{Number: line, Created: now}, f, true)
+			p.detection(&detections[i], l, f, send)
 			continue
 		}
 		for _, id := range detections[i].Events {
 			p.remember(id.Seq)
 		}
 	}
-	return n
 }
 
 // understandAgain is understand for a line that has been counted.
