@@ -130,8 +130,14 @@ func (a *Agent) restoreMemory(h *memoryHead, snapshot []byte) (goOn bool) {
 		a.pipe.senders.named()
 	}
 	a.pipe.heard = h.Heard
+	newer := a.st.Cursor.Before(h.Cursor)
+	if !newer { // these lines have left, whatever the rules are; what was learnt points at some too
+		for _, n := range h.Evidence {
+			a.pipe.remember(n)
+		}
+	}
 	switch {
-	case a.st.Cursor.Before(h.Cursor): // as versions left it that did not commit first
+	case newer: // as versions left it that did not commit first
 		a.log.Warn("the on-site rules' memory is newer than the state; they begin anew")
 	case h.RulePack != a.packs.rules:
 		a.log.Info("the on-site rules have changed; they begin anew", "before", h.RulePack, "now", a.packs.rules)
@@ -140,9 +146,6 @@ func (a *Agent) restoreMemory(h *memoryHead, snapshot []byte) (goOn bool) {
 		if err := a.pipe.det.Restore(snapshot); err != nil {
 			a.log.Warn("the on-site rules cannot use their memory; they begin anew", "error", err)
 			return false
-		}
-		for _, n := range h.Evidence {
-			a.pipe.remember(n)
 		}
 		return true
 	}
