@@ -95,7 +95,7 @@ func (in *Input) takeDropped(ctx context.Context) error {
 // mayWrite says what lets the collector write in a folder.
 func mayWrite(dir string, err error) string {
 	if errors.Is(err, syscall.EROFS) {
-		return "for the collector it is read-only. If it runs as a service: install -d -o tocsin-collector " + dir + " (without the folder the service would not start), then systemctl edit tocsin-collector, write [Service] and below it ReadWritePaths=" + dir + ", then systemctl restart tocsin-collector"
+		return "for the collector it is read-only. If it runs as a service: make the folder if it is not there (install -d -o tocsin-collector " + dir + "), because without it the service would not start; then systemctl edit tocsin-collector, write [Service] and below it ReadWritePaths=" + dir + ", then systemctl restart tocsin-collector"
 	}
 	return "let the collector's user write there, and make it if it is not there"
 }
