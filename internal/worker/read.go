@@ -88,7 +88,7 @@ const (
 )
 
 // read fetches, opens and hands over batches until ctx ends; it also acknowledges, since a feed belongs to one goroutine.
-func (w *Worker) read(ctx, work context.Context, out chan<- *opened) error {
+func (w *Worker) read(ctx, work context.Context, out chan<- *opened) {
 	memory := newBudget(readAhead)
 	defer close(w.ackDone)
 	wait := 100 * time.Millisecond
@@ -101,7 +101,7 @@ func (w *Worker) read(ctx, work context.Context, out chan<- *opened) error {
 		msgs, err := w.o.Feed.Fetch(ctx, fetchMany, fetchWait)
 		if err != nil {
 			if ctx.Err() != nil {
-				break
+				return
 			}
 			w.log.Warn("the bus does not answer, trying again", "error", err)
 			w.m.retries.Add(1)
@@ -116,17 +116,16 @@ func (w *Worker) read(ctx, work context.Context, out chan<- *opened) error {
 		for _, m := range msgs {
 			o, err := w.open(ctx, m, memory)
 			if err != nil {
-				return nil // ctx ended; the message comes again
+				return // ctx ended; the message comes again
 			}
 			select {
 			case out <- o:
 			case <-ctx.Done():
 				o.release()
-				return nil
+				return
 			}
 		}
 	}
-	return nil
 }
 
 // open brings one batch into memory. A batch that can never be read gets a reason; a store that does not answer is waited for.

@@ -239,12 +239,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	batches := make(chan *opened, 16)
 	reading, stopReading := context.WithCancel(ctx)
 	defer stopReading()
-	failed := make(chan error, 1)
 	group.Go(func() {
 		defer close(batches)
-		if err := w.read(reading, work, batches); err != nil {
-			failed <- err
-		}
+		w.read(reading, work, batches)
 	})
 	err := w.loop(work, batches)
 	stopReading()
@@ -255,12 +252,6 @@ func (w *Worker) Run(ctx context.Context) error {
 	case seq := <-w.acks: // came too late for the reader
 		w.acknowledge(work, seq)
 	default:
-	}
-	if err == nil {
-		select {
-		case err = <-failed:
-		default:
-		}
 	}
 	if w.fenced.Load() {
 		err = ErrFenced
