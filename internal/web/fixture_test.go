@@ -116,9 +116,9 @@ func exampleAlert(now time.Time) *alertView {
 		Tone: "bad", VerdictHeading: "Please act on this now", VerdictText: "The centre's analysts have seen it too. What to do is below.",
 	}
 	for i := range 14 {
-		e := evidence{Time: now.Add(-time.Duration(44*60-i*7) * time.Second), Source: "203.0.113.77", Country: "NL", Destination: "198.51.100.8", Port: "443", Action: "ssl-login-fail", User: fmt.Sprintf("user%02d", i), Device: "FortiGate fw-edge-1", Summary: "VPN sign-in failed for " + fmt.Sprintf("user%02d", i)}
+		e := evidence{Time: now.Add(-time.Duration(44*60-i*7) * time.Second), Source: "203.0.113.77", Country: "NL", Destination: "198.51.100.8", Port: "443", Action: "ssl login fail", ActionRaw: "ssl-login-fail", User: fmt.Sprintf("user%02d", i), Device: "FortiGate fw-edge-1", Summary: "VPN sign-in failed for " + fmt.Sprintf("user%02d", i)}
 		if i == 0 {
-			e.Action, e.User, e.Summary = "tunnel-up", "j.marlowe", "VPN sign-in succeeded for j.marlowe"
+			e.Action, e.ActionRaw, e.User, e.Summary = "tunnel up", "tunnel-up", "j.marlowe", "VPN sign-in succeeded for j.marlowe"
 		}
 		a.Evidence = append(a.Evidence, e)
 	}
