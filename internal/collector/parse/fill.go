@@ -2,6 +2,7 @@ package parse
 
 import (
 	"encoding/binary"
+	"strings"
 	"unsafe"
 
 	"tocsin/internal/collector/parse/packs"
@@ -71,9 +72,61 @@ func (s *Set) fillEach(list []fill, at int) bool {
 				return false
 			}
 		}
-		if !s.fill(f.verb, at+int(f.at), r.value(int(f.slot))) {
+		if !s.fillOne(f, at+int(f.at)) {
 			return false
 		}
+	}
+	return true
+}
+
+func (s *Set) fillOne(f *fill, at int) bool {
+	v := s.run.value(int(f.slot))
+	switch f.verb {
+	case packs.VerbSource, packs.VerbDestination:
+		return s.fillEndpoint(f, at, v)
+	case packs.VerbService:
+		return s.fillService(f, at, v)
+	}
+	return s.fill(f.verb, at, v)
+}
+
+// fillEndpoint is fill for VerbSource and VerbDestination.
+func (s *Set) fillEndpoint(f *fill, at int, v string) bool {
+	port := ""
+	if a, n := ipv4At(v); n > 0 && (n == len(v) || n+1 < len(v) && v[n] == ':') {
+		if n < len(v) {
+			_, l := digits(v[n+1:])
+			port = v[n+1 : n+1+l]
+		}
+		s.e.PutIPv4(at, a)
+	} else {
+		a, p, ok := ipPort(v)
+		if !ok {
+			return false
+		}
+		s.e.PutIP(at, a)
+		port = p
+	}
+	n, ok := atoi(port)
+	if ok = ok && n > 0 && n < 65536; ok && f.both {
+		s.e.PutInt(at+1, n)
+	}
+	return ok == f.both
+}
+
+// fillService is fill for VerbService.
+func (s *Set) fillService(f *fill, at int, v string) bool {
+	p, name := v, ""
+	if i := strings.IndexAny(v, "/:_"); i > 0 {
+		p, name = v[:i], v[i+1:]
+	}
+	t := transportName(p)
+	if t == "" || f.both != (name != "" && isAlpha(name[0]) && !empty(name)) {
+		return false
+	}
+	s.e.PutString(at, t)
+	if f.both {
+		s.e.PutString(at+1, s.lower(name))
 	}
 	return true
 }
@@ -260,10 +313,29 @@ func newSame(slot int, v string, special bool) sameValue {
 
 // fillable says whether a value goes into the event by fill: the op sets one field, whose value depends on nothing else.
 func fillable(op *packs.Op, set []event.Key, v string) bool {
-	if op.Slot < 0 || len(set) != 1 || len(op.Join) > 0 || op.After != "" || op.Before != "" || op.Table != nil {
+	if op.Slot < 0 || len(set) == 0 || len(set) > 2 || len(op.Join) > 0 || op.After != "" || op.Before != "" || op.Table != nil {
+		return false
+	}
+	if len(set) == 2 {
+		switch op.Verb {
+		case packs.VerbSource:
+			return set[0] == event.SourceIP && set[1] == event.SourcePort
+		case packs.VerbDestination:
+			return set[0] == event.DestinationIP && set[1] == event.DestinationPort
+		case packs.VerbService:
+			return set[0] == event.NetworkTransport && set[1] == event.NetworkProtocol
+		}
 		return false
 	}
 	switch op.Verb {
+	case packs.VerbSource:
+		return set[0] == event.SourceIP
+	case packs.VerbDestination:
+		return set[0] == event.DestinationIP
+	case packs.VerbService:
+		return set[0] == event.NetworkTransport
+	case packs.VerbDomain:
+		return set[0] == op.Key && v[0] != '('
 	case packs.VerbText, packs.VerbLower, packs.VerbInt, packs.VerbIP, packs.VerbPort:
 		return set[0] == op.Key
 	case packs.VerbMAC:
@@ -318,6 +390,11 @@ func (s *Set) fill(verb packs.Verb, at int, v string) bool {
 		v = transportName(trim(v))
 	case packs.VerbUser:
 		v = person(v)
+	case packs.VerbDomain:
+		if v[0] == '(' || !domainLike(v) || v == "unknown" || empty(v) {
+			return false
+		}
+		v = strings.TrimSuffix(v, ".")
 	default:
 		if v != "" && (v[0] <= ' ' || v[len(v)-1] <= ' ') {
 			v = trim(v)

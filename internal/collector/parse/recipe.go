@@ -61,6 +61,7 @@ type fill struct {
 	at   int16     // among the step's fields
 	op   *packs.Op // whose conditions must hold; nil: none
 	need []int16   // the slots that they look at
+	both bool      // it fills the next field as well
 }
 
 // shape is which names a line of one pack has values for.

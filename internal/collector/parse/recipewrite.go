@@ -189,7 +189,7 @@ func (s *Set) write() *recipe {
 			group()
 		}
 		inPlace := op.Slot >= 0 && fillable(op, set, slots.Get(op.Slot))
-		for _, k := range set {
+		for j, k := range set {
 			if at >= e.Len() || e.Keys()[at] != k || at+1 < e.Len() && e.Keys()[at+1] == k {
 				return nil
 			}
@@ -198,11 +198,13 @@ func (s *Set) write() *recipe {
 				if v.Kind() == event.String {
 					v = event.StringValue("")
 				}
-				f := fill{verb: op.Verb, slot: int16(op.Slot), at: int16(len(now.keys))}
-				if len(op.When) > 0 {
-					f.op, f.need = op, needs(op, slots)
+				if j == 0 {
+					f := fill{verb: op.Verb, slot: int16(op.Slot), at: int16(len(now.keys)), both: len(set) == 2}
+					if len(op.When) > 0 && !byNames(op) { // else they hold for each such line
+						f.op, f.need = op, needs(op, slots)
+					}
+					now.fills.add(f, s.isSpecial(op.Slot))
 				}
-				now.fills.add(f, s.isSpecial(op.Slot))
 				now.keys, now.values = append(now.keys, k), append(now.values, v)
 			}
 			at++

@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -35,10 +36,13 @@ type trailEnd struct {
 	there  packs.Present // slots of its names
 	others []*place      // names that the pack does not speak of, in their order
 	odd    int           // of these that may be fields
-	direct bool          // nothing else is to be read from the line
+	direct bool          // nothing else is to be read from the line, but for steps
+	steps  []*packs.Step // line patterns of values that are there
+	taken  []int16       // the slots that they may fill, none of which is in there
 	shape  *shape        // of lines that have all values; nil: not known
 	gen    int           // of recipes, when it was known
 	extra  uint64        // r.extra then
+	filled uint64        // r.filled then
 }
 
 // trails are those of one pack.
@@ -74,6 +78,7 @@ type treads struct {
 	pipes  bool                 // perhaps one stands among what was gone along
 	holes  int                  // how many are in hollow
 	extra  uint64               // which of the pack's values from outside the text are there, a bit each
+	filled uint64               // which slots of the trail's end have been filled by steps, a bit each
 	direct bool                 // values are looked up in spans
 	text   string
 	path   [maxTrail]*name
@@ -240,6 +245,7 @@ func (s *Set) trail(p *packs.Pack, t string) (end *trailEnd, ok, done bool) {
 	if i == len(t) && n.end != nil {
 		r.credit = min(r.credit+trailGain, trailCredit)
 		if n.end.direct {
+			s.stepsOf(t, n.end)
 			return n.end, true, true
 		}
 		s.spreadAll(t, n.end)
@@ -247,6 +253,26 @@ func (s *Set) trail(p *packs.Pack, t string) (end *trailEnd, ok, done bool) {
 	}
 	s.spread(t, n)
 	return nil, s.pairs(t, i, n.name, maxPairs-n.depth, m.bare), true
+}
+
+// stepsOf takes the pack's steps behind the first for a line that went a whole trail. What they find is put where values of the trail are.
+func (s *Set) stepsOf(t string, end *trailEnd) {
+	r := &s.run
+	r.filled = 0
+	for _, st := range end.steps {
+		if v := r.cut(t, st.In); v != "" {
+			r.slots.Put(st.In, v)
+			s.step(st, t)
+		}
+	}
+	base := uintptr(unsafe.Pointer(unsafe.StringData(t)))
+	for i, slot := range end.taken {
+		if v := r.slots.Get(int(slot)); v != "" { // a part of a value of the line
+			from := uint32(uintptr(unsafe.Pointer(unsafe.StringData(v))) - base)
+			r.spans[slot&(maxSpans-1)] = span{from, from + uint32(len(v))}
+			r.filled |= 1 << (i & 63)
+		}
+	}
 }
 
 // spreadAll is spread for a line that went a whole trail.
@@ -332,7 +358,7 @@ func (s *Set) recallTrail(p *packs.Pack, t string, end *trailEnd) (done, whole b
 		return false, false
 	}
 	sh := end.shape
-	if r.holes > 0 || sh == nil || end.gen != c.gen || end.extra != r.extra {
+	if r.holes > 0 || sh == nil || end.gen != c.gen || end.extra != r.extra || end.filled != r.filled {
 		there := end.there
 		for _, at := range r.hollow[:r.holes] {
 			if sp := r.spans[at&(maxSpans-1)]; sp.from == sp.to && at < packs.MaxSlots {
@@ -346,7 +372,7 @@ func (s *Set) recallTrail(p *packs.Pack, t string, end *trailEnd) (done, whole b
 			return false, false
 		}
 		if r.holes == 0 {
-			end.shape, end.gen, end.extra = sh, c.gen, r.extra
+			end.shape, end.gen, end.extra, end.filled = sh, c.gen, r.extra, r.filled
 		}
 	}
 	r.direct, r.text, r.odd = true, t, end.odd
@@ -501,12 +527,32 @@ func (m *memory) endAt(n *place) *trailEnd {
 	}
 	end.direct = (p.Others == packs.OthersKeep || p.Others == packs.OthersDrop) && len(end.others) <= packMaxOthers
 	for i := range p.Read[1:] {
-		st := &p.Read[1+i]
-		if !st.Optional || end.there[st.In>>6]&(1<<(st.In&63)) != 0 || p.Slots[st.In][0] == '.' {
-			end.direct = false
-		}
+		end.direct = end.direct && end.take(p, &p.Read[1+i])
 	}
 	return end
+}
+
+// take says whether a step is one that lines of the trail can do without their values being spread, or that they have nothing for.
+func (end *trailEnd) take(p *packs.Pack, st *packs.Step) bool {
+	if !st.Optional || p.Slots[st.In][0] == '.' || slices.Contains(end.taken, int16(st.In)) {
+		return false
+	}
+	if !end.there.Has(st.In) {
+		return true
+	}
+	if st.Kind != packs.StepLine || st.After != "" {
+		return false
+	}
+	for _, slot := range st.Captures() {
+		if end.there.Has(slot) || p.Slots[slot][0] == '.' || slices.ContainsFunc(p.Special, func(x packs.Special) bool { return x.Slot == slot }) {
+			return false
+		}
+		if !slices.Contains(end.taken, int16(slot)) {
+			end.taken = append(end.taken, int16(slot))
+		}
+	}
+	end.steps = append(end.steps, st)
+	return len(end.taken) <= 64
 }
 
 // memoryFor takes up the pack's memory if another is at hand.

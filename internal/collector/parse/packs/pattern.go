@@ -214,12 +214,29 @@ func (p *Pattern) Match(text string, slots *Values, fuel *int) bool {
 		return false
 	}
 	*fuel -= len(p.parts)
-	var got [maxParts]string
-	if _, ok := match(p.parts, text, &got, fuel); !ok {
+	got := &slots.got // whatever is looked at there was written before, since the pattern fits
+	if _, ok := match(p.parts, text, got, fuel); !ok {
 		return false
 	}
-	commit(p.parts, &got, slots)
+	commit(p.parts, got, slots)
 	return true
+}
+
+// Captures gives the slots that a step of line patterns may fill.
+func (s *Step) Captures() (slots []int) {
+	var walk func([]part)
+	walk = func(parts []part) {
+		for i := range parts {
+			if parts[i].slot >= 0 {
+				slots = append(slots, parts[i].slot)
+			}
+			walk(parts[i].group)
+		}
+	}
+	for i := range s.Patterns {
+		walk(s.Patterns[i].parts)
+	}
+	return slots
 }
 
 func commit(parts []part, got *[maxParts]string, slots *Values) {

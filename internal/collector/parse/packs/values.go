@@ -11,6 +11,7 @@ import (
 type Values struct {
 	v     [MaxSlots]string
 	there Present
+	got   [maxParts]string // scratch of Match
 }
 
 // Present is which slots have a value, a bit each.
@@ -18,6 +19,9 @@ type Present [(MaxSlots + 63) / 64]uint64
 
 // Add puts a slot in.
 func (p *Present) Add(slot int) { p[slot>>6] |= 1 << (slot & 63) }
+
+// Has says whether a slot is in.
+func (p *Present) Has(slot int) bool { return p[slot>>6]&(1<<(slot&63)) != 0 }
 
 // Present is which slots have a value.
 func (x *Values) Present() *Present { return &x.there }
